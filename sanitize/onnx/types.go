@@ -42,7 +42,7 @@ type Model struct {
 	HasFunctions    bool // model-local functions are present
 
 	raw []byte // the bytes the model was parsed from; Rewrite patches these
-	dir string // where external data are looked for
+	err error  // what went wrong while a Builder assembled the model; Marshal reports it
 }
 
 // Graph is a GraphProto. Nodes are in topological order, as the standard demands.
@@ -102,6 +102,7 @@ type Tensor struct {
 	Shape []int64
 	Raw   []byte
 
+	Strings  [][]byte  // the elements of a String tensor
 	External *External // set when the file keeps the data outside; Raw is filled by ReadFile
 }
 
@@ -112,11 +113,13 @@ type External struct {
 	Length   int64 // 0: to the end of the file
 }
 
-// Value is a ValueInfoProto of tensor type. Shape is nil when the rank is unknown.
+// Value is a ValueInfoProto of tensor type. Shape is nil when the rank is unknown, and empty for a scalar. Type is Undefined where the
+// file gives no type or one that is not a tensor (a sequence, a map); NotTensor tells the two apart.
 type Value struct {
-	Name  string
-	Type  DataType
-	Shape []Dim
+	Name      string
+	Type      DataType
+	Shape     []Dim
+	NotTensor bool
 }
 
 // Dim is one dimension: a fixed Size, or Size -1 with an optional symbolic Param ("batch").

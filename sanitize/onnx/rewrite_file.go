@@ -1,0 +1,161 @@
+package onnx
+
+import (
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+)
+
+// RewriteFile writes the model file src to dst with the named weights replaced, as Rewrite does. External data files are copied to the
+// same places beside dst, with the weights they hold replaced; so a model with such files goes to a folder of its own. The model file
+// is written last, and each file appears under its name only when complete.
+func RewriteFile(src, dst string, weights map[string]*Tensor) error {
+	data, err := readRegular(src)
+	if err != nil {
+		return err
+	}
+	m, err := Parse(data)
+	if err != nil {
+		return &Error{File: src, Err: err}
+	}
+	r := &rewriter{weights: weights, patches: map[string][]patch{}}
+	out, err := r.model(m)
+	if err != nil {
+		return &Error{File: src, Err: err}
+	}
+	if err := r.copyExternal(m, src, dst); err != nil {
+		return &Error{File: src, Err: err}
+	}
+	root, err := os.OpenRoot(filepath.Dir(dst))
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	return writeFile(root, filepath.Base(dst), func(f *os.File) error {
+		_, err := f.Write(out)
+		return err
+	})
+}
+
+func (r *rewriter) copyExternal(m *Model, src, dst string) error {
+	if err := r.checkOverlap(m); err != nil {
+		return err
+	}
+	patches := map[string][]patch{} // by clean path: two spellings may name one file
+	m.Graph.eachTensor(func(t *Tensor) {
+		if t.External != nil {
+			patches[filepath.Clean(t.External.Location)] = nil
+		}
+	})
+	if len(patches) == 0 {
+		return nil
+	}
+	for location, list := range r.patches {
+		path := filepath.Clean(location)
+		patches[path] = append(patches[path], list...)
+	}
+	from, err := os.OpenRoot(filepath.Dir(src))
+	if err != nil {
+		return err
+	}
+	defer from.Close()
+	to, err := os.OpenRoot(filepath.Dir(dst))
+	if err != nil {
+		return err
+	}
+	defer to.Close()
+	for _, path := range slices.Sorted(maps.Keys(patches)) {
+		if path == filepath.Base(dst) {
+			return fmt.Errorf("%w: file %q has the name of the new model file", ErrExternal, path)
+		}
+		if err := copyPatched(from, to, path, patches[path]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// checkOverlap refuses to replace external data that another tensor reads too, which would change with it.
+func (r *rewriter) checkOverlap(m *Model) error {
+	readers := func(location string, p patch) (n int) {
+		m.Graph.eachTensor(func(t *Tensor) {
+			if x := t.External; x != nil && filepath.Clean(x.Location) == filepath.Clean(location) {
+				count, _ := t.count()
+				if x.Offset < p.offset+int64(len(p.data)) && p.offset < x.Offset+count*t.Type.Size() {
+					n++
+				}
+			}
+		})
+		return n
+	}
+	for location, list := range r.patches {
+		for _, p := range list {
+			if readers(location, p) > 1 {
+				return fmt.Errorf("%w: several tensors share the bytes at %d of %q, one of them cannot be replaced alone", ErrExternal, p.offset, location)
+			}
+		}
+	}
+	return nil
+}
+
+// copyPatched copies a data file and applies patches to the copy.
+func copyPatched(from, to *os.Root, path string, patches []patch) error {
+	in, err := openRegular(from, path)
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	info, err := in.Stat()
+	if err != nil {
+		return err
+	}
+	if old, err := to.Stat(path); err == nil && os.SameFile(info, old) {
+		return fmt.Errorf("%w: file %q would be overwritten; write the new model to another folder", ErrExternal, path)
+	}
+	if info.Size() > maxExternal {
+		return fmt.Errorf("%w: file %q has %d bytes", ErrLimit, path, info.Size())
+	}
+	if err := to.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return err
+	}
+	return writeFile(to, path, func(f *os.File) error {
+		if _, err := io.Copy(f, in); err != nil {
+			return err
+		}
+		for _, p := range patches {
+			if p.offset+int64(len(p.data)) > info.Size() {
+				return fmt.Errorf("%w: file %q ends before the data of its tensors", ErrExternal, path)
+			}
+			if _, err := f.WriteAt(p.data, p.offset); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// writeFile writes a file under another name first and renames it when it is complete.
+func writeFile(root *os.Root, path string, write func(*os.File) error) error {
+	part := path + ".partial"
+	f, err := root.OpenFile(part, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
+	if err != nil {
+		return err
+	}
+	err = write(f)
+	if err == nil {
+		err = f.Sync()
+	}
+	if e := f.Close(); err == nil {
+		err = e
+	}
+	if err == nil {
+		err = root.Rename(part, path)
+	}
+	if err != nil {
+		_ = root.Remove(part)
+	}
+	return err
+}
