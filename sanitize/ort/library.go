@@ -85,7 +85,8 @@ func start(path string) error {
 }
 
 // CacheDir is the folder that `make runtime` puts the library into: onnxruntime/<version>-<os>-<arch> below GRINDSTONE_CACHE, or
-// below grindstone in the user's cache folder. Empty when there is neither.
+// below grindstone in the user's cache folder; the build with CUDA goes to a folder of the same name with "-cuda" added, which is
+// preferred. Empty when there is neither.
 func CacheDir() string {
 	root := os.Getenv("GRINDSTONE_CACHE")
 	if root == "" {
@@ -117,7 +118,7 @@ func places() []place {
 		list = append(list, place{path: dir}, place{path: filepath.Join(dir, "..", "lib")})
 	}
 	if dir := CacheDir(); dir != "" {
-		list = append(list, place{path: dir})
+		list = append(list, place{path: dir + "-cuda"}, place{path: dir})
 	}
 	for _, dir := range systemDirs() {
 		list = append(list, place{path: dir})
