@@ -1,0 +1,164 @@
+// Package classifier understands an ONNX image classifier: its input and layout, its logits, the feature layer and the head above it
+// (Feature Grinding, section 4.2), and the tensors that training may change.
+package classifier
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+
+	"grindstone/sanitize/grad"
+	"grindstone/sanitize/onnx"
+)
+
+// What can be wrong with a model as an image classifier.
+var (
+	ErrInput       = errors.New("no usable image input")
+	ErrOutput      = errors.New("no usable class output")
+	ErrNoHead      = errors.New("no head found: no Gemm, MatMul or 1x1 Conv with constant weights leads to the output")
+	ErrUnsupported = errors.New("operators without a gradient rule lie between trainable weights and the output")
+)
+
+// Layout is the order of an image tensor's axes.
+type Layout string
+
+// The two layouts in use.
+const (
+	NCHW Layout = "NCHW"
+	NHWC Layout = "NHWC"
+)
+
+// Classifier is a model in the form in which it is trained and evaluated: operators normalized to opset 17, constants named, any batch
+// size. The model it came from stays untouched.
+type Classifier struct {
+	Source *onnx.Model
+
+	Nodes     []*onnx.Node            // up to and including the one that makes Logits
+	Constants map[string]*onnx.Tensor // initializers and Constant nodes by name
+
+	Input                   string
+	Layout                  Layout
+	Height, Width, Channels int // of the input image; 0 where the model leaves it open
+
+	Output  string // the model's own class output
+	Logits  string // class scores before a closing Softmax or LogSoftmax, [batch, Classes]
+	Classes int
+
+	Feature      string       // the tensor that the head reads
+	FeatureWidth int          // elements per image
+	Head         []*onnx.Node // from Feature (exclusive) to Logits
+	HeadWeights  []string     // constants of the head that are re-initialised
+
+	Trainable []string // constants that training changes, in graph order; none of them is a running statistic
+
+	FixedBatch int64 // the batch size that the file fixes, 0 if it is open
+	Unfolded   []Unfolded
+}
+
+// Options override what New finds by itself.
+type Options struct {
+	Feature       string // name of the feature tensor; "" to find it
+	Height, Width int    // image size where the model leaves it open
+}
+
+// New reads a model as a classifier. Errors are of type *onnx.Error or wrap this package's sentinels.
+func New(m *onnx.Model, o Options) (*Classifier, error) {
+	g, err := onnx.Normalize(m)
+	if err != nil {
+		return nil, err
+	}
+	c := &Classifier{Source: m, Nodes: g.Nodes, Constants: map[string]*onnx.Tensor{}}
+	for _, t := range g.Initializers {
+		c.Constants[t.Name] = t
+	}
+	if err := c.findInput(g, o); err != nil {
+		return nil, err
+	}
+	if err := c.findLogits(g); err != nil {
+		return nil, err
+	}
+	if err := c.openBatch(g); err != nil {
+		return nil, err
+	}
+	if err := c.findHead(o.Feature); err != nil {
+		return nil, err
+	}
+	c.findTrainable()
+	if err := c.measure(); err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+func (c *Classifier) findInput(g *onnx.Graph, o Options) error {
+	var images []*onnx.Value
+	for _, in := range g.Inputs {
+		if _, constant := c.Constants[in.Name]; !constant {
+			images = append(images, in)
+		}
+	}
+	if len(images) != 1 {
+		names := make([]string, len(images))
+		for i, in := range images {
+			names[i] = in.Name
+		}
+		return fmt.Errorf("%w: expected one input, the model has %d %q", ErrInput, len(images), names)
+	}
+	in := images[0]
+	if in.Type != onnx.Float {
+		return &onnx.Error{What: "input " + in.Name, Err: fmt.Errorf("%w: element type %v, only float is supported", ErrInput, in.Type)}
+	}
+	if len(in.Shape) != 4 {
+		return &onnx.Error{What: "input " + in.Name, Err: fmt.Errorf("%w: rank %d, an image batch has rank 4", ErrInput, len(in.Shape))}
+	}
+	c.Input = in.Name
+	d := func(i int) int { return int(max(in.Shape[i].Size, 0)) }
+	isChannels := func(n int) bool { return n == 1 || n == 3 || n == 4 }
+	switch {
+	case isChannels(d(1)):
+		c.Layout, c.Channels, c.Height, c.Width = NCHW, d(1), d(2), d(3)
+	case isChannels(d(3)):
+		c.Layout, c.Height, c.Width, c.Channels = NHWC, d(1), d(2), d(3)
+	default:
+		return &onnx.Error{What: "input " + in.Name, Err: fmt.Errorf("%w: neither NCHW nor NHWC with 1, 3 or 4 channels: %v", ErrInput, in.Shape)}
+	}
+	if o.Height > 0 {
+		c.Height, c.Width = o.Height, o.Width
+	}
+	if c.Height == 0 || c.Width == 0 {
+		return &onnx.Error{What: "input " + in.Name, Err: fmt.Errorf("%w: the model leaves the image size open; give it with --size", ErrInput)}
+	}
+	c.FixedBatch = max(in.Shape[0].Size, 0)
+	return nil
+}
+
+// ImageShape is the shape of a batch of n images.
+func (c *Classifier) ImageShape(n int64) []int64 {
+	if c.Layout == NHWC {
+		return []int64{n, int64(c.Height), int64(c.Width), int64(c.Channels)}
+	}
+	return []int64{n, int64(c.Channels), int64(c.Height), int64(c.Width)}
+}
+
+// Body returns the nodes up to and including the feature tensor, and those of the head.
+func (c *Classifier) Body() []*onnx.Node {
+	return slices.DeleteFunc(slices.Clone(c.Nodes), func(n *onnx.Node) bool { return slices.Contains(c.Head, n) })
+}
+
+// Unsupported returns the nodes that stand in the way of training.
+func (c *Classifier) Unsupported() []*onnx.Node {
+	return grad.Unsupported(c.Nodes, c.Trainable, c.Logits)
+}
+
+// CheckTrainable returns an error naming every node without a gradient rule on the way from a trainable weight to the logits.
+func (c *Classifier) CheckTrainable() error {
+	bad := c.Unsupported()
+	if len(bad) == 0 {
+		return nil
+	}
+	var list []error
+	for _, n := range bad {
+		list = append(list, &onnx.Error{Node: n.Label(), What: n.Op, Err: grad.ErrNoRule})
+	}
+	return fmt.Errorf("%w: %w", ErrUnsupported, errors.Join(list...))
+}

@@ -1,0 +1,126 @@
+package classifier
+
+import (
+	"fmt"
+	"slices"
+
+	"grindstone/sanitize/grad"
+	"grindstone/sanitize/onnx"
+)
+
+// producers maps each value to the node that makes it.
+func producers(nodes []*onnx.Node) map[string]*onnx.Node {
+	by := map[string]*onnx.Node{}
+	for _, n := range nodes {
+		for _, out := range n.Outputs {
+			if out != "" {
+				by[out] = n
+			}
+		}
+	}
+	return by
+}
+
+// findLogits follows the first output back over a closing Softmax and drops what lies behind the logits.
+func (c *Classifier) findLogits(g *onnx.Graph) error {
+	if len(g.Outputs) == 0 {
+		return fmt.Errorf("%w: the graph has no output", ErrOutput)
+	}
+	by := producers(c.Nodes)
+	c.Output = g.Outputs[0].Name
+	at := c.Output
+	for {
+		n := by[at]
+		if n == nil {
+			return &onnx.Error{What: "output " + c.Output, Err: fmt.Errorf("%w: no node makes %q", ErrOutput, at)}
+		}
+		if n.Op != "Softmax" && n.Op != "LogSoftmax" && n.Op != "Identity" {
+			break
+		}
+		at = n.Inputs[0]
+	}
+	c.Logits = at
+	c.Nodes = ancestors(c.Nodes, at)
+	return nil
+}
+
+// ancestors returns the nodes that a value depends on, in graph order.
+func ancestors(nodes []*onnx.Node, value string) []*onnx.Node {
+	want := map[string]bool{value: true}
+	var keep []*onnx.Node
+	for _, n := range slices.Backward(nodes) {
+		if !slices.ContainsFunc(n.Outputs, func(out string) bool { return out != "" && want[out] }) {
+			continue
+		}
+		keep = append(keep, n)
+		for _, in := range n.Inputs {
+			want[in] = true
+		}
+	}
+	slices.Reverse(keep)
+	return keep
+}
+
+// passes lists the operators that may stand between the last parametric layer and the logits.
+var passes = map[string]bool{
+	"Add": true, "Mul": true, "Identity": true, "Flatten": true, "Reshape": true, "Squeeze": true, "Unsqueeze": true, "Transpose": true,
+	"Relu": true, "Dropout": true, "GlobalAveragePool": true, "AveragePool": true, "ReduceMean": true,
+}
+
+// findHead finds the last parametric layer; its input is the feature layer. A named tensor overrides the search.
+func (c *Classifier) findHead(feature string) error {
+	by := producers(c.Nodes)
+	if feature != "" {
+		if by[feature] == nil {
+			return fmt.Errorf("%w: no tensor is called %q between input and logits", ErrNoHead, feature)
+		}
+		c.Feature = feature
+	} else {
+		n := by[c.Logits]
+		for n != nil && !c.isLinear(n) {
+			if !passes[n.Op] {
+				return &onnx.Error{Node: n.Label(), What: n.Op, Err: ErrNoHead}
+			}
+			n = c.dataProducer(by, n)
+		}
+		if n == nil {
+			return ErrNoHead
+		}
+		c.Feature = c.dataInput(n)
+		if by[c.Feature] == nil {
+			return fmt.Errorf("%w: the only parametric layer reads the input, so there is no feature layer", ErrNoHead)
+		}
+	}
+	above := grad.Reach(c.Nodes, []string{c.Feature})
+	for _, n := range c.Nodes {
+		if slices.ContainsFunc(n.Inputs, func(in string) bool { return above[in] }) {
+			c.Head = append(c.Head, n)
+		}
+	}
+	return nil
+}
+
+// isLinear reports whether a node multiplies its data by a constant weight.
+func (c *Classifier) isLinear(n *onnx.Node) bool {
+	switch n.Op {
+	case "Gemm", "Conv":
+		return c.Constants[n.Inputs[1]] != nil
+	case "MatMul":
+		return c.Constants[n.Inputs[0]] != nil || c.Constants[n.Inputs[1]] != nil
+	}
+	return false
+}
+
+// dataInput is the input that is not a constant.
+func (c *Classifier) dataInput(n *onnx.Node) string {
+	for _, in := range n.Inputs {
+		if in != "" && c.Constants[in] == nil {
+			return in
+		}
+	}
+	return ""
+}
+
+func (c *Classifier) dataProducer(by map[string]*onnx.Node, n *onnx.Node) *onnx.Node {
+	return by[c.dataInput(n)]
+}

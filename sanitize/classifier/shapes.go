@@ -1,0 +1,87 @@
+package classifier
+
+import (
+	"context"
+	"fmt"
+
+	"grindstone/sanitize/onnx"
+	"grindstone/sanitize/ort"
+)
+
+// Shapes returns the static shape of every value for a batch of n images, constants included. It asks the runtime itself, by running
+// the graph once on zeros with a Shape node behind each value: exact for every operator, with no inference rules of our own.
+func (c *Classifier) Shapes(n int64) (map[string][]int64, error) {
+	b := onnx.NewBuilder()
+	b.Input(c.Input, onnx.Float, c.ImageShape(n)...)
+	c.EmitConstants(b)
+	var names []string
+	for _, node := range c.Nodes {
+		b.Add(node)
+		for _, out := range node.Outputs {
+			if out == "" {
+				continue
+			}
+			b.Output(b.Op("Shape", []string{out}), onnx.Int64, -1)
+			names = append(names, out)
+		}
+	}
+	raw, err := b.Model(onnx.Opset).Marshal()
+	if err != nil {
+		return nil, err
+	}
+	s, err := ort.NewSession(raw, ort.Options{Provider: ort.CPU})
+	if err != nil {
+		return nil, err
+	}
+	defer s.Close()
+	image := c.ImageShape(n)
+	zeros := make([]float32, n*image[1]*image[2]*image[3])
+	out := make([]*ort.Array, len(names))
+	if err := s.Run(context.Background(), []*ort.Array{{Shape: image, F32: zeros}}, out); err != nil {
+		return nil, fmt.Errorf("running the model on a batch of %d: %w", n, err)
+	}
+	shapes := map[string][]int64{c.Input: image}
+	for name, t := range c.Constants {
+		shapes[name] = t.Shape
+	}
+	for i, name := range names {
+		shapes[name] = out[i].I64
+	}
+	return shapes, nil
+}
+
+// EmitConstants puts the constants into a graph as initializers under their own names.
+func (c *Classifier) EmitConstants(b *onnx.Builder) {
+	done := map[string]bool{}
+	for _, n := range c.Nodes {
+		for _, in := range n.Inputs {
+			if t := c.Constants[in]; t != nil && !done[in] {
+				done[in] = true
+				b.Const(t)
+			}
+		}
+	}
+}
+
+// measure learns classes and feature width by running the graph, on two images so that a fixed batch shows.
+func (c *Classifier) measure() error {
+	shapes, err := c.Shapes(2)
+	if err != nil {
+		return err
+	}
+	logits := shapes[c.Logits]
+	if len(logits) != 2 || logits[0] != 2 || logits[1] < 2 {
+		return &onnx.Error{What: "output " + c.Output, Err: fmt.Errorf("%w: shape %v for two images, expected [2, classes]", ErrOutput, logits)}
+	}
+	c.Classes = int(logits[1])
+	feature := shapes[c.Feature]
+	if len(feature) < 2 || feature[0] != 2 {
+		return &onnx.Error{What: "feature tensor " + c.Feature, Err: fmt.Errorf("%w: shape %v for two images, the batch is not its first axis", ErrNoHead, feature)}
+	}
+	width := int64(1)
+	for _, d := range feature[1:] {
+		width *= d
+	}
+	c.FeatureWidth = int(width)
+	return nil
+}

@@ -1,0 +1,65 @@
+package grad
+
+import "grindstone/sanitize/onnx"
+
+// Forms chooses among exact formulations whose speed depends on shape and provider.
+type Forms struct {
+	// ConvWeight picks the formulation of a convolution's weight gradient.
+	ConvWeight func(g convGeometry) convWeightForm
+}
+
+// DefaultForms suit CPUs.
+var DefaultForms = Forms{ConvWeight: func(g convGeometry) convWeightForm {
+	if g.group == 1 && g.pointwise() {
+		return (*Tape).convWeightPointwise
+	}
+	return (*Tape).convWeightAsConv
+}}
+
+type convWeightForm func(t *Tape, n *onnx.Node, g convGeometry, dy string) string
+
+func (t *Tape) convWeightGrad(n *onnx.Node, g convGeometry, dy string) string {
+	return t.Forms.ConvWeight(g)(t, n, g, dy)
+}
+
+// convWeightPointwise: with a 1x1 kernel dW is one matrix product per image, summed over the batch.
+func (t *Tape) convWeightPointwise(n *onnx.Node, g convGeometry, dy string) string {
+	area := size(g.in)
+	x := t.reshape(t.Ref(n.Inputs[0]), g.n, g.c, area)
+	d := t.op("MatMul", t.reshape(dy, g.n, g.k, area), t.transpose(x, 0, 2, 1))
+	return t.reshapeLike(t.sum(d, false, 0), n.Inputs[1])
+}
+
+// convWeightAsConv: dW is itself a convolution, of the input with dY as the kernel, where batch and channels exchange roles and stride
+// and dilation too. Input channels become one more spatial dimension, so that the product has rows k and columns c*kernel rather
+// than just the kernel: X as [1, group*N, C/group, ...], dY as [K, N, 1, ...] give [1, K, C/group, kernel...].
+func (t *Tape) convWeightAsConv(n *onnx.Node, g convGeometry, dy string) string {
+	d := len(g.in)
+	cg := g.c / g.group
+	x := t.Ref(n.Inputs[0])
+	if g.group > 1 {
+		split := append([]int64{g.n, g.group, cg}, g.in...)
+		perm := sequence(d + 3)
+		perm[0], perm[1] = 1, 0
+		x = t.transpose(t.reshape(x, split...), perm...)
+	}
+	x = t.reshape(x, append([]int64{1, g.group * g.n, cg}, g.in...)...)
+	perm := sequence(d + 2)
+	perm[0], perm[1] = 1, 0
+	kernel := t.reshape(t.transpose(dy, perm...), append([]int64{g.k, g.n, 1}, g.out...)...)
+
+	one := func(v []int64) []int64 { return append([]int64{1}, v...) }
+	zero := func(v []int64) []int64 { return append([]int64{0}, v...) }
+	w := t.B.Op("Conv", []string{x, kernel}, onnx.Is("kernel_shape", one(g.out)...), onnx.Is("strides", one(g.dilation)...),
+		onnx.Is("dilations", one(g.stride)...), onnx.I("group", g.group),
+		onnx.Is("pads", append(zero(g.before), zero(g.after)...)...))
+
+	// Where the stride leaves input elements unread at the end, more positions than kernel elements come out.
+	for i := range d {
+		reach := g.in[i] + g.before[i] + g.after[i] - (g.out[i]-1)*g.stride[i] - 1
+		if reach/g.dilation[i]+1 > g.kernel[i] {
+			w = t.slice(w, int64(3+i), 0, g.kernel[i])
+		}
+	}
+	return t.reshapeLike(w, n.Inputs[1])
+}

@@ -1,0 +1,74 @@
+package grad
+
+import "grindstone/sanitize/onnx"
+
+// BatchNormalization. In training (Tape.Training) it normalizes by the batch's own mean and biased variance (Ioffe and Szegedy 2015,
+// algorithm 1), written in ordinary operators because the CUDA provider of inference builds refuses training_mode. Otherwise it is
+// the affine function of its running statistics.
+
+func batchNormForward(t *Tape, n *onnx.Node) {
+	if !t.Training[n.Outputs[0]] {
+		t.Copy(n, 1)
+		return
+	}
+	x, shape := t.Ref(n.Inputs[0]), t.Shape(n.Inputs[0])
+	count := float64(size(shape)) / float64(shape[1])
+
+	// Two stages, each image by itself first: faster and more exact than one sum over everything.
+	mean, square := x, ""
+	if len(shape) > 2 {
+		flat := t.reshape(x, shape[0], shape[1], -1)
+		mean = t.mean(flat, false, 2)
+		square = t.mean(t.B.Op("ReduceSumSquare", []string{flat}, onnx.Is("axes", 2), onnx.I("keepdims", 0)), false, 0)
+		square = t.scale(square, float64(shape[0])*float64(shape[1])/float64(size(shape)))
+	} else {
+		square = t.mean(t.mul(x, x), false, 0)
+	}
+	mean = t.mean(mean, false, 0)
+	variance := t.op("Max", t.sub(square, t.mul(mean, mean)), t.B.Float(0)) // rounding must not make it negative
+
+	y := t.B.Op("BatchNormalization", []string{x, t.Ref(n.Inputs[1]), t.Ref(n.Inputs[2]), mean, variance}, onnx.F("epsilon", n.Float("epsilon", 1e-5)))
+	t.Bind(n.Outputs[0], y)
+	t.Save(n.Outputs[0], mean, variance)
+	t.Statistics = append(t.Statistics, BatchStatistics{Node: n, Mean: mean, Variance: t.scale(variance, count/(count-1))})
+}
+
+func batchNormGrad(t *Tape, n *onnx.Node, dy []string) []string {
+	x, gamma, shape := t.Ref(n.Inputs[0]), t.Ref(n.Inputs[1]), t.Shape(n.Inputs[0])
+	count := float64(size(shape)) / float64(shape[1])
+	mean, variance := t.Ref(n.Inputs[3]), t.Ref(n.Inputs[4])
+	training := t.Training[n.Outputs[0]]
+	if training {
+		mean, variance = t.Saved(n.Outputs[0])[0], t.Saved(n.Outputs[0])[1]
+	}
+	// r = 1/sqrt(var+eps); dbeta = sum dy; dgamma = sum dy*xhat = r*(sum dy*x - mean*sum dy)
+	r := t.op("Reciprocal", t.op("Sqrt", t.add(variance, t.B.Float(n.Float("epsilon", 1e-5)))))
+	dbeta := t.channelSum(dy[0], shape)
+	dgamma := t.mul(r, t.sub(t.channelSum(t.mul(dy[0], x), shape), t.mul(mean, dbeta)))
+
+	g := []string{"", dgamma, dbeta, "", ""}
+	g[0] = t.lazy(n, 0, func() string {
+		a := t.mul(gamma, r)
+		if !training {
+			return t.affine(dy[0], a, "", shape[1])
+		}
+		// dx = gamma*r*(dy - dbeta/m - xhat*dgamma/m), as a*dy + (b*x + c)
+		b := t.scale(t.mul(t.mul(a, r), dgamma), -1/count)
+		c := t.sub(t.scale(t.mul(a, dbeta), -1/count), t.mul(b, mean))
+		return t.add(t.affine(dy[0], a, "", shape[1]), t.affine(x, b, c, shape[1]))
+	})
+	return g
+}
+
+// affine is scale*x + shift per channel, in one pass: a BatchNormalization with mean 0 and variance 1.
+func (t *Tape) affine(x, scale, shift string, channels int64) string {
+	zeros, ones := make([]float32, channels), make([]float32, channels)
+	for i := range ones {
+		ones[i] = 1
+	}
+	zero := t.B.Floats([]int64{channels}, zeros)
+	if shift == "" {
+		shift = zero
+	}
+	return t.B.Op("BatchNormalization", []string{x, scale, shift, zero, t.B.Floats([]int64{channels}, ones)}, onnx.F("epsilon", 0))
+}
