@@ -1,0 +1,47 @@
+# Everything a developer runs. `make` alone lists the targets.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+TOOLS := $(CURDIR)/.cache/tools
+TIMEOUT ?= 30m
+
+.PHONY: help build runtime demo test lint bench clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+build: ## build bin/grindstone
+	go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/grindstone .
+
+runtime: ## fetch ONNX Runtime into the cache folder (RUNTIME=cuda: with CUDA; ORT_LIBRARY: use that one)
+	@scripts/runtime.sh $(if $(filter cuda,$(RUNTIME)),--cuda)
+
+demo: build runtime ## push a poisoned model, watch it being sanitized, verify the attestation
+	bin/grindstone demo $(ARGS)
+
+test: runtime ## vet and run all tests (ARGS: further flags of go test; TIMEOUT)
+	go vet ./...
+	go test -timeout $(TIMEOUT) $(ARGS) ./...
+
+lint: ## vet, staticcheck, known vulnerabilities (VULN=skip: where their database cannot be reached)
+	go vet ./...
+	GOBIN='$(TOOLS)' go -C scripts/tools install tool
+	'$(TOOLS)/staticcheck' ./...
+ifeq ($(VULN),skip)
+	@echo 'make lint: known vulnerabilities were NOT checked (VULN=skip)'
+else
+	'$(TOOLS)/govulncheck' ./... || { \
+	  code=$$?; [[ $$code == 3 ]] || \
+	  echo 'make lint: govulncheck could not do its work (its message is above). It needs https://vuln.go.dev, or GOVULNDB=file:///copy/of/it; VULN=skip leaves it out.' >&2; \
+	  exit $$code; }
+endif
+
+bench: runtime ## run the benchmarks (ARGS: further flags of go test)
+	go test -run '^$$' -bench . -benchmem -timeout $(TIMEOUT) $(ARGS) ./...
+
+clean: ## remove what was built; the downloaded runtime stays in the user's cache folder
+	rm -rf bin dist .cache
