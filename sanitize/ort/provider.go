@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 
 	binding "github.com/yalue/onnxruntime_go"
 )
@@ -96,7 +97,9 @@ func gpuNames() []string {
 	if names != nil {
 		return names
 	}
-	out, err := exec.Command("nvidia-smi", "--query-gpu=name", "--format=csv,noheader").Output()
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	out, err := exec.CommandContext(ctx, "nvidia-smi", "--query-gpu=name", "--format=csv,noheader").Output()
 	if err != nil {
 		return []string{"CUDA device"}
 	}
