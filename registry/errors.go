@@ -37,6 +37,7 @@ type code string
 
 const (
 	codeBlobUnknown         code = "BLOB_UNKNOWN"
+	codeBlobUploadUnknown   code = "BLOB_UPLOAD_UNKNOWN"
 	codeDenied              code = "DENIED"
 	codeDigestInvalid       code = "DIGEST_INVALID"
 	codeManifestBlobUnknown code = "MANIFEST_BLOB_UNKNOWN"
@@ -106,11 +107,17 @@ func writeError(w http.ResponseWriter, r *http.Request, log *slog.Logger, err er
 		w.Header().Set("Warning", warning(strings.Join(e.messages, "; ")))
 	}
 	if e.status == http.StatusServiceUnavailable {
-		w.Header().Set("Retry-After", "5")
+		w.Header().Set("Retry-After", "1")
 	}
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(e.status)
 	_ = json.NewEncoder(w).Encode(body) // a client that went away cannot be told
+}
+
+func writeJSON(w http.ResponseWriter, v any) error {
+	w.Header().Set("Content-Type", "application/json")
+	_ = json.NewEncoder(w).Encode(v) // as above
+	return nil
 }
 
 // warning formats a Warning header as the OCI distribution specification wants it, section "Warnings".
@@ -121,10 +128,9 @@ func warning(text string) string {
 		}
 		return r
 	}, text)
-	text = strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(text)
-	const limit = 3000 // the specification allows 4096 bytes for all warnings
+	const limit = 2000 // the specification allows 4096 bytes; escaping may double the length
 	if len(text) > limit {
 		text = text[:limit]
 	}
-	return `299 - "` + strings.TrimSuffix(text, `\`) + `"`
+	return `299 - "` + strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(text) + `"`
 }

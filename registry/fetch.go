@@ -1,0 +1,147 @@
+package registry
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"path"
+	"path/filepath"
+	"strings"
+
+	"github.com/opencontainers/go-digest"
+)
+
+// Package is a quarantined package on local disk.
+type Package struct {
+	Push            // without Tag and Identity, which quarantine does not keep
+	Manifest []byte // as pushed
+	Files    []LocalFile
+}
+
+// LocalFile is a layer that Fetch wrote to disk.
+type LocalFile struct {
+	Name   string // as in File
+	Path   string // where it is
+	Digest string
+	Size   int64 // bytes
+}
+
+// Fetch writes the files of a quarantined package into dir, which is created if need be: every layer with a title,
+// under its title, so that external data lies beside its model, and every model. Content is checked against its digest.
+// A package with a Problem is written as far as its files have safe names; only an index cannot be fetched.
+// Errors are of type *Error and match ErrNotFound, ErrPackage or ErrDigest where these apply.
+func (g *Gateway) Fetch(ctx context.Context, repository, reference, dir string) (*Package, error) {
+	p, err := g.fetch(ctx, repository, reference, dir)
+	if err != nil {
+		return nil, &Error{"fetch", repository, reference, err}
+	}
+	return p, nil
+}
+
+func (g *Gateway) fetch(ctx context.Context, repository, reference, dir string) (*Package, error) {
+	d, m, err := g.quarantined(ctx, repository, reference)
+	if err != nil {
+		return nil, err
+	}
+	p := &Package{Manifest: m.raw}
+	var files []layerFile
+	if p.Push, files, err = g.describe(repository, d, m); err != nil {
+		return nil, err
+	}
+	if m.index {
+		return nil, fmt.Errorf("%w: %s", ErrPackage, p.Problem)
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, err
+	}
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return nil, err
+	}
+	defer root.Close()
+	for _, f := range files {
+		if err := g.copyOut(ctx, repository, f, root); err != nil {
+			return nil, fmt.Errorf("%s: %w", f.Name, err)
+		}
+		p.Files = append(p.Files, LocalFile{f.Name, filepath.Join(dir, filepath.FromSlash(f.Name)), f.Digest, f.Size})
+	}
+	return p, nil
+}
+
+// copyOut copies a blob to a file below root.
+func (g *Gateway) copyOut(ctx context.Context, repository string, f layerFile, root *os.Root) error {
+	in, err := os.Open(g.quarantine.blob(repository, f.digest))
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	if err := root.MkdirAll(path.Dir(f.Name), 0o700); err != nil {
+		return err
+	}
+	out, err := root.OpenFile(f.Name, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	defer out.Close()
+	verifier := f.digest.Verifier()
+	if _, err := io.Copy(io.MultiWriter(out, verifier), withContext(ctx, in)); err != nil {
+		return err
+	}
+	if !verifier.Verified() {
+		return fmt.Errorf("%s: %w", f.Digest, ErrDigest)
+	}
+	return out.Close()
+}
+
+// quarantined returns a manifest in quarantine by its digest.
+func (g *Gateway) quarantined(ctx context.Context, repository, reference string) (digest.Digest, *manifest, error) {
+	if !validName(repository) {
+		return "", nil, fmt.Errorf("%w: invalid repository name", ErrNotFound)
+	}
+	d, err := parseDigest(reference)
+	if err != nil {
+		return "", nil, fmt.Errorf("%w: quarantine knows packages by digest: %w", ErrNotFound, err)
+	}
+	raw, mediaType, err := g.quarantine.manifest(ctx, repository, reference)
+	if err != nil {
+		return "", nil, err
+	}
+	if d.Algorithm().FromBytes(raw) != d {
+		return "", nil, fmt.Errorf("the manifest: %w", ErrDigest)
+	}
+	m, err := parseManifest(mediaType, raw)
+	if err != nil {
+		return "", nil, fmt.Errorf("%w: %w", ErrPackage, err)
+	}
+	return d, m, nil
+}
+
+// describe tells what a quarantined package holds. Everything that makes it unfit to be sanitized is a Problem and not
+// an error.
+func (g *Gateway) describe(repository string, d digest.Digest, m *manifest) (Push, []layerFile, error) {
+	p := Push{
+		Repository: repository, Digest: d.String(), MediaType: m.mediaType, ArtifactType: m.artifactType, Size: m.size(), Annotations: m.annotations,
+	}
+	files, problems, err := m.files(func(d digest.Digest) (finding, error) {
+		f, err := os.Open(g.quarantine.blob(repository, d))
+		if err != nil {
+			return finding{}, err
+		}
+		defer f.Close()
+		return inspect(f)
+	})
+	if err != nil {
+		return Push{}, nil, err
+	}
+	for _, f := range files {
+		if f.model {
+			p.Models = append(p.Models, f.File)
+		}
+	}
+	if len(p.Models) == 0 && len(problems) == 0 {
+		problems = []string{"no layer holds an ONNX model: give its layer a title *.onnx or the type " + onnxMediaTypes[0]}
+	}
+	p.Problem = strings.Join(problems, "; ")
+	return p, files, nil
+}

@@ -1,0 +1,255 @@
+package registry
+
+import (
+	"archive/tar"
+	"archive/zip"
+	"bufio"
+	"bytes"
+	"compress/gzip"
+	"encoding/binary"
+	"errors"
+	"io"
+	"os"
+
+	"github.com/klauspost/compress/zstd"
+)
+
+// A layer's title and media type are the pusher's words. So that a model cannot pass by under another name, the
+// content of every other layer is looked at too: whether it has the structure of an ONNX ModelProto, and whether it is
+// an archive (tar, gzip, zstd, zip) with such a file inside. Archives in archives are not opened.
+
+const (
+	maxFields   = 1 << 20  // of a protobuf message; what has more is taken for a model
+	maxExpanded = 64 << 30 // bytes read out of one compressed layer
+)
+
+var errTooLarge = errors.New("too large to be looked through")
+
+// finding says what a layer holds.
+type finding struct {
+	model  bool   // the layer itself is an ONNX model
+	inside string // the layer is an archive with this model in it
+}
+
+// inspect looks at the content of a layer. A file can be a model and an archive at once, so both are tried.
+func inspect(f *os.File) (finding, error) {
+	info, err := f.Stat()
+	if err != nil {
+		return finding{}, err
+	}
+	if isONNX(io.NewSectionReader(f, 0, info.Size()), info.Size()) {
+		return finding{model: true}, nil
+	}
+	head := make([]byte, 512)
+	n, err := f.ReadAt(head, 0)
+	if err != nil && err != io.EOF {
+		return finding{}, err
+	}
+	head = head[:n]
+	content := io.NewSectionReader(f, 0, info.Size())
+	switch {
+	case bytes.HasPrefix(head, []byte("PK\x03\x04")):
+		return inspectZip(f, info.Size())
+	case isTar(head):
+		return inspectTar(content)
+	}
+	expanded := expand(head, content)
+	if expanded == nil {
+		return finding{}, nil
+	}
+	defer expanded.Close()
+	limited := &io.LimitedReader{R: expanded, N: maxExpanded}
+	found, err := inspectStream(limited)
+	if limited.N <= 0 {
+		return found, errTooLarge
+	}
+	return found, err
+}
+
+// expand returns a reader of the expanded content if head is that of a compressed file, else nil.
+func expand(head []byte, r io.Reader) io.ReadCloser {
+	switch {
+	case bytes.HasPrefix(head, []byte{0x1f, 0x8b}):
+		if z, err := gzip.NewReader(r); err == nil {
+			return z
+		}
+	case bytes.HasPrefix(head, []byte{0x28, 0xb5, 0x2f, 0xfd}):
+		if z, err := zstd.NewReader(r, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(1<<30)); err == nil {
+			return z.IOReadCloser()
+		}
+	}
+	return nil // damaged or not compressed after all
+}
+
+func inspectStream(r io.Reader) (finding, error) {
+	buffered := bufio.NewReader(r)
+	head, _ := buffered.Peek(512)
+	if isTar(head) {
+		return inspectTar(buffered)
+	}
+	if isONNX(buffered, -1) {
+		return finding{inside: "the expanded content"}, nil
+	}
+	return finding{}, nil
+}
+
+func isTar(head []byte) bool {
+	return len(head) >= 262 && string(head[257:262]) == "ustar"
+}
+
+func inspectTar(r io.Reader) (finding, error) {
+	t := tar.NewReader(r)
+	for {
+		h, err := t.Next()
+		if err != nil {
+			return finding{}, nil // the end, or damage that stops other readers too
+		}
+		if h.Typeflag == tar.TypeReg && (hasONNXSuffix(h.Name) || isONNX(t, h.Size)) {
+			return finding{inside: h.Name}, nil
+		}
+	}
+}
+
+func inspectZip(r io.ReaderAt, size int64) (finding, error) {
+	z, err := zip.NewReader(r, size)
+	if err != nil {
+		return finding{}, nil
+	}
+	for _, f := range z.File {
+		if f.Mode().IsDir() {
+			continue
+		}
+		if hasONNXSuffix(f.Name) {
+			return finding{inside: f.Name}, nil
+		}
+		content, err := f.Open()
+		if err != nil {
+			continue // encrypted or of an unknown method
+		}
+		onnx := isONNX(io.LimitReader(content, maxExpanded), -1)
+		content.Close()
+		if onnx {
+			return finding{inside: f.Name}, nil
+		}
+	}
+	return finding{}, nil
+}
+
+// isONNX reports whether r, of the given size or -1 if unknown, has the structure of a ModelProto: well-formed protobuf
+// to the end with a graph (field 7, well-formed too) and an IR version (1) or an opset (8). Unknown fields do not
+// matter, as they do not matter to whoever loads a model.
+func isONNX(r io.Reader, size int64) bool {
+	c := &cursor{r: bufio.NewReader(r), size: size}
+	c.file, _ = r.(io.ReadSeeker)
+	var graph, version bool
+	err := c.fields(-1, func(field uint64, wire byte, length int64) (bool, error) {
+		switch {
+		case field == 1 && wire == 0, field == 8 && wire == 2:
+			version = true
+		case field == 7 && wire == 2 && length > 0:
+			graph = true
+			return true, c.fields(c.pos+length, nil)
+		}
+		return false, nil
+	})
+	if errors.Is(err, errTooLarge) {
+		return true
+	}
+	return err == nil && graph && version
+}
+
+// cursor walks over protobuf fields. It seeks over long ones where it can.
+type cursor struct {
+	r     *bufio.Reader
+	file  io.ReadSeeker // nil if r cannot seek
+	size  int64         // -1 if unknown
+	pos   int64
+	count int
+}
+
+var errMalformed = errors.New("malformed")
+
+// ReadByte implements io.ByteReader for binary.ReadUvarint.
+func (c *cursor) ReadByte() (byte, error) {
+	b, err := c.r.ReadByte()
+	if err == nil {
+		c.pos++
+	}
+	return b, err
+}
+
+// fields walks to the position end, or to the end of the content if end is -1. visit is told of every field, by its wire
+// type 0 or 2 with its length; it returns true if it walked over the payload itself.
+func (c *cursor) fields(end int64, visit func(field uint64, wire byte, length int64) (bool, error)) error {
+	for end < 0 || c.pos < end {
+		if c.count++; c.count > maxFields {
+			return errTooLarge
+		}
+		if end < 0 {
+			if _, err := c.r.Peek(1); err == io.EOF {
+				return nil
+			}
+		}
+		key, err := binary.ReadUvarint(c)
+		if err != nil || key>>3 == 0 || key>>3 > 1<<29-1 {
+			return errMalformed
+		}
+		wire, length := byte(key&7), int64(0)
+		switch wire {
+		case 0:
+			if _, err := binary.ReadUvarint(c); err != nil {
+				return errMalformed
+			}
+		case 1:
+			length = 8
+		case 2:
+			n, err := binary.ReadUvarint(c)
+			if err != nil || n > 1<<62 {
+				return errMalformed
+			}
+			length = int64(n)
+		case 3, 4: // a group: its fields follow
+		case 5:
+			length = 4
+		default:
+			return errMalformed
+		}
+		if end >= 0 && length > end-c.pos {
+			return errMalformed
+		}
+		if visit != nil {
+			walked, err := visit(key>>3, wire, length)
+			if err != nil {
+				return err
+			}
+			if walked {
+				continue
+			}
+		}
+		if err := c.skip(length); err != nil {
+			return err
+		}
+	}
+	if c.pos != end {
+		return errMalformed
+	}
+	return nil
+}
+
+func (c *cursor) skip(n int64) error {
+	if c.size >= 0 && n > c.size-c.pos {
+		return errMalformed
+	}
+	c.pos += n
+	if buffered := int64(c.r.Buffered()); c.file != nil && n > buffered {
+		if _, err := c.file.Seek(n-buffered, io.SeekCurrent); err != nil {
+			return err
+		}
+		c.r.Reset(c.file)
+		return nil
+	}
+	if m, err := io.CopyN(io.Discard, c.r, n); err != nil || m != n {
+		return errMalformed
+	}
+	return nil
+}

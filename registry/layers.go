@@ -1,0 +1,115 @@
+package registry
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"path"
+	"slices"
+	"strings"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// annotationModelPackPath names the file in a layer of a ModelPack (CNCF model specification v0.0.7).
+const annotationModelPackPath = "org.cncf.model.filepath"
+
+// onnxMediaTypes are the types of a layer that is one ONNX file. None of them is standard.
+var onnxMediaTypes = []string{
+	"application/vnd.grindstone.onnx.layer.v1",
+	"application/onnx",
+	"application/x-onnx",
+	"application/vnd.onnx.model",
+}
+
+// layerFile is a layer that is a file with a name.
+type layerFile struct {
+	File
+	digest digest.Digest
+	model  bool // an ONNX model
+}
+
+// files returns the files of a package in the order of its layers, and what prevents that all of its models are among
+// them. inspect looks at the content of a layer.
+func (m *manifest) files(inspect func(digest.Digest) (finding, error)) (files []layerFile, problems []string, err error) {
+	problem := func(format string, args ...any) { problems = append(problems, fmt.Sprintf(format, args...)) }
+	if m.index {
+		problem("this is an image index: push each model as a manifest of its own")
+		return nil, problems, nil
+	}
+	if found, err := inspect(m.config.Digest); err != nil && !errors.Is(err, errTooLarge) {
+		return nil, nil, err
+	} else if err != nil || found != (finding{}) {
+		problem("the config holds a model: push it as a layer")
+	}
+	byName := map[string]digest.Digest{}
+	for _, d := range m.layers {
+		found, err := inspect(d.Digest)
+		switch {
+		case errors.Is(err, errTooLarge):
+			problem("layer %s is too large to be looked through", d.Digest)
+		case err != nil:
+			return nil, nil, err
+		case found.inside != "":
+			problem("layer %s is an archive with a model in it (%.200q): push the ONNX file as a layer of its own", d.Digest, found.inside)
+		}
+		model := found.model || namedONNX(d) && found.inside == ""
+		if len(d.URLs) > 0 {
+			problem("layer %s names URLs to fetch it from: push its content", d.Digest)
+		}
+		if model && len(d.Data) > 0 {
+			problem("the manifest embeds the model %s: push it as a blob only", d.Digest)
+		}
+		name, err := fileName(d, model)
+		if err != nil {
+			problem("%v", err)
+			continue
+		}
+		if other, ok := byName[name]; ok && other != d.Digest {
+			problem("the layers %s and %s have the same title %q", other, d.Digest, name)
+			continue
+		}
+		if name != "" {
+			byName[name] = d.Digest
+			files = append(files, layerFile{File{name, d.Digest.String(), d.MediaType, d.Size}, d.Digest, model})
+		}
+	}
+	return files, problems, nil
+}
+
+// titles returns the names that a layer gives its file: ORAS's title and ModelPack's file path, as far as present.
+func titles(d ocispec.Descriptor) []string {
+	var ts []string
+	for _, key := range []string{ocispec.AnnotationTitle, annotationModelPackPath} {
+		if t := d.Annotations[key]; t != "" {
+			ts = append(ts, t)
+		}
+	}
+	return ts
+}
+
+// namedONNX reports whether a layer says that it holds an ONNX model.
+func namedONNX(d ocispec.Descriptor) bool {
+	return slices.Contains(onnxMediaTypes, d.MediaType) || slices.ContainsFunc(titles(d), hasONNXSuffix)
+}
+
+func hasONNXSuffix(name string) bool { return strings.EqualFold(path.Ext(name), ".onnx") }
+
+// fileName returns the relative path of the file in a layer, "" for a layer without a title. A model without a title
+// is given a name. Names that could leave a directory, or that systems read differently, are an error.
+func fileName(d ocispec.Descriptor, model bool) (string, error) {
+	ts := titles(d)
+	if len(ts) == 0 {
+		if !model {
+			return "", nil
+		}
+		return "model-" + d.Digest.Encoded()[:12] + ".onnx", nil
+	}
+	name := path.Clean(ts[0])
+	bad := func(r rune) bool { return r < ' ' || r == 0x7f || r == '\\' || r == ':' }
+	if name == "." || !fs.ValidPath(name) || strings.ContainsFunc(name, bad) {
+		return "", fmt.Errorf("layer %s is titled %q, which is not a safe relative path", d.Digest, ts[0])
+	}
+	return name, nil
+}

@@ -1,0 +1,238 @@
+package registry
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+
+	"github.com/opencontainers/go-digest"
+)
+
+// serveIntercepted answers requests to an intercepted repository:
+//
+//	manifests  PUT         into quarantine, then the admitter decides
+//	           GET, HEAD   released only
+//	blobs      GET         released only
+//	           HEAD        released or quarantined: clients ask before an upload and after it
+//	uploads                into quarantine
+//	referrers              released only
+//	DELETE                 refused, except of an upload
+func (g *Gateway) serveIntercepted(w http.ResponseWriter, r *http.Request, rt route) error {
+	read := r.Method == http.MethodGet || r.Method == http.MethodHead
+	switch {
+	case rt.kind == uploads:
+		return g.upload(w, r, rt)
+	case rt.kind == manifests && r.Method == http.MethodPut:
+		return g.push(w, r, rt)
+	case rt.kind == manifests && read:
+		return g.pull(w, r, rt)
+	case rt.kind == blobs && read:
+		return g.pullBlob(w, r, rt)
+	case rt.kind == referrers && read:
+		return g.forward(w, r, rt, g.released, r.URL.Query())
+	case r.Method == http.MethodDelete:
+		return refuse(http.StatusMethodNotAllowed, codeUnsupported, "nothing can be deleted from %s: its pushes are intercepted", rt.repository)
+	}
+	return refuse(http.StatusMethodNotAllowed, codeUnsupported, "%s is not supported here", r.Method)
+}
+
+// push stores a manifest in quarantine and asks the admitter. Quarantine knows packages by digest; the tag of a push is
+// kept by the admitter, and becomes visible with Gateway.Tag.
+func (g *Gateway) push(w http.ResponseWriter, r *http.Request, rt route) error {
+	ctx := r.Context()
+	if r.URL.RawQuery != "" {
+		return refuse(http.StatusBadRequest, codeUnsupported, "a manifest is pushed without query parameters")
+	}
+	raw, err := g.readManifest(r)
+	if err != nil {
+		return err
+	}
+	m, err := parseManifest(r.Header.Get("Content-Type"), raw)
+	if err != nil {
+		return refuse(http.StatusBadRequest, codeManifestInvalid, "%v", err)
+	}
+	d, tag := rt.digest, ""
+	if d == "" {
+		d, tag = digest.FromBytes(raw), rt.reference
+	} else if d.Algorithm().FromBytes(raw) != d {
+		return refuse(http.StatusBadRequest, codeDigestInvalid, "the manifest does not have the digest %s", d)
+	}
+
+	defer g.pushes.lock(rt.repository + "@" + d.String())()
+	known, err := g.quarantine.hasManifest(ctx, rt.repository, d.String())
+	if err != nil {
+		return err
+	}
+	if err := g.completePackage(ctx, rt.repository, m); err != nil {
+		return err
+	}
+	if err := g.quarantine.putManifest(ctx, rt.repository, d.String(), m.mediaType, raw); err != nil {
+		return err
+	}
+	acknowledged := known
+	defer func() {
+		if acknowledged {
+			return
+		}
+		if err := g.quarantine.deleteManifest(context.WithoutCancel(ctx), rt.repository, d); err != nil {
+			g.log.Error("a refused package stays in quarantine", "repository", rt.repository, "digest", d, "cause", err)
+		}
+	}()
+
+	p, _, err := g.describe(rt.repository, d, m)
+	if err != nil {
+		return err
+	}
+	p.Tag, p.Identity = tag, identity(ctx)
+	denial, err := g.admitter.Admit(ctx, p)
+	if err != nil {
+		return refuse(http.StatusServiceUnavailable, codeUnavailable, "the push could not be decided now: push again later").because(err)
+	}
+	if denial != nil {
+		return denied(denial)
+	}
+	acknowledged = true
+	w.Header().Set("Location", route{kind: manifests, repository: rt.repository, reference: d.String()}.path())
+	w.Header().Set("Docker-Content-Digest", d.String())
+	if m.subject != nil {
+		w.Header().Set("OCI-Subject", m.subject.Digest.String())
+	}
+	w.WriteHeader(http.StatusCreated)
+	return nil
+}
+
+func denied(d *Denial) *clientError {
+	e := &clientError{status: http.StatusForbidden, code: codeDenied}
+	prefix := "denied by policy"
+	if d.ID != "" {
+		prefix = "admission " + d.ID + ": " + prefix
+	}
+	for _, reason := range d.Reasons {
+		e.messages = append(e.messages, prefix+": "+reason)
+	}
+	if len(e.messages) == 0 {
+		e.messages = []string{prefix}
+	}
+	return e
+}
+
+// completePackage sees to it that quarantine has all content of a package, durably. Content that the client did not
+// upload because the released repository has it already is linked.
+func (g *Gateway) completePackage(ctx context.Context, repository string, m *manifest) error {
+	if err := g.quarantine.create(ctx, repository); err != nil {
+		return err
+	}
+	for _, d := range m.descriptors() {
+		if _, ok := g.released.blobSize(repository, d.Digest); ok {
+			if err := g.quarantine.linkBlob(ctx, repository, d.Digest, g.released, repository); err != nil {
+				return err
+			}
+		}
+		size, ok := g.quarantine.blobSize(repository, d.Digest)
+		switch {
+		case !ok:
+			return refuse(http.StatusBadRequest, codeManifestBlobUnknown, "%s has not been uploaded", d.Digest)
+		case size != d.Size:
+			return refuse(http.StatusBadRequest, codeManifestInvalid, "%s has %d bytes, not %d as the manifest says", d.Digest, size, d.Size)
+		case g.limits.BlobBytes > 0 && size > g.limits.BlobBytes:
+			return refuse(http.StatusRequestEntityTooLarge, codeSizeInvalid, "%s is larger than %d bytes", d.Digest, g.limits.BlobBytes)
+		}
+	}
+	return g.quarantine.syncBlobs(repository, m.descriptors())
+}
+
+// pull answers a read of a manifest from the released store, and explains why there is none.
+func (g *Gateway) pull(w http.ResponseWriter, r *http.Request, rt route) error {
+	visible, err := g.released.hasManifest(r.Context(), rt.repository, rt.reference)
+	if err != nil {
+		return err
+	}
+	if visible {
+		return g.forward(w, r, rt, g.released, nil)
+	}
+	status, known := g.admitter.Status(rt.repository, rt.reference)
+	hidden := false
+	if rt.digest != "" {
+		if hidden, err = g.quarantine.hasManifest(r.Context(), rt.repository, rt.reference); err != nil {
+			return err
+		}
+	}
+	message := fmt.Sprintf("%s is not known in %s", rt.reference, rt.repository)
+	if known || hidden {
+		message = explain(rt, status, known)
+	}
+	// Clients that push ask by HEAD whether a manifest is there, and of oras-go any answer but 404 ends the push. So
+	// that a push can be repeated, HEAD says 404 always; the explanation goes in the Warning header.
+	if rt.digest != "" && (known || hidden) && r.Method == http.MethodGet {
+		return refuse(http.StatusForbidden, codeDenied, "%s", message)
+	}
+	return refuse(http.StatusNotFound, codeManifestUnknown, "%s", message)
+}
+
+// explain says why a reference is not visible.
+func explain(rt route, s Status, known bool) string {
+	if !known {
+		return rt.reference + " is in quarantine"
+	}
+	message := fmt.Sprintf("%s is not visible: admission %s is in state %s", rt.reference, s.ID, s.State)
+	if s.Reason != "" {
+		message += ": " + s.Reason
+	}
+	return message
+}
+
+// pullBlob answers a read of a blob.
+func (g *Gateway) pullBlob(w http.ResponseWriter, r *http.Request, rt route) error {
+	if _, ok := g.released.blobSize(rt.repository, rt.digest); ok {
+		return g.forward(w, r, rt, g.released, nil)
+	}
+	if _, ok := g.quarantine.blobSize(rt.repository, rt.digest); ok {
+		if r.Method == http.MethodHead {
+			return g.forward(w, r, rt, g.quarantine, nil)
+		}
+		return refuse(http.StatusForbidden, codeDenied, "%s is in quarantine", rt.reference)
+	}
+	return refuse(http.StatusNotFound, codeBlobUnknown, "%s is not known in %s", rt.reference, rt.repository)
+}
+
+// upload lets quarantine take an upload. A mount is done from released content only: else whoever guesses a digest could
+// have another repository's quarantined model sanitized and released in his own. Any other mount becomes an upload, as
+// the specification has it, section "Mounting a blob from another repository".
+func (g *Gateway) upload(w http.ResponseWriter, r *http.Request, rt route) error {
+	query := r.URL.Query()
+	mount, from := query.Get("mount"), query.Get("from")
+	query.Del("mount")
+	query.Del("from")
+	if d, err := parseDigest(mount); r.Method == http.MethodPost && err == nil && validName(from) {
+		mounted, err := g.mount(r.Context(), rt.repository, d, from)
+		if err != nil {
+			return err
+		}
+		if mounted {
+			w.Header().Set("Location", route{kind: blobs, repository: rt.repository, reference: d.String()}.path())
+			w.Header().Set("Docker-Content-Digest", d.String())
+			w.WriteHeader(http.StatusCreated)
+			return nil
+		}
+	}
+	return g.forward(w, r, rt, g.quarantine, query)
+}
+
+func (g *Gateway) mount(ctx context.Context, repository string, d digest.Digest, from string) (bool, error) {
+	if _, ok := g.released.blobSize(from, d); !ok {
+		return false, nil
+	}
+	if err := g.quarantine.create(ctx, repository); err != nil {
+		return false, err
+	}
+	return true, g.quarantine.linkBlob(ctx, repository, d, g.released, from)
+}
+
+// withBody returns the request with another body.
+func withBody(r *http.Request, body []byte) *http.Request {
+	r = r.Clone(r.Context())
+	r.Body, r.ContentLength = io.NopCloser(bytes.NewReader(body)), int64(len(body))
+	return r
+}
