@@ -1,0 +1,59 @@
+package policy
+
+import (
+	"embed"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/open-policy-agent/opa/v1/ast"
+)
+
+//go:embed schema/*.json
+var schemaFiles embed.FS
+
+// capabilities are OPA's without what reaches the network or the process's environment: a decision depends on input and data
+// alone. Schemas may not be fetched either.
+func capabilities() *ast.Capabilities {
+	caps := ast.CapabilitiesForThisVersion()
+	caps.Builtins = slices.DeleteFunc(caps.Builtins, func(b *ast.Builtin) bool {
+		return b.Name == "http.send" || b.Name == "opa.runtime" || strings.HasPrefix(b.Name, "net.")
+	})
+	caps.AllowNet = []string{}
+	return caps
+}
+
+// schemas returns what a module's METADATA may refer to: schema.admission and schema.release.
+func schemas() (*ast.SchemaSet, error) {
+	part := map[string]any{}
+	for _, name := range []string{"admission", "decision", "report"} {
+		text, err := schemaFiles.ReadFile("schema/" + name + ".json")
+		if err != nil {
+			return nil, err
+		}
+		var schema any
+		if err := json.Unmarshal(text, &schema); err != nil {
+			return nil, fmt.Errorf("schema/%s.json: %w", name, err)
+		}
+		part[name] = schema
+	}
+	set := ast.NewSchemaSet()
+	set.Put(ast.MustParseRef("schema.admission"), part["admission"])
+	set.Put(ast.MustParseRef("schema.release"), map[string]any{"type": "object", "properties": part, "additionalProperties": false})
+	return set, nil
+}
+
+// compiler returns an empty strict Rego v1 compiler: unused variables and imports and unknown input fields are errors.
+func compiler() (*ast.Compiler, error) {
+	set, err := schemas()
+	if err != nil {
+		return nil, err
+	}
+	return ast.NewCompiler().
+		WithCapabilities(capabilities()).
+		WithDefaultRegoVersion(ast.RegoV1).
+		WithSchemas(set).
+		WithUseTypeCheckAnnotations(true).
+		WithStrict(true), nil
+}

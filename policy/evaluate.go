@@ -1,0 +1,69 @@
+package policy
+
+import (
+	"context"
+	"errors"
+
+	"github.com/open-policy-agent/opa/v1/ast"
+	"github.com/open-policy-agent/opa/v1/rego"
+	"github.com/open-policy-agent/opa/v1/topdown"
+	"github.com/open-policy-agent/opa/v1/util"
+)
+
+// kind makes err an *Error of a kind; nil stays nil.
+func kind(sentinel, err error) error {
+	if err == nil {
+		return nil
+	}
+	return &Error{Kind: sentinel, Cause: err}
+}
+
+// ask evaluates a prepared rule on an input and decodes its one value.
+func ask[Rule any](ctx context.Context, e *Engine, query rego.PreparedEvalQuery, in any) (Rule, error) {
+	var rule Rule
+	value, err := e.value(ctx, query, in)
+	if err != nil {
+		return rule, err
+	}
+	return rule, kind(ErrInvalid, decode(value, &rule))
+}
+
+// value evaluates a prepared rule within the time limit. in may be nil.
+func (e *Engine) value(ctx context.Context, query rego.PreparedEvalQuery, in any) (any, error) {
+	var opts []rego.EvalOption
+	if in != nil {
+		if err := util.RoundTrip(&in); err != nil { // to maps and json.Number, by the types' JSON tags
+			return nil, kind(ErrInput, err)
+		}
+		input, err := ast.InterfaceToValue(in)
+		if err != nil {
+			return nil, kind(ErrInput, err)
+		}
+		opts = append(opts, rego.EvalParsedInput(input))
+	}
+	ctx, cancel := context.WithTimeout(ctx, e.timeout)
+	defer cancel()
+	results, err := query.Eval(ctx, opts...)
+	if err != nil {
+		return nil, kind(classify(ctx, err), err)
+	}
+	if len(results) == 0 {
+		return nil, &Error{Kind: ErrUndefined}
+	}
+	if len(results) != 1 || len(results[0].Expressions) != 1 {
+		return nil, &Error{Kind: ErrConflict}
+	}
+	return results[0].Expressions[0].Value, nil
+}
+
+func classify(ctx context.Context, err error) error {
+	var failure *topdown.Error
+	switch {
+	case errors.Is(ctx.Err(), context.DeadlineExceeded):
+		return ErrTimeout
+	case errors.As(err, &failure) && failure.Code == topdown.ConflictErr:
+		return ErrConflict
+	default:
+		return ErrEvaluation
+	}
+}
