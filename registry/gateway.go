@@ -16,6 +16,9 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+
+	"github.com/opencontainers/image-spec/specs-go"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
 // Config says how a Gateway works.
@@ -122,8 +125,8 @@ func (g *Gateway) serve(w http.ResponseWriter, r *http.Request) error {
 		return g.serveIntercepted(w, r, rt)
 	}
 	query := r.URL.Query()
-	if rt.kind == uploads && !validName(query.Get("from")) {
-		query.Del("from")
+	if from := query.Get("from"); !validName(from) || !g.released.has(from) {
+		query.Del("from") // the mount becomes an upload
 	}
 	if rt.kind == manifests && r.Method == http.MethodPut {
 		raw, err := g.readManifest(r)
@@ -137,6 +140,22 @@ func (g *Gateway) serve(w http.ResponseWriter, r *http.Request) error {
 
 // forward lets a store answer the request, by the route and query given instead of the request's own.
 func (g *Gateway) forward(w http.ResponseWriter, r *http.Request, rt route, s *store, query url.Values) error {
+	if rt.kind != base && !s.has(rt.repository) {
+		starts := rt.kind == uploads && rt.reference == "" && r.Method == http.MethodPost || rt.kind == manifests && r.Method == http.MethodPut
+		switch {
+		case starts:
+			if err := s.create(r.Context(), rt.repository); err != nil {
+				return err
+			}
+		case rt.kind == referrers && (r.Method == http.MethodGet || r.Method == http.MethodHead):
+			w.Header().Set("Content-Type", ocispec.MediaTypeImageIndex)
+			return writeJSON(w, ocispec.Index{
+				Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageIndex, Manifests: []ocispec.Descriptor{},
+			})
+		default:
+			return refuse(http.StatusNotFound, codeNameUnknown, "repository %s is not known", rt.repository)
+		}
+	}
 	r = r.Clone(r.Context())
 	r.URL = &url.URL{Path: rt.path(), RawQuery: query.Encode()}
 	s.srv.ServeHTTP(w, r)

@@ -81,23 +81,32 @@ func (g *Gateway) release(ctx context.Context, r Release) (Prepared, error) {
 }
 
 // releaseContent puts the content of a package into the released store and returns what takes the place of which layer.
+// The new files come first, because they are what can fail: nothing of the package is readable before they are there.
 func (g *Gateway) releaseContent(ctx context.Context, r Release, m *manifest) (map[digest.Digest]ocispec.Descriptor, error) {
 	replaced := map[digest.Digest]ocispec.Descriptor{}
-	for i, d := range m.descriptors() {
-		isConfig := m.config != nil && i == 0
-		path := r.Replace[d.Digest.String()]
-		var err error
-		switch _, done := replaced[d.Digest]; {
-		case m.index: // its manifests must have been released before
-			if _, ok := g.released.blobSize(r.Repository, d.Digest); !ok {
-				err = fmt.Errorf("%w: the manifest %s of this index is not released", ErrPackage, d.Digest)
-			}
-		case path == "" || isConfig:
-			err = g.released.linkBlob(ctx, r.Repository, d.Digest, g.quarantine, r.Repository)
-		case !done:
-			replaced[d.Digest], err = g.addFile(ctx, r.Repository, path)
+	for _, d := range m.layers {
+		path, ok := r.Replace[d.Digest.String()]
+		if _, done := replaced[d.Digest]; !ok || done {
+			continue
 		}
+		by, err := g.addFile(ctx, r.Repository, path)
 		if err != nil {
+			return nil, err
+		}
+		replaced[d.Digest] = by
+	}
+	keep := slices.DeleteFunc(slices.Clone(m.layers), func(d ocispec.Descriptor) bool { _, ok := replaced[d.Digest]; return ok })
+	if m.config != nil {
+		keep = append(keep, *m.config)
+	}
+	for _, d := range keep {
+		if m.index { // its manifests must have been released before
+			if _, ok := g.released.blobSize(r.Repository, d.Digest); !ok {
+				return nil, fmt.Errorf("%w: the manifest %s of this index is not released", ErrPackage, d.Digest)
+			}
+			continue
+		}
+		if err := g.released.linkBlob(ctx, r.Repository, d.Digest, g.quarantine, r.Repository); err != nil {
 			return nil, err
 		}
 	}

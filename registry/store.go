@@ -87,7 +87,8 @@ func (s *store) dir(repository string) string {
 	return filepath.Join(s.root, filepath.FromSlash(repository))
 }
 
-// has reports whether the store knows the repository.
+// has reports whether the repository is on disk. Of others olareg must not be asked: it would keep an entry in memory for
+// each of them and fail to collect its garbage.
 func (s *store) has(repository string) bool {
 	_, err := os.Stat(filepath.Join(s.dir(repository), "index.json"))
 	return err == nil
@@ -163,9 +164,11 @@ func (r *reply) unexpected(what string) error {
 	return fmt.Errorf("%s: the store answered %d: %s", what, r.status, bytes.TrimSpace(r.body.Bytes()))
 }
 
-// create makes sure that olareg knows the repository, by uploading the empty JSON object. It is needed before blobs
-// are put into the repository's folder, because olareg remembers that a repository does not exist.
+// create makes sure that the repository exists, by uploading the empty JSON object.
 func (s *store) create(ctx context.Context, repository string) error {
+	if s.has(repository) {
+		return nil
+	}
 	empty := []byte("{}")
 	path := "/v2/" + repository + "/blobs/uploads/?digest=" + digest.FromBytes(empty).String()
 	r, err := s.call(ctx, http.MethodPost, path, "application/octet-stream", empty)
@@ -180,6 +183,9 @@ func (s *store) create(ctx context.Context, repository string) error {
 
 // manifest returns a manifest by tag or digest and its media type, or ErrNotFound.
 func (s *store) manifest(ctx context.Context, repository, reference string) (raw []byte, mediaType string, err error) {
+	if !s.has(repository) {
+		return nil, "", ErrNotFound
+	}
 	r, err := s.call(ctx, http.MethodGet, "/v2/"+repository+"/manifests/"+reference, "", nil)
 	switch {
 	case err != nil:
@@ -194,6 +200,9 @@ func (s *store) manifest(ctx context.Context, repository, reference string) (raw
 
 // hasManifest reports whether a tag or digest names a manifest.
 func (s *store) hasManifest(ctx context.Context, repository, reference string) (bool, error) {
+	if !s.has(repository) {
+		return false, nil
+	}
 	r, err := s.call(ctx, http.MethodHead, "/v2/"+repository+"/manifests/"+reference, "", nil)
 	if err != nil {
 		return false, err
