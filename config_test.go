@@ -52,7 +52,7 @@ func TestConfigValues(t *testing.T) {
 	if err := os.Mkdir(filepath.Join(dir, "images"), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	path := write(t, dir, `
+	path := writeConfig(t, dir, `
 listen: "[::1]:7000"
 dir: data
 intercept: [models/*, vision/**]
@@ -90,7 +90,7 @@ sanitizer:
 
 func TestConfigProblemsAreAllReportedWithTheirLines(t *testing.T) {
 	dir := t.TempDir()
-	path := write(t, dir, `listen: 5050
+	path := writeConfig(t, dir, `listen: 5050
 dirr: data
 datasets:
   default: no-such-folder
@@ -148,12 +148,12 @@ func TestConfigThatIsNoYAML(t *testing.T) {
 		"list":             "- listen\n",
 		"anchor to itself": "datasets: &a\n  x: *a\n",
 	} {
-		_, err := LoadConfig(write(t, t.TempDir(), text))
+		_, err := LoadConfig(writeConfig(t, t.TempDir(), text))
 		if err == nil || !strings.Contains(err.Error(), "grindstone.yaml:") {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	if _, err := LoadConfig(write(t, t.TempDir(), "")); err != nil {
+	if _, err := LoadConfig(writeConfig(t, t.TempDir(), "")); err != nil {
 		t.Errorf("an empty file: %v", err)
 	}
 }
@@ -178,7 +178,7 @@ func FuzzParseConfig(f *testing.F) {
 	})
 }
 
-func write(t *testing.T, dir, text string) string {
+func writeConfig(t *testing.T, dir, text string) string {
 	t.Helper()
 	path := filepath.Join(dir, "grindstone.yaml")
 	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {

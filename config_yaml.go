@@ -96,7 +96,7 @@ func (d *decoder) each(path string, n *yaml.Node, f func(path, key string, k, v 
 		return // "section:" with nothing under it
 	}
 	if n.Kind != yaml.MappingNode {
-		d.bad(n, "%s must be a mapping of fields", name(path))
+		d.bad(n, "%s must be a mapping of fields", fieldName(path))
 		return
 	}
 	seen := map[string]int{}
@@ -240,7 +240,7 @@ func formatBytes(n int64) string {
 	return fmt.Sprintf("%dTiB", n)
 }
 
-func name(path string) string {
+func fieldName(path string) string {
 	if path == "" {
 		return "the configuration"
 	}

@@ -1,0 +1,197 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"grindstone/sanitize/data"
+	"grindstone/sanitize/ort"
+	"grindstone/webhook"
+)
+
+// finding is the result of one of the doctor's examinations.
+type finding struct {
+	Name   string `json:"name"`
+	OK     bool   `json:"ok"`
+	Detail string `json:"detail"`
+	Advice string `json:"advice,omitempty"` // what to do when it is not OK
+}
+
+func newDoctorCommand() *cobra.Command {
+	var flags struct {
+		config, dir, data string
+		json              bool
+	}
+	cmd := &cobra.Command{
+		Use:   "doctor",
+		Short: "Check what this machine has and what is missing",
+		Long: `Check the ONNX Runtime library and its version, the execution providers and devices, write access, the clock and the
+clean datasets, and say what to do about what is missing. Exit code 1 says that something needs attention.`,
+		Example: `  grindstone doctor
+  grindstone doctor --config grindstone.yaml
+  grindstone doctor --data ./cifar10 --json`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c := DefaultConfig()
+			var findings []finding
+			if flags.config != "" {
+				loaded, err := LoadConfig(flags.config)
+				findings = append(findings, examine("configuration", flags.config, err, "correct the file"))
+				if err == nil {
+					c = loaded
+				}
+			}
+			if cmd.Flags().Changed("dir") {
+				c.Dir = flags.dir
+			}
+			if flags.data != "" {
+				c.Datasets["default"] = flags.data
+			}
+			findings = append(findings, findRuntime()...)
+			findings = append(findings, findWriteAccess(c.Dir), findClock(time.Now()))
+			for name, path := range c.Datasets {
+				findings = append(findings, findDataset(cmd.Context(), name, path))
+			}
+			return reportFindings(cmd.OutOrStdout(), findings, flags.json)
+		},
+	}
+	cmd.Flags().StringVar(&flags.config, "config", "", "check this configuration file, and with its values")
+	cmd.Flags().StringVar(&flags.dir, "dir", DefaultConfig().Dir, "folder that the server would keep everything in")
+	cmd.Flags().StringVar(&flags.data, "data", "", "clean dataset to read")
+	cmd.Flags().BoolVar(&flags.json, "json", false, "print JSON")
+	return cmd
+}
+
+func reportFindings(w io.Writer, findings []finding, asJSON bool) error {
+	healthy := true
+	for _, f := range findings {
+		healthy = healthy && f.OK
+	}
+	if asJSON {
+		if err := printJSON(w, map[string]any{"ok": healthy, "findings": findings}); err != nil {
+			return err
+		}
+	} else {
+		for _, f := range findings {
+			mark := "ok  "
+			if !f.OK {
+				mark = "FAIL"
+			}
+			fmt.Fprintf(w, "%s  %-14s %s\n", mark, f.Name, strings.ReplaceAll(f.Detail, "\n", "\n                     "))
+			if f.Advice != "" {
+				fmt.Fprintf(w, "      %-14s -> %s\n", "", f.Advice)
+			}
+		}
+	}
+	if !healthy {
+		return &exitError{code: exitFailure}
+	}
+	return nil
+}
+
+// examine makes a finding of an error, or of what was found without one.
+func examine(name, detail string, err error, advice string) finding {
+	if err != nil {
+		return finding{name, false, err.Error(), advice}
+	}
+	return finding{Name: name, OK: true, Detail: detail}
+}
+
+// findRuntime loads ONNX Runtime and lists what it runs on.
+func findRuntime() []finding {
+	info, err := ort.Load()
+	if err != nil {
+		return []finding{examine("onnxruntime", "", err, "install ONNX Runtime "+ort.Version+" with `make runtime`, or set ORT_LIBRARY to its library")}
+	}
+	var providers []string
+	for _, p := range info.Providers {
+		providers = append(providers, string(p))
+	}
+	return []finding{
+		{Name: "onnxruntime", OK: true, Detail: info.Version + " at " + info.Path},
+		{Name: "providers", OK: true, Detail: strings.Join(providers, ", ")},
+		{Name: "devices", OK: true, Detail: fmt.Sprintf("%s; %d cores in use", strings.Join(info.Devices, "; "), runtime.GOMAXPROCS(0))},
+	}
+}
+
+// findWriteAccess writes a file into dir, or into the nearest folder above that exists.
+func findWriteAccess(dir string) finding {
+	path, err := filepath.Abs(dir)
+	for err == nil {
+		if _, serr := os.Stat(path); serr == nil || filepath.Dir(path) == path {
+			break
+		}
+		path = filepath.Dir(path)
+	}
+	if err == nil {
+		var f *os.File
+		if f, err = os.CreateTemp(path, ".grindstone-*"); err == nil {
+			err = errors.Join(f.Close(), os.Remove(f.Name()))
+		}
+	}
+	return examine("write access", path, err, "make the folder writable for this user, or name another with --dir")
+}
+
+// findClock compares the clock with the time this program was built from: signatures carry times.
+func findClock(now time.Time) finding {
+	var err error
+	if built, perr := time.Parse(time.RFC3339, readBuildInfo().Time); perr == nil && now.Before(built) {
+		err = fmt.Errorf("it is %s, which is before this program was written (%s)", now.UTC().Format(time.RFC3339), built.Format(time.RFC3339))
+	}
+	return examine("clock", now.UTC().Format(time.RFC3339), err, "set the clock: attestations carry the time")
+}
+
+// findDataset reads the dataset as the sanitizer would.
+func findDataset(ctx context.Context, name, path string) finding {
+	d, err := data.Open(ctx, path, data.Options{})
+	detail := ""
+	if err == nil {
+		detail = fmt.Sprintf("%s: %d images of %dx%dx%d in %d classes", path, d.Len(), d.Height, d.Width, d.Channels, len(d.Classes))
+	}
+	return examine("dataset "+name, detail, err, "see `grindstone sanitize --help` for the forms a dataset can have")
+}
+
+// runtimeCheck is the server's readiness check for the ONNX Runtime library. The server itself never loads native code: a doctor
+// in a process of its own does. A good answer is kept.
+func runtimeCheck() webhook.Check {
+	var (
+		mu    sync.Mutex
+		found bool
+	)
+	return webhook.Check{Name: "runtime", Run: func(ctx context.Context) error {
+		mu.Lock()
+		defer mu.Unlock()
+		if found {
+			return nil
+		}
+		self, err := os.Executable()
+		if err != nil {
+			return errors.New("this program's own file cannot be found")
+		}
+		out, _ := exec.CommandContext(ctx, self, "doctor", "--json").Output() // its exit code speaks of other findings too
+		var answer struct{ Findings []finding }
+		if err := json.Unmarshal(out, &answer); err != nil {
+			return errors.New("`grindstone doctor` does not answer")
+		}
+		for _, f := range answer.Findings {
+			if f.Name == "onnxruntime" {
+				if found = f.OK; !found {
+					return errors.New("the ONNX Runtime library was not found; `grindstone doctor` says where it was looked for")
+				}
+			}
+		}
+		return nil
+	}}
+}

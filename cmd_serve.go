@@ -1,0 +1,202 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+
+	"grindstone/attest"
+	"grindstone/policy"
+	"grindstone/registry"
+	"grindstone/webhook"
+)
+
+func newServeCommand() *cobra.Command {
+	var flags struct{ config, listen, dir, data string }
+	cmd := &cobra.Command{
+		Use:   "serve",
+		Short: "Run the registry that quarantines, sanitizes, signs and releases",
+		Long: `Serve the OCI distribution protocol under /v2/. What is pushed to an intercepted repository goes to quarantine; its tag
+answers when the sanitized and signed model is released. The server also answers
+
+  /api/v1/admissions              what happened to every push: ?state= reason= repository= tag= digest= limit= offset=
+  /api/v1/admissions/ID           one of them
+  /api/v1/admissions/ID/events    its progress, as server-sent events
+  /api/v1/key                     the public key that attestations are verified with
+  /healthz /readyz /metrics       for whoever watches the server
+
+It has neither TLS nor logins of its own: keep it on loopback or behind a proxy that has both. A server that is stopped or
+killed goes on at its next start with what it was doing.`,
+		Example: `  grindstone serve --data ./cifar10
+  grindstone serve --config grindstone.yaml
+  grindstone serve --listen 127.0.0.1:7000 --dir /var/lib/grindstone --data /data/signs.zip`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c := DefaultConfig()
+			if flags.config != "" {
+				var err error
+				if c, err = LoadConfig(flags.config); err != nil {
+					return &exitError{exitUsage, err}
+				}
+			}
+			set := func(flag string, field *string, value string) {
+				if cmd.Flags().Changed(flag) {
+					*field = value
+				}
+			}
+			set("listen", &c.Listen, flags.listen)
+			set("dir", &c.Dir, flags.dir)
+			if cmd.Flags().Changed("data") {
+				c.Datasets["default"] = flags.data
+			}
+			if err := c.Validate(); err != nil {
+				return &exitError{exitUsage, err}
+			}
+			return serve(cmd.Context(), c, cmd.OutOrStdout(), cmd.ErrOrStderr())
+		},
+	}
+	def := DefaultConfig()
+	cmd.Flags().StringVar(&flags.config, "config", "", "configuration file (grindstone.example.yaml explains every field)")
+	cmd.Flags().StringVar(&flags.listen, "listen", def.Listen, "host:port to listen on; port 0 takes a free one")
+	cmd.Flags().StringVar(&flags.dir, "dir", def.Dir, "folder to keep everything in")
+	cmd.Flags().StringVar(&flags.data, "data", "", "clean dataset, named \"default\"")
+	return cmd
+}
+
+// serve builds the parts in the order of a model's way and serves until ctx is cancelled.
+func serve(ctx context.Context, c Config, stdout, stderr io.Writer) error {
+	log := newLogger(c.Log, stderr)
+	if err := webhook.DisableCoreDumps(); err != nil {
+		log.Warn("core dumps cannot be switched off", "error", err)
+	}
+	if err := makeFolders(&c); err != nil {
+		return err
+	}
+	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", c.Listen)
+	if err != nil {
+		return err
+	}
+	defer listener.Close()
+	address := listener.Addr().String()
+	if c.Host == "" {
+		c.Host = address
+	}
+
+	engine, err := policy.New(ctx, policy.Options{Dir: c.Policy.Dir, Data: c.Policy.Data, Log: log})
+	if err != nil {
+		return err
+	}
+	key, err := attest.LoadOrCreateKey(c.KeyPath(), keyPassword)
+	if err != nil {
+		return err
+	}
+	if err := writePublicKey(c.KeyPath(), key.PublicPEM()); err != nil {
+		return err
+	}
+	pipeline, err := webhook.NewPipeline(webhook.PipelineConfig{
+		Dir: c.Dir, Policy: engine, Key: key, Datasets: c.Datasets, Defaults: c.Trainer, Host: c.Host, Log: log,
+		Sanitizer: webhook.SanitizerConfig(c.Sanitizer), Version: readBuildInfo().versions(),
+	})
+	if err != nil {
+		return err
+	}
+	gateway, err := registry.New(registry.Config{
+		Dir: filepath.Join(c.Dir, "registry"), Intercept: c.Intercepts(), Admitter: pipeline, Log: log,
+		Limits: registry.Limits{ManifestBytes: c.Limits.Manifest, BlobBytes: c.Limits.Blob},
+	})
+	if errors.Is(err, registry.ErrLocked) {
+		return fmt.Errorf("%w: stop the other server or name another folder with --dir", err)
+	} else if err != nil {
+		return err
+	}
+	server := webhook.NewServer(webhook.ServerConfig{
+		RequestTimeout: c.Limits.Request, GracePeriod: c.Limits.Grace, Checks: []webhook.Check{runtimeCheck()},
+	}, pipeline, gateway, log)
+
+	greet(stdout, c, address, key)
+	err = server.Serve(ctx, listener)
+	if cerr := gateway.Close(); err == nil {
+		err = cerr
+	}
+	return err
+}
+
+// makeFolders makes the folders that the server keeps everything in, for this user alone.
+func makeFolders(c *Config) error {
+	dir, err := filepath.Abs(c.Dir) // sanitizers work in folders of their own
+	if err != nil {
+		return err
+	}
+	c.Dir = dir
+	for name, path := range c.Datasets {
+		if c.Datasets[name], err = filepath.Abs(path); err != nil {
+			return err
+		}
+	}
+	for _, sub := range []string{"", "registry", "state", "work", "keys"} {
+		path := filepath.Join(dir, sub)
+		if err := os.MkdirAll(path, 0o700); err != nil {
+			return fmt.Errorf("dir: %w", err)
+		}
+		if err := os.Chmod(path, 0o700); err != nil {
+			return fmt.Errorf("dir: %w", err)
+		}
+	}
+	return nil
+}
+
+// keyPassword asks for the password of an encrypted key: the environment first, then the terminal.
+func keyPassword() ([]byte, error) {
+	if password, ok := os.LookupEnv("GRINDSTONE_KEY_PASSWORD"); ok {
+		return []byte(password), nil
+	}
+	if !term.IsTerminal(int(os.Stdin.Fd())) {
+		return nil, errors.New("the key is encrypted: set GRINDSTONE_KEY_PASSWORD")
+	}
+	fmt.Fprint(os.Stderr, "Password of the signing key: ")
+	defer fmt.Fprintln(os.Stderr)
+	return term.ReadPassword(int(os.Stdin.Fd()))
+}
+
+// writePublicKey keeps the public half beside the key, for deployers.
+func writePublicKey(keyPath string, pem []byte) error {
+	path := strings.TrimSuffix(keyPath, ".key") + ".pub"
+	if old, err := os.ReadFile(path); err == nil && string(old) == string(pem) {
+		return nil
+	}
+	return os.WriteFile(path, pem, 0o644)
+}
+
+// greet tells the operator what runs and what to try next.
+func greet(w io.Writer, c Config, address string, key *attest.Key) {
+	fmt.Fprintf(w, "grindstone listens on http://%s\n", address)
+	fmt.Fprintf(w, "  intercepts    %s\n", strings.Join(c.Intercept, ", "))
+	if len(c.Datasets) == 0 {
+		fmt.Fprintln(w, "  clean data    none: pushed models stay in quarantine; restart with --data PATH")
+	}
+	for name, path := range c.Datasets {
+		fmt.Fprintf(w, "  clean data    %s: %s\n", name, path)
+	}
+	fmt.Fprintf(w, "  keeps         %s\n", c.Dir)
+	fmt.Fprintf(w, "  signing key   %s\n", fingerprint(key.PublicPEM()))
+	fmt.Fprintf(w, "Try:\n  oras push --plain-http %s/models/demo:v1 model.onnx\n  curl http://%s/api/v1/admissions\n", address, address)
+}
+
+func newLogger(c LogConfig, w io.Writer) *slog.Logger {
+	var level slog.Level
+	_ = level.UnmarshalText([]byte(c.Level)) // checked with the configuration
+	options := &slog.HandlerOptions{Level: level}
+	if c.Format == "json" {
+		return slog.New(slog.NewJSONHandler(w, options))
+	}
+	return slog.New(slog.NewTextHandler(w, options))
+}

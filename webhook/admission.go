@@ -1,0 +1,111 @@
+package webhook
+
+import (
+	"slices"
+	"time"
+
+	"grindstone/policy"
+	"grindstone/registry"
+	"grindstone/sanitize"
+)
+
+// Admission is the record of one pushed model: what was pushed, what was decided, measured and signed, and what was released.
+// It is the JSON of the API and of the files under state/admissions.
+type Admission struct {
+	SchemaVersion int       `json:"schema_version"` // 1
+	ID            string    `json:"id"`             // UUID version 7: sorts by time
+	State         State     `json:"state"`
+	Reason        Reason    `json:"reason,omitempty"`  // denied and held only
+	Message       string    `json:"message,omitempty"` // for people; never an internal cause
+	Source        Source    `json:"source"`
+	Tags          []Tag     `json:"tags"`
+	PolicyDigest  string    `json:"policy_digest"`
+	Attempts      int       `json:"attempts"` // sanitizer runs begun and not ended by a graceful stop
+	CreatedAt     time.Time `json:"created_at"`
+	UpdatedAt     time.Time `json:"updated_at"`
+
+	Decision *policy.AdmissionDecision `json:"decision,omitempty"`
+	Report   *sanitize.Report          `json:"report,omitempty"`
+	Verdict  *policy.ReleaseDecision   `json:"release_decision,omitempty"`
+	Released *Release                  `json:"released,omitempty"`
+	History  []Change                  `json:"history"`
+}
+
+// Source is the pushed package.
+type Source struct {
+	Repository   string            `json:"repository"`
+	Digest       string            `json:"digest"`
+	MediaType    string            `json:"media_type"`
+	ArtifactType string            `json:"artifact_type,omitempty"`
+	Identity     string            `json:"identity,omitempty"` // who pushed, as far as the registry knows
+	Size         int64             `json:"size"`               // bytes, of the whole package
+	Annotations  map[string]string `json:"annotations,omitempty"`
+	Models       []Model           `json:"models"`
+	Problem      string            `json:"problem,omitempty"` // why no model could be found
+}
+
+// Model is an ONNX file of the package.
+type Model struct {
+	Name      string `json:"name"`
+	Digest    string `json:"digest"`
+	MediaType string `json:"media_type,omitempty"`
+	Size      int64  `json:"size"` // bytes
+}
+
+// Tag is one push of a tag. The highest Order among all admissions' pushes of a tag is the tag's current meaning.
+type Tag struct {
+	Name     string    `json:"name"`
+	Order    uint64    `json:"order"`
+	PushedAt time.Time `json:"pushed_at"`
+	Moved    bool      `json:"moved"` // the tag was pointed at the released model
+}
+
+// Release is what deployers get.
+type Release struct {
+	Digest      string `json:"digest"` // of the released manifest
+	MediaType   string `json:"media_type"`
+	Size        int64  `json:"size"`
+	Attestation string `json:"attestation,omitempty"` // digest of the referrer manifest that holds the sigstore bundle
+}
+
+// Change is one entry of the history: a state entered, when and why.
+type Change struct {
+	State   State     `json:"state"`
+	Reason  Reason    `json:"reason,omitempty"`
+	Message string    `json:"message,omitempty"`
+	At      time.Time `json:"at"`
+}
+
+// enter records that the admission is now in state s.
+func (a *Admission) enter(s State, r Reason, message string, at time.Time) {
+	a.State, a.Reason, a.Message, a.UpdatedAt = s, r, message, at
+	a.History = append(a.History, Change{State: s, Reason: r, Message: message, At: at})
+}
+
+// pushed records a push of tag ("" is a push by digest, which moves no tag).
+func (a *Admission) pushed(tag string, order uint64, at time.Time) {
+	if tag == "" {
+		return
+	}
+	a.Tags = slices.DeleteFunc(a.Tags, func(t Tag) bool { return t.Name == tag })
+	a.Tags = append(a.Tags, Tag{Name: tag, Order: order, PushedAt: at})
+}
+
+// tag returns the name of the tag pushed last, or "".
+func (a *Admission) tag() string {
+	if len(a.Tags) == 0 {
+		return ""
+	}
+	return a.Tags[len(a.Tags)-1].Name
+}
+
+func sourceOf(p registry.Push) Source {
+	s := Source{
+		Repository: p.Repository, Digest: p.Digest, MediaType: p.MediaType, ArtifactType: p.ArtifactType,
+		Identity: p.Identity, Size: p.Size, Annotations: p.Annotations, Models: []Model{}, Problem: p.Problem,
+	}
+	for _, m := range p.Models {
+		s.Models = append(s.Models, Model{Name: m.Name, Digest: m.Digest, MediaType: m.MediaType, Size: m.Size})
+	}
+	return s
+}

@@ -1,0 +1,82 @@
+package webhook
+
+import (
+	"net/http"
+	"slices"
+	"strconv"
+
+	"github.com/labstack/echo/v4"
+)
+
+const (
+	defaultListed = 100
+	maxListed     = 1000
+)
+
+// listAdmissions answers {"admissions": [...], "total": N}, newest first. The query parameters state, reason, repository, tag,
+// digest (of the source or the released manifest) keep those that match; limit and offset page through them.
+func (s *Server) listAdmissions(c echo.Context) error {
+	known := []string{"state", "reason", "repository", "tag", "digest", "limit", "offset"}
+	for name := range c.QueryParams() {
+		if !slices.Contains(known, name) {
+			return badRequest("unknown query parameter %q; known are %v", printable(name, 40), known)
+		}
+	}
+	state := State(c.QueryParam("state"))
+	if state != "" && !slices.Contains(States, state) {
+		return badRequest("unknown state %q; the states are %v", printable(string(state), 40), States)
+	}
+	limit, err := natural(c, "limit", defaultListed, maxListed)
+	if err != nil {
+		return err
+	}
+	offset, err := natural(c, "offset", 0, 1<<31)
+	if err != nil {
+		return err
+	}
+	reason, repository, tag, digest := Reason(c.QueryParam("reason")), c.QueryParam("repository"), c.QueryParam("tag"), c.QueryParam("digest")
+	list := s.pipeline.store.List(func(a *Admission) bool {
+		return (state == "" || a.State == state) &&
+			(reason == "" || a.Reason == reason) &&
+			(repository == "" || a.Source.Repository == repository) &&
+			(tag == "" || slices.ContainsFunc(a.Tags, func(t Tag) bool { return t.Name == tag })) &&
+			(digest == "" || a.Source.Digest == digest || a.Released != nil && a.Released.Digest == digest)
+	})
+	total := len(list)
+	slices.Reverse(list)
+	list = list[min(offset, total):]
+	return c.JSON(http.StatusOK, map[string]any{"admissions": list[:min(limit, len(list))], "total": total})
+}
+
+func natural(c echo.Context, name string, otherwise, most int) (int, error) {
+	text := c.QueryParam(name)
+	if text == "" {
+		return otherwise, nil
+	}
+	n, err := strconv.Atoi(text)
+	if err != nil || n < 0 || n > most {
+		return 0, badRequest("%s must be a whole number from 0 to %d", name, most)
+	}
+	return n, nil
+}
+
+func (s *Server) getAdmission(c echo.Context) error {
+	a, err := s.admission(c)
+	if err != nil {
+		return err
+	}
+	return c.JSON(http.StatusOK, a)
+}
+
+func (s *Server) admission(c echo.Context) (*Admission, error) {
+	id := c.Param("id")
+	if a, ok := s.pipeline.store.Get(id); ok {
+		return a, nil
+	}
+	return nil, notFound("there is no admission %q", printable(id, 60))
+}
+
+// publicKey answers the PEM that the attestations are verified with.
+func (s *Server) publicKey(c echo.Context) error {
+	return c.Blob(http.StatusOK, "application/x-pem-file", s.pipeline.Key.PublicPEM())
+}

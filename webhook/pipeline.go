@@ -1,0 +1,260 @@
+package webhook
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"time"
+
+	"grindstone/attest"
+	"grindstone/policy"
+	"grindstone/registry"
+	"grindstone/sanitize"
+)
+
+// PipelineConfig is what the pipeline joins. Every field without a default is needed.
+type PipelineConfig struct {
+	Dir       string // state/ and work/ are made under it
+	Policy    *policy.Engine
+	Key       *attest.Key
+	Datasets  map[string]string // paths of the clean datasets by name
+	Defaults  policy.Parameters // for parameters that a decision leaves at zero
+	Host      string            // host of the registry in the attestation's source URI
+	Sanitizer SanitizerConfig
+	Version   map[string]string // versions for the attestation, for example grindstone: 1.0.0
+	Log       *slog.Logger
+}
+
+// Pipeline takes pushed models from quarantine to release. It is the registry's Admitter.
+type Pipeline struct {
+	PipelineConfig
+	store    *Store
+	queue    *queue
+	feeds    *feeds
+	metrics  *metrics
+	registry *registry.Gateway
+
+	tags    sync.Mutex // held while a push of a tag is recorded and while tags are moved
+	workers sync.WaitGroup
+
+	// passing is called at every point where the server may die: before and after a state is recorded, and inside the
+	// attesting step. Tests stop the server there.
+	passing func(point string)
+}
+
+// NewPipeline opens the admissions under Dir. Work begins with Start.
+func NewPipeline(c PipelineConfig) (*Pipeline, error) {
+	c.Sanitizer.Workers = max(1, c.Sanitizer.Workers)
+	if c.Sanitizer.Timeout <= 0 {
+		c.Sanitizer.Timeout = 2 * time.Hour
+	}
+	if len(c.Sanitizer.Command) == 0 {
+		self, err := os.Executable()
+		if err != nil {
+			return nil, fmt.Errorf("find this program's own file, to run the sanitizer: %w", err)
+		}
+		c.Sanitizer.Command = []string{self, "sanitize"}
+	}
+	store, broken, err := OpenStore(filepath.Join(c.Dir, "state", "admissions"))
+	if err != nil {
+		return nil, err
+	}
+	for _, err := range broken {
+		c.Log.Error("an admission record cannot be read; its model stays in quarantine until it is pushed again", "error", err)
+	}
+	p := &Pipeline{PipelineConfig: c, store: store, queue: newQueue(), feeds: newFeeds(), passing: func(string) {}}
+	p.metrics = newMetrics(p)
+	return p, nil
+}
+
+// Start takes up the admissions that are not through and begins to work on them and on those that are pushed. It ends, with its
+// sanitizer processes, when ctx is cancelled; Wait waits for that. Admissions that were interrupted go on at the next start.
+func (p *Pipeline) Start(ctx context.Context, gateway *registry.Gateway) error {
+	p.registry = gateway
+	if err := p.resume(); err != nil {
+		return err
+	}
+	for range p.Sanitizer.Workers {
+		p.workers.Go(func() {
+			for {
+				id, ok := p.queue.take(ctx)
+				if !ok {
+					return
+				}
+				p.process(ctx, id)
+				p.queue.done(id)
+			}
+		})
+	}
+	context.AfterFunc(ctx, p.feeds.end)
+	return nil
+}
+
+// Wait returns when no worker runs any more.
+func (p *Pipeline) Wait() { p.workers.Wait() }
+
+// resume queues what a former server left unfinished. Models held for the server's configuration get another try, and those
+// decided under another policy are asked again.
+func (p *Pipeline) resume() error {
+	digest := p.Policy.Digest()
+	unfinished := p.store.List(func(a *Admission) bool {
+		return !a.State.Final() ||
+			a.State == Held && (configurable[a.Reason] || a.Reason == ReasonPolicyHeld && a.PolicyDigest != digest)
+	})
+	for _, a := range unfinished {
+		_, err := p.store.Update(a.ID, func(a *Admission) {
+			now := time.Now().UTC()
+			switch {
+			case a.State == Held:
+				a.Decision = nil
+				a.enter(Quarantined, "", "taken up again at the server's start", now)
+			case a.PolicyDigest != digest:
+				a.Decision, a.Verdict = nil, nil
+				a.enter(Deciding, "", "the policy changed", now)
+			default:
+				a.enter(a.State, "", "taken up again at the server's start", now)
+			}
+			a.PolicyDigest = digest
+		})
+		if err != nil {
+			return err
+		}
+		p.queue.add(a.ID)
+	}
+	p.sweep()
+	return nil
+}
+
+// sweep removes scratch folders that belong to no unfinished admission.
+func (p *Pipeline) sweep() {
+	entries, _ := os.ReadDir(filepath.Join(p.Dir, "work")) // absent at the first start
+	for _, e := range entries {
+		if a, ok := p.store.Get(e.Name()); !ok || a.State.Final() {
+			os.RemoveAll(p.scratch(e.Name()))
+		}
+	}
+}
+
+func (p *Pipeline) scratch(id string) string { return filepath.Join(p.Dir, "work", id) }
+
+// step does the work of a state on a copy of the record and names the state that follows. An error is a verdict, an
+// interruption when ctx is done, or internal.
+type step func(*Pipeline, context.Context, *Admission) (State, error)
+
+var steps = map[State]step{
+	Quarantined: (*Pipeline).receive,
+	Deciding:    (*Pipeline).decide,
+	Sanitizing:  (*Pipeline).sanitize,
+	Evaluating:  (*Pipeline).evaluate,
+	Attesting:   (*Pipeline).attest,
+	Releasing:   (*Pipeline).release,
+}
+
+// receive begins the work on an admission.
+func (p *Pipeline) receive(context.Context, *Admission) (State, error) { return Deciding, nil }
+
+// retries are the pauses before a step that failed for an internal reason is tried again.
+var retries = []time.Duration{time.Second, 5 * time.Second}
+
+// process takes the admission from state to state until a final one or until ctx is done.
+func (p *Pipeline) process(ctx context.Context, id string) {
+	failures := 0
+	for ctx.Err() == nil {
+		final, err := p.advance(ctx, id, failures >= len(retries))
+		if final {
+			break
+		}
+		if err == nil {
+			failures = 0
+			continue
+		}
+		p.Log.Error("a step failed and is tried again", "admission", id, "error", err)
+		select {
+		case <-ctx.Done():
+		case <-time.After(retries[min(failures, len(retries)-1)]):
+		}
+		failures++
+	}
+	if a, ok := p.store.Get(id); ok && a.State.Final() {
+		os.RemoveAll(p.scratch(id))
+	}
+}
+
+// advance does one step and records the state that follows. An error is internal; when last it becomes the verdict.
+func (p *Pipeline) advance(ctx context.Context, id string, last bool) (final bool, err error) {
+	a, ok := p.store.Get(id)
+	if !ok || a.State.Final() {
+		return true, nil
+	}
+	if a.State == Releasing { // no tag may be pushed between looking at the tags and recording the end
+		p.tags.Lock()
+		defer p.tags.Unlock()
+		a, _ = p.store.Get(id)
+	}
+	work, err := a.clone()
+	if err != nil {
+		return false, err
+	}
+	from := a.State
+	next, err := steps[from](p, ctx, work)
+	p.passing(string(from) + " done")
+	reason, message := Reason(""), ""
+	var v *verdict
+	switch {
+	case err != nil && ctx.Err() != nil:
+		return true, nil // interrupted: the state stays
+	case errors.As(err, &v):
+		next, reason, message = v.State, v.Reason, v.Message
+	case err != nil && !last:
+		return false, err
+	case err != nil:
+		p.Log.Error("a step failed for good", "admission", id, "state", from, "error", err)
+		next, reason, message = Held, ReasonInternal, fmt.Sprintf("the server could not finish %q; its log has the cause", from)
+	}
+	if _, err := p.commit(work, from, next, reason, message); err != nil {
+		return false, err
+	}
+	p.passing(string(next) + " recorded")
+	return next.Final(), nil
+}
+
+// commit records what a step found and the state that follows.
+func (p *Pipeline) commit(work *Admission, from, next State, reason Reason, message string) (*Admission, error) {
+	a, err := p.store.Update(work.ID, func(a *Admission) {
+		a.PolicyDigest, a.Attempts = work.PolicyDigest, work.Attempts
+		a.Decision, a.Report, a.Verdict, a.Released = work.Decision, work.Report, work.Verdict, work.Released
+		if from == Releasing {
+			a.Tags = work.Tags
+		}
+		a.enter(next, reason, message, time.Now().UTC())
+	})
+	if err != nil {
+		return nil, err
+	}
+	p.announce(a)
+	return a, nil
+}
+
+// announce tells the log, the metrics and the followers of an admission that its state changed.
+func (p *Pipeline) announce(a *Admission) {
+	p.feeds.changed(a.ID)
+	p.metrics.entered(a)
+	p.Log.Info("admission", "admission", a.ID, "repository", a.Source.Repository, "digest", a.Source.Digest, "state", a.State,
+		"reason", a.Reason, "message", a.Message)
+}
+
+// datasetNames lists the configured clean datasets for the policy.
+func (p *Pipeline) datasetNames() []string { return slices.Sorted(maps.Keys(p.Datasets)) }
+
+func (p *Pipeline) progress(a *Admission, line sanitize.Progress) {
+	p.feeds.progress(a.ID, len(a.History), line)
+	if line.Phase == "failed" || line.Message != "" {
+		p.Log.Debug("sanitizer", "admission", a.ID, "phase", line.Phase, "message", line.Message, "error", line.Error)
+	}
+}

@@ -1,0 +1,194 @@
+package webhook
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"time"
+
+	"grindstone/sanitize"
+)
+
+// SanitizerConfig says how sanitizer processes are run.
+type SanitizerConfig struct {
+	Command  []string      // program and first arguments; default: this executable's sanitize command
+	Workers  int           // models sanitized at the same time; default 1
+	Timeout  time.Duration // wall clock of one run; default 2 hours
+	Memory   int64         // resident bytes of one run; 0 is no limit
+	Provider string        // execution provider unless the decision names one
+	Threads  int           // 0: all cores
+}
+
+// sanitizerRun is one run of the sanitizer process: the files it is given and the settings that follow them.
+type sanitizerRun struct {
+	Model, Out, Report, Data string // paths
+	Dir                      string // scratch folder, the process's working and temporary folder
+	Args                     []string
+}
+
+// Why a running sanitizer was stopped by the server, as causes of its context.
+var (
+	errTimeout = errors.New("over the wall-clock limit")
+	errMemory  = errors.New("over the memory limit")
+)
+
+// Exit codes of the sanitize command (see its help).
+const (
+	exitModel       = 3
+	exitDataset     = 4
+	exitRuntime     = 5
+	exitAccuracy    = 6
+	exitInterrupted = 130
+)
+
+// run runs one sanitizer process to its end, hands its progress on, and returns nil, a verdict, or ctx's error when the server
+// stops. The process has a process group of its own, dies with the server, leaves no core dump, and sees a reduced environment.
+func (c SanitizerConfig) run(ctx context.Context, r sanitizerRun, progress func(sanitize.Progress)) error {
+	// The kernel ends the child when the thread that started it ends: keep that thread until the child is gone.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+
+	limited, stop := context.WithTimeoutCause(ctx, c.Timeout, errTimeout)
+	defer stop()
+	limited, exceed := context.WithCancelCause(limited)
+	defer exceed(nil)
+
+	args := slices.Concat(c.Command[1:], []string{r.Model, "-o", r.Out, "--data", r.Data, "--report", r.Report, "--progress-json"}, r.Args)
+	cmd := exec.CommandContext(limited, c.Command[0], args...)
+	cmd.Dir = r.Dir
+	cmd.Env = reducedEnv(os.Environ(), r.Dir)
+	lines := &progressLines{report: progress}
+	errs := &tail{limit: 8 << 10}
+	cmd.Stdout, cmd.Stderr = lines, errs
+	cmd.Cancel = func() error { return killGroup(cmd.Process) }
+	cmd.WaitDelay = 5 * time.Second // for whoever else holds its standard output
+	isolate(cmd)
+
+	oomBefore := oomKills()
+	if err := cmd.Start(); err != nil {
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		return fmt.Errorf("start the sanitizer: %w", err)
+	}
+	confine(cmd.Process.Pid)
+	watched := make(chan struct{})
+	go func() {
+		defer close(watched)
+		watchMemory(limited, cmd.Process.Pid, c.Memory, func() { exceed(errMemory) })
+	}()
+	err := cmd.Wait()
+	stop()
+	<-watched
+	_ = killGroup(cmd.Process) // whatever the child may have started
+	if err == nil {
+		return nil
+	}
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	return c.verdict(context.Cause(limited), cmd.ProcessState, lines.failure, errs.String(), oomKills() > oomBefore)
+}
+
+// verdict names why a run failed. stopped is why the server stopped it, if it did.
+func (c SanitizerConfig) verdict(stopped error, state *os.ProcessState, failure, stderr string, kernelOOM bool) error {
+	switch {
+	case errors.Is(stopped, errTimeout):
+		return held(ReasonTimeout, fmt.Sprintf("sanitizing took longer than %v; raise sanitizer.timeout or lower the number of epochs", c.Timeout))
+	case errors.Is(stopped, errMemory):
+		return held(ReasonOutOfMemory, fmt.Sprintf("sanitizing needed more than %d MiB of memory; raise sanitizer.memory or lower the batch size", c.Memory>>20))
+	}
+	if sig, ok := signalOf(state); ok {
+		if sig == "killed" && kernelOOM {
+			return held(ReasonOutOfMemory, "the kernel killed the sanitizer because the machine ran out of memory; lower sanitizer.memory below what the machine has")
+		}
+		return held(ReasonCrashed, fmt.Sprintf("the sanitizer process died: %s", sig))
+	}
+	reason := ReasonFailed
+	switch state.ExitCode() {
+	case exitModel:
+		reason = ReasonUnsupported
+		if strings.Contains(strings.ToLower(failure), "invalid") {
+			reason = ReasonInvalidModel
+		}
+	case exitDataset:
+		reason = ReasonDataset
+	case exitRuntime:
+		reason = ReasonRuntime
+	case exitAccuracy:
+		reason = ReasonAccuracy
+	case exitInterrupted:
+		return held(ReasonCrashed, "the sanitizer was interrupted from outside")
+	}
+	if failure == "" { // it broke the protocol: a Go panic ends with exit code 2 and says nothing on standard output
+		first, _, _ := strings.Cut(strings.TrimSpace(stderr), "\n")
+		return held(ReasonCrashed, fmt.Sprintf("the sanitizer process ended with exit code %d: %s", state.ExitCode(), printable(first, 300)))
+	}
+	return held(reason, printable(failure, 1000))
+}
+
+// checkOutput compares the report with the files it speaks of and with the decision, and brings both files to stable storage.
+// A verdict says what is wrong.
+func checkOutput(r sanitizerRun, sourceSHA256, transformation string) (*sanitize.Report, error) {
+	bad := func(format string, args ...any) error {
+		return held(ReasonInvalidOutput, "the sanitizer's output is not usable: "+fmt.Sprintf(format, args...))
+	}
+	data, err := os.ReadFile(r.Report)
+	if err != nil {
+		return nil, bad("it wrote no report")
+	}
+	var report sanitize.Report
+	if err := json.Unmarshal(data, &report); err != nil {
+		return nil, bad("its report is not JSON of the expected shape")
+	}
+	sum, size, err := fileSHA256(r.Out)
+	if err != nil {
+		return nil, bad("it wrote no model")
+	}
+	switch {
+	case report.SchemaVersion != "1.0":
+		return nil, bad("its report has schema version %q", printable(report.SchemaVersion, 20))
+	case report.Source.SHA256 != sourceSHA256:
+		return nil, bad("its report speaks of another source model")
+	case report.Sanitized.SHA256 != sum || report.Sanitized.Size != size:
+		return nil, bad("its report speaks of another sanitized model than the one written")
+	case sum == sourceSHA256:
+		return nil, bad("the model came back unchanged")
+	case !report.SecretDiscarded:
+		return nil, bad("the transformation's secret was not discarded")
+	case transformation != "" && report.Transformation != transformation:
+		return nil, bad("the transformation is %q where the decision says %q", printable(report.Transformation, 40), transformation)
+	case report.Dataset.Digest == "":
+		return nil, bad("its report does not name the clean dataset's digest")
+	}
+	for _, path := range []string{r.Out, r.Report, filepath.Dir(r.Out)} {
+		if err := syncPath(path); err != nil {
+			return nil, err
+		}
+	}
+	return &report, nil
+}
+
+// passed names the environment variables that a sanitizer may see: where libraries, caches and devices are.
+var passed = []string{
+	"PATH", "HOME", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "XDG_CACHE_HOME", "SYSTEMROOT",
+	"ORT_LIBRARY", "GRINDSTONE_CACHE", "CUDA_VISIBLE_DEVICES", "CUDA_HOME", "CUDA_PATH", "NVIDIA_VISIBLE_DEVICES",
+	"NVIDIA_TF32_OVERRIDE", "OMP_NUM_THREADS",
+}
+
+func reducedEnv(env []string, tmp string) []string {
+	kept := []string{"TMPDIR=" + tmp}
+	for _, kv := range env {
+		if name, _, _ := strings.Cut(kv, "="); slices.Contains(passed, name) {
+			kept = append(kept, kv)
+		}
+	}
+	return kept
+}

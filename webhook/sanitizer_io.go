@@ -1,0 +1,99 @@
+package webhook
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"io"
+	"os"
+	"strings"
+	"unicode"
+
+	"grindstone/sanitize"
+)
+
+const maxLine = 64 << 10 // bytes of one progress line
+
+// progressLines reads the sanitizer's standard output: one sanitize.Progress as JSON per line. The process is not trusted: lines
+// that are too long or are no progress are dropped.
+type progressLines struct {
+	report  func(sanitize.Progress)
+	failure string // the error of the line with phase "failed"
+	line    []byte
+	long    bool // the present line is over maxLine
+}
+
+func (w *progressLines) Write(p []byte) (int, error) {
+	n := len(p)
+	for {
+		part, rest, end := bytes.Cut(p, []byte("\n"))
+		if w.long = w.long || len(w.line)+len(part) > maxLine; w.long {
+			w.line = w.line[:0]
+		} else {
+			w.line = append(w.line, part...)
+		}
+		if !end {
+			return n, nil
+		}
+		w.finish()
+		p = rest
+	}
+}
+
+func (w *progressLines) finish() {
+	defer func() { w.line, w.long = w.line[:0], false }()
+	var p sanitize.Progress
+	if len(w.line) == 0 || json.Unmarshal(w.line, &p) != nil || p.Phase == "" {
+		return
+	}
+	p.Phase, p.Message, p.Error = printable(p.Phase, 40), printable(p.Message, 500), printable(p.Error, 1000)
+	if p.Phase == "failed" {
+		w.failure = p.Error
+	}
+	w.report(p)
+}
+
+// tail keeps the last bytes written to it.
+type tail struct {
+	limit int
+	buf   []byte
+}
+
+func (t *tail) Write(p []byte) (int, error) {
+	t.buf = append(t.buf, p...)
+	if over := len(t.buf) - t.limit; over > 0 {
+		t.buf = append(t.buf[:0], t.buf[over:]...)
+	}
+	return len(p), nil
+}
+
+func (t *tail) String() string { return string(t.buf) }
+
+// printable makes a text from an untrusted process fit for logs and messages: one line, no control characters, at most n runes.
+func printable(s string, n int) string {
+	s = strings.Map(func(r rune) rune {
+		switch {
+		case r == '\n' || r == '\t':
+			return ' '
+		case !unicode.IsPrint(r):
+			return -1
+		}
+		return r
+	}, s)
+	if runes := []rune(s); len(runes) > n {
+		s = string(runes[:n]) + "…"
+	}
+	return s
+}
+
+func fileSHA256(path string) (sum string, size int64, err error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return "", 0, err
+	}
+	defer f.Close()
+	h := sha256.New()
+	size, err = io.Copy(h, f)
+	return hex.EncodeToString(h.Sum(nil)), size, err
+}

@@ -1,0 +1,112 @@
+package webhook
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"net/http"
+	"sync/atomic"
+	"time"
+
+	"github.com/labstack/echo/v4"
+	"github.com/labstack/echo/v4/middleware"
+
+	"grindstone/registry"
+)
+
+// ServerConfig says what the server serves.
+type ServerConfig struct {
+	Checks         []Check       // further conditions of /readyz
+	HeaderTimeout  time.Duration // for a request's head; default 10 s
+	RequestTimeout time.Duration // for a request's head and body, uploads too; default 1 hour
+	GracePeriod    time.Duration // for requests in flight at shutdown; default 30 s
+}
+
+// Server answers HTTP: the registry under /v2/, the API, health and metrics.
+type Server struct {
+	config   ServerConfig
+	pipeline *Pipeline
+	gateway  *registry.Gateway
+	log      *slog.Logger
+	echo     *echo.Echo
+	stopping atomic.Bool
+}
+
+// NewServer makes the routes. The pipeline need not be started.
+func NewServer(c ServerConfig, p *Pipeline, g *registry.Gateway, log *slog.Logger) *Server {
+	setDefault(&c.HeaderTimeout, 10*time.Second)
+	setDefault(&c.RequestTimeout, time.Hour)
+	setDefault(&c.GracePeriod, 30*time.Second)
+	s := &Server{config: c, pipeline: p, gateway: g, log: log, echo: echo.New()}
+	s.routes()
+	return s
+}
+
+func (s *Server) routes() {
+	e := s.echo
+	e.HideBanner, e.HidePort = true, true
+	e.HTTPErrorHandler = writeError(s.log)
+	e.IPExtractor = echo.ExtractIPDirect()
+	e.Use(identify, logRequests(s.log, s.pipeline.metrics), recoverPanics)
+
+	e.Any("/v2/*", echo.WrapHandler(s.gateway)) // has limits of its own
+	e.Any("/v2", echo.WrapHandler(s.gateway))
+	api := e.Group("", middleware.BodyLimit("64K"))
+	api.GET("/api/v1/admissions", s.listAdmissions)
+	api.GET("/api/v1/admissions/:id", s.getAdmission)
+	api.GET("/api/v1/admissions/:id/events", s.followAdmission)
+	api.GET("/api/v1/key", s.publicKey)
+	api.GET("/healthz", func(c echo.Context) error { return c.JSON(http.StatusOK, map[string]string{"status": "ok"}) })
+	api.GET("/readyz", s.ready)
+	api.GET("/metrics", echo.WrapHandler(s.pipeline.metrics.handler()))
+}
+
+// recoverPanics turns a panic of a handler into an error, except the one that net/http uses to break a connection off.
+func recoverPanics(next echo.HandlerFunc) echo.HandlerFunc {
+	protected := middleware.RecoverWithConfig(middleware.RecoverConfig{
+		DisablePrintStack: true,
+		LogErrorFunc:      func(_ echo.Context, err error, _ []byte) error { return err },
+	})
+	return protected(next)
+}
+
+// ServeHTTP makes the server an http.Handler.
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.echo.ServeHTTP(w, r) }
+
+// Serve starts the pipeline and answers requests on l until ctx is cancelled. Then it stops the sanitizers, whose admissions go
+// on at the next start, lets requests in flight finish within the grace period, and returns nil.
+func (s *Server) Serve(ctx context.Context, l net.Listener) error {
+	if err := s.pipeline.Start(ctx, s.gateway); err != nil {
+		return err
+	}
+	server := &http.Server{
+		Handler: s, ReadHeaderTimeout: s.config.HeaderTimeout, ReadTimeout: s.config.RequestTimeout, IdleTimeout: 2 * time.Minute,
+		MaxHeaderBytes: 64 << 10, ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelWarn),
+	}
+	stopped := make(chan error, 1)
+	stop := context.AfterFunc(ctx, func() {
+		s.stopping.Store(true)
+		grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.config.GracePeriod)
+		defer cancel()
+		err := server.Shutdown(grace)
+		if errors.Is(err, context.DeadlineExceeded) {
+			s.log.Warn("requests were still in flight at the end of the grace period and were broken off")
+			err = server.Close()
+		}
+		stopped <- err
+	})
+	err := server.Serve(l)
+	if stop() { // not cancelled: the listener failed
+		return err
+	}
+	err = <-stopped
+	s.pipeline.Wait()
+	return err
+}
+
+func setDefault(d *time.Duration, otherwise time.Duration) {
+	if *d <= 0 {
+		*d = otherwise
+	}
+}

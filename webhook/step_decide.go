@@ -1,0 +1,76 @@
+package webhook
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"grindstone/policy"
+)
+
+// decide follows the admission decision, asking the policy where that has not been done at the push.
+func (p *Pipeline) decide(ctx context.Context, a *Admission) (State, error) {
+	if a.Decision == nil {
+		d, err := p.Policy.Admission(ctx, p.admissionInput(a.Source, a.tag()))
+		if err != nil {
+			return "", p.undecided(err)
+		}
+		a.Decision, a.PolicyDigest = &d, p.Policy.Digest()
+	}
+	switch d := a.Decision; d.Action {
+	case policy.Sanitize:
+		return Sanitizing, p.sanitizable(a)
+	case policy.Admit:
+		return Attesting, nil
+	case policy.Quarantine:
+		return "", held(p.obstacle(a), reasons(d.Reasons))
+	default:
+		return "", &verdict{Denied, ReasonPolicyDenied, reasons(d.Reasons)}
+	}
+}
+
+// obstacle finds the reason code for a policy that keeps a model in quarantine: what is plainly missing, else the policy's will.
+func (p *Pipeline) obstacle(a *Admission) Reason {
+	switch {
+	case len(a.Source.Models) == 0 || a.Source.Problem != "":
+		return ReasonNoModel
+	case len(p.Datasets) == 0:
+		return ReasonNoDataset
+	}
+	return ReasonPolicyHeld
+}
+
+// sanitizable returns a verdict where the package or the configuration does not allow what the policy decided.
+func (p *Pipeline) sanitizable(a *Admission) error {
+	switch s := a.Source; {
+	case s.Problem != "":
+		return held(ReasonNoModel, s.Problem)
+	case len(s.Models) == 0:
+		return held(ReasonNoModel, "the package holds no ONNX model: give a layer the title NAME.onnx")
+	case len(s.Models) > 1:
+		return held(ReasonSeveralModels, fmt.Sprintf("the package holds %d ONNX models; push one model per package", len(s.Models)))
+	}
+	name := a.Decision.Dataset
+	if _, ok := p.Datasets[name]; !ok {
+		return held(ReasonNoDataset, fmt.Sprintf("the clean dataset %q of the decision is not configured: set datasets.%s in the "+
+			"configuration; the model is taken up again at the next start", name, name))
+	}
+	return nil
+}
+
+// undecided is the verdict when the policy cannot be evaluated. The kind of failure is told, its cause is logged by the policy.
+func (p *Pipeline) undecided(err error) error {
+	message := "the policy could not be evaluated"
+	if e := (*policy.Error)(nil); errors.As(err, &e) {
+		message = e.Kind.Error() + " (decision " + e.ID + ")"
+	}
+	return held(ReasonPolicyError, message)
+}
+
+func reasons(list []string) string {
+	if len(list) == 0 {
+		return "the policy gives no reason"
+	}
+	return strings.Join(list, "; ")
+}

@@ -1,0 +1,125 @@
+package webhook
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"grindstone/policy"
+	"grindstone/sanitize"
+)
+
+// maxAttempts is how often a sanitizer run may be begun without coming to an end, before it is taken to be the model's doing.
+const maxAttempts = 5
+
+// sanitize writes the quarantined model into a fresh scratch folder, runs the sanitizer process on it and checks what it wrote.
+func (p *Pipeline) sanitize(ctx context.Context, a *Admission) (State, error) {
+	if a.Attempts >= maxAttempts {
+		return "", held(ReasonAttempts, fmt.Sprintf("the server was killed %d times while it sanitized this model", a.Attempts))
+	}
+	a.Attempts++
+	if _, err := p.store.Update(a.ID, func(r *Admission) { r.Attempts = a.Attempts }); err != nil {
+		return "", err
+	}
+	run, err := p.prepare(ctx, a)
+	if err != nil {
+		return "", err
+	}
+	begin := time.Now()
+	err = p.Sanitizer.run(ctx, run, func(line sanitize.Progress) { p.progress(a, line) })
+	if ctx.Err() != nil && err != nil { // a graceful stop is not the model's doing
+		_, uerr := p.store.Update(a.ID, func(r *Admission) { r.Attempts-- })
+		return "", errors.Join(err, uerr)
+	}
+	p.metrics.sanitized(err, time.Since(begin))
+	if err != nil {
+		return "", err
+	}
+	source := strings.TrimPrefix(a.Source.Models[0].Digest, "sha256:")
+	if a.Report, err = checkOutput(run, source, a.Decision.Transformation); err != nil {
+		return "", err
+	}
+	a.Attempts = 0
+	return Evaluating, nil
+}
+
+// prepare makes the scratch folder and says how the sanitizer is to be run.
+func (p *Pipeline) prepare(ctx context.Context, a *Admission) (sanitizerRun, error) {
+	dir := p.scratch(a.ID)
+	if err := os.RemoveAll(dir); err != nil {
+		return sanitizerRun{}, err
+	}
+	in := filepath.Join(dir, "in")
+	if err := os.MkdirAll(in, 0o700); err != nil {
+		return sanitizerRun{}, err
+	}
+	pkg, err := p.registry.Fetch(ctx, a.Source.Repository, a.Source.Digest, in)
+	if err != nil {
+		return sanitizerRun{}, p.unreadable(a, err)
+	}
+	run := p.output(a.ID)
+	for _, f := range pkg.Files {
+		if f.Name == a.Source.Models[0].Name {
+			run.Model = f.Path
+		}
+	}
+	if run.Model == "" {
+		return sanitizerRun{}, held(ReasonUnreadable, "the quarantined package does not give back its model file")
+	}
+	run.Data = p.Datasets[a.Decision.Dataset]
+	run.Args = p.sanitizerArgs(a.Decision)
+	return run, os.MkdirAll(run.Dir, 0o700)
+}
+
+// output names the files that a run writes.
+func (p *Pipeline) output(id string) sanitizerRun {
+	dir := p.scratch(id)
+	return sanitizerRun{Dir: filepath.Join(dir, "tmp"), Out: filepath.Join(dir, "sanitized.onnx"), Report: filepath.Join(dir, "report.json")}
+}
+
+// sanitizerArgs are the flags of the sanitize command for a decision.
+func (p *Pipeline) sanitizerArgs(d *policy.AdmissionDecision) []string {
+	var args []string
+	text := func(flag, value string) {
+		if value != "" {
+			args = append(args, "--"+flag, value)
+		}
+	}
+	number := func(flag string, value, otherwise float64) {
+		if value == 0 {
+			value = otherwise
+		}
+		if value != 0 {
+			args = append(args, "--"+flag, strconv.FormatFloat(value, 'f', -1, 64))
+		}
+	}
+	q, def := d.Parameters, p.Defaults
+	text("transformation", d.Transformation)
+	number("epochs", float64(q.Epochs), float64(def.Epochs))
+	number("grind-epochs", float64(q.GrindEpochs), float64(def.GrindEpochs))
+	number("steps", float64(q.Steps), float64(def.Steps))
+	number("grind-steps", float64(q.GrindSteps), float64(def.GrindSteps))
+	number("batch", float64(q.Batch), float64(def.Batch))
+	number("samples", float64(q.Samples), float64(def.Samples))
+	number("learning-rate", q.LearningRate, def.LearningRate)
+	number("angle", q.Angle, def.Angle)
+	text("provider", firstOf(q.Provider, p.Sanitizer.Provider))
+	number("threads", float64(p.Sanitizer.Threads), 0)
+	text("preprocess", firstOf(q.Preprocessing, def.Preprocessing))
+	return args
+}
+
+// firstOf returns the first text that is not empty.
+func firstOf(texts ...string) string {
+	for _, t := range texts {
+		if t != "" {
+			return t
+		}
+	}
+	return ""
+}

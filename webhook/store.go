@@ -1,0 +1,223 @@
+package webhook
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/google/uuid"
+)
+
+// ErrNotFound says that there is no admission with this id.
+var ErrNotFound = errors.New("no such admission")
+
+// Store keeps the admissions: one JSON file each, replaced atomically, and a copy of all of them in memory.
+type Store struct {
+	dir string
+
+	mu     sync.RWMutex
+	byID   map[string]*Admission // values are never changed in place: a change replaces them
+	newest map[tagKey]string     // the admission that holds the newest push of a tag
+	order  uint64                // of the newest push
+}
+
+type tagKey struct{ repository, tag string }
+
+// OpenStore reads the admissions under dir. Files that cannot be read stay where they are and are named in broken; their models
+// stay in quarantine, because nothing without a record is released.
+func OpenStore(dir string) (s *Store, broken []error, err error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, nil, fmt.Errorf("admission store: %w", err)
+	}
+	s = &Store{dir: dir, byID: map[string]*Admission{}, newest: map[tagKey]string{}}
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, nil, fmt.Errorf("admission store: %w", err)
+	}
+	for _, e := range entries {
+		switch path := filepath.Join(dir, e.Name()); {
+		case strings.HasPrefix(e.Name(), tempPrefix):
+			os.Remove(path) // a write that was cut off; the file it was to replace is whole
+		case strings.HasSuffix(e.Name(), ".json"):
+			if err := s.load(path); err != nil {
+				broken = append(broken, err)
+			}
+		}
+	}
+	return s, broken, nil
+}
+
+func (s *Store) load(path string) error {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	var a Admission
+	if err := json.Unmarshal(data, &a); err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	if a.SchemaVersion != 1 || a.ID+".json" != filepath.Base(path) || !slices.Contains(States, a.State) {
+		return fmt.Errorf("%s: not an admission record of schema version 1", path)
+	}
+	s.remember(&a)
+	return nil
+}
+
+// remember puts a into the memory of the store. The caller holds the lock.
+func (s *Store) remember(a *Admission) {
+	s.byID[a.ID] = a
+	for _, t := range a.Tags {
+		s.order = max(s.order, t.Order)
+		key := tagKey{a.Source.Repository, t.Name}
+		// A denied push was refused to the client's face: the tag keeps its meaning.
+		if id := s.newest[key]; a.State != Denied && s.orderOf(id, t.Name) <= t.Order {
+			s.newest[key] = a.ID
+		} else if a.State == Denied && id == a.ID {
+			s.forget(key)
+		}
+	}
+}
+
+// forget gives a tag back to the newest push before the one that was denied.
+func (s *Store) forget(key tagKey) {
+	delete(s.newest, key)
+	for id, a := range s.byID {
+		if a.Source.Repository == key.repository && a.State != Denied && s.orderOf(id, key.tag) > s.orderOf(s.newest[key], key.tag) {
+			s.newest[key] = id
+		}
+	}
+}
+
+// orderOf returns the order of the admission's push of tag, 0 if there was none.
+func (s *Store) orderOf(id, tag string) uint64 {
+	if a := s.byID[id]; a != nil {
+		for _, t := range a.Tags {
+			if t.Name == tag {
+				return t.Order
+			}
+		}
+	}
+	return 0
+}
+
+// Create stores a new admission in state quarantined, after fill, and returns it. A tag makes it the newest push of that tag.
+func (s *Store) Create(src Source, tag, policyDigest string, fill func(*Admission)) (*Admission, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	id, err := uuid.NewV7()
+	if err != nil {
+		return nil, err
+	}
+	now := time.Now().UTC()
+	a := &Admission{SchemaVersion: 1, ID: id.String(), Source: src, Tags: []Tag{}, PolicyDigest: policyDigest, CreatedAt: now}
+	a.pushed(tag, s.order+1, now)
+	a.enter(Quarantined, "", "", now)
+	fill(a)
+	return a, s.write(a)
+}
+
+// Repush records that the admission's model was pushed again under tag, which is now the newest push of that tag. A released
+// admission goes back to releasing, to move that tag.
+func (s *Store) Repush(id, tag string) (*Admission, error) {
+	return s.Update(id, func(a *Admission) {
+		now := time.Now().UTC()
+		a.pushed(tag, s.order+1, now)
+		if a.State == Released && tag != "" {
+			a.enter(Releasing, "", "pushed again", now)
+		}
+	})
+}
+
+// Update changes the admission by change, under the store's lock, and returns it as it is then on disk.
+func (s *Store) Update(id string, change func(*Admission)) (*Admission, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	old, ok := s.byID[id]
+	if !ok {
+		return nil, fmt.Errorf("%w: %s", ErrNotFound, id)
+	}
+	a, err := old.clone()
+	if err != nil {
+		return nil, err
+	}
+	change(a)
+	a.UpdatedAt = time.Now().UTC()
+	return a, s.write(a)
+}
+
+// write puts a on disk and then in memory. The caller holds the lock.
+func (s *Store) write(a *Admission) error {
+	data, err := json.MarshalIndent(a, "", "  ")
+	if err != nil {
+		return fmt.Errorf("admission %s: %w", a.ID, err)
+	}
+	if err := writeFileAtomic(filepath.Join(s.dir, a.ID+".json"), append(data, '\n')); err != nil {
+		return fmt.Errorf("admission %s: %w", a.ID, err)
+	}
+	s.remember(a)
+	return nil
+}
+
+// Get returns the admission. The value is shared: it must not be changed.
+func (s *Store) Get(id string) (*Admission, bool) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	a, ok := s.byID[id]
+	return a, ok
+}
+
+// List returns the admissions that match, oldest first. The values are shared: they must not be changed.
+func (s *Store) List(match func(*Admission) bool) []*Admission {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	list := []*Admission{}
+	for _, a := range s.byID {
+		if match(a) {
+			list = append(list, a)
+		}
+	}
+	slices.SortFunc(list, func(a, b *Admission) int { return strings.Compare(a.ID, b.ID) })
+	return list
+}
+
+// Newest returns the newest admission of a source digest in a repository.
+func (s *Store) Newest(repository, digest string) (*Admission, bool) {
+	list := s.List(func(a *Admission) bool { return a.Source.Repository == repository && a.Source.Digest == digest })
+	if len(list) == 0 {
+		return nil, false
+	}
+	return list[len(list)-1], true
+}
+
+// Owner returns the id of the admission that holds the newest push of a tag, or "".
+func (s *Store) Owner(repository, tag string) string {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.newest[tagKey{repository, tag}]
+}
+
+// Writable reports why the store cannot be written to, or nil.
+func (s *Store) Writable() error {
+	f, err := os.CreateTemp(s.dir, tempPrefix+"*")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(f.Name())
+	_, err = f.WriteString("writable\n")
+	return errors.Join(err, f.Sync(), f.Close())
+}
+
+func (a *Admission) clone() (*Admission, error) {
+	data, err := json.Marshal(a)
+	if err != nil {
+		return nil, err
+	}
+	var c Admission
+	return &c, json.Unmarshal(data, &c)
+}
