@@ -19,6 +19,7 @@ type Info struct {
 	Version   string     // its release
 	Providers []Provider // those that work here; CPU is always last
 	Devices   []string   // what they run on, for people to read
+	NoCUDA    error      // why CUDA does not work here; nil where it does
 }
 
 var library struct {
@@ -39,7 +40,7 @@ func Load() (Info, error) {
 	}
 	info := library.info
 	info.Providers = []Provider{CPU}
-	if cudaWorks() == nil {
+	if info.NoCUDA = cudaWorks(); info.NoCUDA == nil {
 		info.Providers = []Provider{CUDA, CPU}
 		info.Devices = gpuNames()
 	}

@@ -56,6 +56,9 @@ func TestLoad(t *testing.T) {
 	if last := info.Providers[len(info.Providers)-1]; last != CPU {
 		t.Errorf("providers %v", info.Providers)
 	}
+	if (info.NoCUDA == nil) != (info.Providers[0] == CUDA) {
+		t.Errorf("providers %v, but NoCUDA is %v", info.Providers, info.NoCUDA)
+	}
 	t.Logf("%+v", info)
 }
 
