@@ -97,9 +97,10 @@ func (g *Graph) eachTensor(visit func(*Tensor)) {
 	}
 }
 
-// Captures are the values of outer graphs that the node's subgraphs read.
+// Captures are the values of outer graphs that the node's subgraphs read, once each.
 func (n *Node) Captures() []string {
 	var names []string
+	seen := map[string]bool{}
 	for _, a := range n.Attrs {
 		if a.Graph == nil {
 			continue
@@ -112,8 +113,8 @@ func (n *Node) Captures() []string {
 			inner[t.Name] = true
 		}
 		read := func(in string) {
-			if !inner[in] {
-				inner[in] = true
+			if !inner[in] && !seen[in] {
+				seen[in] = true
 				names = append(names, in)
 			}
 		}

@@ -228,8 +228,11 @@ func refill(msg []byte, num protowire.Number, t *Tensor) ([]byte, error) {
 // among them) as they are.
 func (t *Tensor) varint(raw []byte) uint64 {
 	e := Tensor{Type: t.Type, Raw: raw[:t.Type.Size()]}
-	if t.Type == Float16 || t.Type == BFloat16 {
+	switch t.Type {
+	case Float16, BFloat16:
 		e.Type = Uint16
+	case Bool:
+		e.Type = Uint8
 	}
 	return uint64(e.Ints()[0])
 }

@@ -21,7 +21,7 @@ var (
 // Limits on files of unknown origin. The largest classifiers stay far below them.
 const (
 	maxFile     = math.MaxInt32 // bytes: the limit of protobuf itself
-	maxMessages = 1 << 22       // nodes, attributes, tensors and values together
+	maxMessages = 1 << 20       // nodes, attributes, tensors and values together
 	maxDepth    = 16            // graphs inside of graphs
 	maxRank     = 64            // dimensions of a tensor
 	maxExternal = 16 << 30      // bytes read from external data files together
