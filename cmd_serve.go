@@ -104,7 +104,7 @@ func serve(ctx context.Context, c Config, stdout, stderr io.Writer) error {
 	}
 	pipeline, err := webhook.NewPipeline(webhook.PipelineConfig{
 		Dir: c.Dir, Policy: engine, Key: key, Datasets: c.Datasets, Defaults: c.Trainer, Host: c.Host, Log: log,
-		Sanitizer: webhook.SanitizerConfig(c.Sanitizer), Version: readBuildInfo().versions(),
+		Sanitizer: webhook.SanitizerConfig(c.Sanitizer), Version: readBuildInfo().attested(),
 	})
 	if err != nil {
 		return err
@@ -187,7 +187,7 @@ func greet(w io.Writer, c Config, address string, key *attest.Key) {
 		fmt.Fprintf(w, "  clean data    %s: %s\n", name, path)
 	}
 	fmt.Fprintf(w, "  keeps         %s\n", c.Dir)
-	fmt.Fprintf(w, "  signing key   %s\n", fingerprint(key.PublicPEM()))
+	fmt.Fprintf(w, "  signing key   %s\n", "SHA256:"+key.Hint())
 	fmt.Fprintf(w, "Try:\n  oras push --plain-http %s/models/demo:v1 model.onnx\n  curl http://%s/api/v1/admissions\n", address, address)
 }
 

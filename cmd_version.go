@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -8,6 +9,8 @@ import (
 	"runtime/debug"
 
 	"github.com/spf13/cobra"
+
+	"grindstone/attest"
 )
 
 // version is set when a release is built.
@@ -75,11 +78,7 @@ func printJSON(w io.Writer, v any) error {
 	return e.Encode(v)
 }
 
-// versions names the program in attestations.
-func (b buildInfo) versions() map[string]string {
-	v := map[string]string{"grindstone": b.Version}
-	if b.Commit != "" {
-		v["commit"] = b.Commit
-	}
-	return v
+// attested names the program in attestations.
+func (b buildInfo) attested() attest.Version {
+	return attest.Version{Grindstone: cmp.Or(b.Version, "unknown"), Commit: b.Commit}
 }

@@ -112,8 +112,7 @@ func parseConfig(path string, data []byte) (Config, problems, error) {
 		"datasets":  d.paths(&c.Datasets),
 		"log":       d.section(fields{"format": d.text(&c.Log.Format), "level": d.text(&c.Log.Level)}),
 		"trainer": d.section(fields{
-			"epochs": d.number(&c.Trainer.Epochs), "grind_epochs": d.number(&c.Trainer.GrindEpochs),
-			"steps": d.number(&c.Trainer.Steps), "grind_steps": d.number(&c.Trainer.GrindSteps),
+			"epochs": d.number(&c.Trainer.Epochs), "grind_epochs": d.number(&c.Trainer.GrindEpochs), "steps": d.number(&c.Trainer.Steps),
 			"batch": d.number(&c.Trainer.Batch), "samples": d.number(&c.Trainer.Samples),
 			"learning_rate": d.real(&c.Trainer.LearningRate), "preprocessing": d.text(&c.Trainer.Preprocessing),
 		}),
@@ -184,11 +183,16 @@ func (c Config) check() problems {
 			bad("datasets."+name, "cannot be read: %v", err)
 		}
 	}
+	if t := c.Trainer; t.Steps != 0 && t.Epochs != 0 {
+		bad("trainer.steps", "give steps or epochs, not both")
+	} else if t.GrindEpochs > t.Epochs {
+		bad("trainer.grind_epochs", "%d do not fit into %d epochs", t.GrindEpochs, t.Epochs)
+	}
 	oneOf("log.format", c.Log.Format, "text", "json")
 	oneOf("log.level", c.Log.Level, "debug", "info", "warn", "error")
 	for field, v := range map[string]float64{
 		"epochs": float64(c.Trainer.Epochs), "grind_epochs": float64(c.Trainer.GrindEpochs), "steps": float64(c.Trainer.Steps),
-		"grind_steps": float64(c.Trainer.GrindSteps), "batch": float64(c.Trainer.Batch), "samples": float64(c.Trainer.Samples),
+		"batch": float64(c.Trainer.Batch), "samples": float64(c.Trainer.Samples),
 		"learning_rate": c.Trainer.LearningRate,
 	} {
 		atLeast("trainer."+field, v, 0)

@@ -37,7 +37,7 @@ func TestEveryFieldOfTheExampleIsRead(t *testing.T) {
 	}
 	for _, field := range []string{
 		"listen", "host", "dir", "intercept", "intercept[0]", "datasets", "log.format", "log.level", "trainer.epochs", "trainer.grind_epochs",
-		"trainer.steps", "trainer.grind_steps", "trainer.batch", "trainer.samples", "trainer.learning_rate", "trainer.preprocessing",
+		"trainer.steps", "trainer.batch", "trainer.samples", "trainer.learning_rate", "trainer.preprocessing",
 		"policy.dir", "policy.data", "key.path", "sanitizer.workers", "sanitizer.timeout", "sanitizer.memory", "sanitizer.provider",
 		"sanitizer.threads", "limits.manifest", "limits.blob", "limits.request", "limits.grace",
 	} {

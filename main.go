@@ -6,7 +6,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -14,18 +13,6 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
-)
-
-// Exit codes of every command; the root command's help documents them.
-const (
-	exitOK          = 0
-	exitFailure     = 1
-	exitUsage       = 2
-	exitModel       = 3
-	exitDataset     = 4
-	exitRuntime     = 5
-	exitAccuracy    = 6
-	exitInterrupted = 130
 )
 
 func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
@@ -43,27 +30,15 @@ func run(args []string, stdout, stderr io.Writer) int {
 	if err == nil {
 		return exitOK
 	}
-	var e *exitError
-	if !errors.As(err, &e) {
-		e = &exitError{code: exitFailure, err: err}
+	code := exitCode(err)
+	if text := err.Error(); text != "" {
+		fmt.Fprintf(stderr, "grindstone: %s\n", text)
 	}
-	if e.err != nil {
-		fmt.Fprintf(stderr, "grindstone: %v\n", e.err)
-	}
-	if e.code == exitUsage {
+	if code == exitUsage {
 		fmt.Fprintf(stderr, "Run '%s --help' for usage.\n", cmd.CommandPath())
 	}
-	return e.code
+	return code
 }
-
-// exitError ends a command with a code of its own. A nil err means that everything was said.
-type exitError struct {
-	code int
-	err  error
-}
-
-func (e *exitError) Error() string { return fmt.Sprint(e.err) }
-func (e *exitError) Unwrap() error { return e.err }
 
 func usageError(format string, args ...any) error {
 	return &exitError{exitUsage, fmt.Errorf(format, args...)}

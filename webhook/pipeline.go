@@ -27,7 +27,7 @@ type PipelineConfig struct {
 	Defaults  policy.Parameters // for parameters that a decision leaves at zero
 	Host      string            // host of the registry in the attestation's source URI
 	Sanitizer SanitizerConfig
-	Version   map[string]string // versions for the attestation, for example grindstone: 1.0.0
+	Version   attest.Version // of this program, for the attestation
 	Log       *slog.Logger
 }
 

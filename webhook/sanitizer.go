@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"grindstone/sanitize"
+	"grindstone/sanitize/onnx"
 )
 
 // SanitizerConfig says how sanitizer processes are run.
@@ -115,8 +116,10 @@ func (c SanitizerConfig) verdict(stopped error, state *os.ProcessState, failure,
 	switch state.ExitCode() {
 	case exitModel:
 		reason = ReasonUnsupported
-		if strings.Contains(strings.ToLower(failure), "invalid") {
-			reason = ReasonInvalidModel
+		for _, invalid := range []error{onnx.ErrNotModel, onnx.ErrMalformed} {
+			if strings.Contains(failure, invalid.Error()) {
+				reason = ReasonInvalidModel
+			}
 		}
 	case exitDataset:
 		reason = ReasonDataset

@@ -99,14 +99,14 @@ func (p *Pipeline) sanitizerArgs(d *policy.AdmissionDecision) []string {
 		}
 	}
 	q, def := d.Parameters, p.Defaults
-	text("transformation", d.Transformation)
+	text("transform", d.Transformation)
 	number("epochs", float64(q.Epochs), float64(def.Epochs))
 	number("grind-epochs", float64(q.GrindEpochs), float64(def.GrindEpochs))
 	number("steps", float64(q.Steps), float64(def.Steps))
 	number("grind-steps", float64(q.GrindSteps), float64(def.GrindSteps))
 	number("batch", float64(q.Batch), float64(def.Batch))
 	number("samples", float64(q.Samples), float64(def.Samples))
-	number("learning-rate", q.LearningRate, def.LearningRate)
+	number("lr", q.LearningRate, def.LearningRate)
 	number("angle", q.Angle, def.Angle)
 	text("provider", firstOf(q.Provider, p.Sanitizer.Provider))
 	number("threads", float64(p.Sanitizer.Threads), 0)

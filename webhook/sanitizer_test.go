@@ -1,0 +1,179 @@
+package webhook
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"grindstone/sanitize"
+)
+
+// newRun makes a scratch folder with a model for a sanitizer process.
+func newRun(t *testing.T) (sanitizerRun, string) {
+	t.Helper()
+	dir := t.TempDir()
+	r := sanitizerRun{
+		Model: filepath.Join(dir, "model.onnx"), Out: filepath.Join(dir, "out.onnx"), Report: filepath.Join(dir, "report.json"),
+		Data: dir, Dir: dir, Args: []string{"--transform", "permute"},
+	}
+	if err := os.WriteFile(r.Model, []byte("a model"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	sum, _, err := fileSHA256(r.Model)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r, sum
+}
+
+// TestSanitizerVerdicts runs real processes that misbehave and checks the reason that each is held for.
+func TestSanitizerVerdicts(t *testing.T) {
+	t.Setenv("GRINDSTONE_KEY_PASSWORD", "secret")
+	t.Setenv("AWS_SECRET_ACCESS_KEY", "secret")
+	for behaviour, want := range map[string]struct {
+		reason Reason
+		words  string
+	}{
+		"ok":                   {},
+		"noise":                {},
+		"environment":          {},
+		"crash":                {ReasonCrashed, "segmentation violation"},
+		"panic":                {ReasonCrashed, "a bug in the sanitizer"},
+		"hang":                 {ReasonTimeout, "longer than 2s"},
+		"greedy":               {ReasonOutOfMemory, "more than 400 MiB"},
+		"unsupported":          {ReasonUnsupported, "NonMaxSuppression"},
+		"malformed":            {ReasonInvalidModel, "truncated"},
+		"bad-dataset":          {ReasonDataset, "no images"},
+		"no-runtime":           {ReasonRuntime, "library"},
+		"at-chance":            {ReasonAccuracy, "chance"},
+		"gives-up":             {ReasonFailed, "no learning rate"},
+		"interrupted":          {ReasonCrashed, "interrupted from outside"},
+		"silent":               {ReasonInvalidOutput, "no report"},
+		"bad-report":           {ReasonInvalidOutput, "not JSON"},
+		"unchanged":            {ReasonInvalidOutput, "unchanged"},
+		"secretive":            {ReasonInvalidOutput, "secret"},
+		"other-model":          {ReasonInvalidOutput, "another sanitized model"},
+		"other-transformation": {ReasonInvalidOutput, "rotate-2d"},
+	} {
+		t.Run(behaviour, func(t *testing.T) {
+			r, source := newRun(t)
+			c := SanitizerConfig{Command: sanitizerCommand(behaviour), Timeout: 20 * time.Second, Memory: 400 << 20}
+			if want.reason == ReasonTimeout {
+				c.Timeout = 2 * time.Second
+			}
+			var lines []sanitize.Progress
+			err := c.run(t.Context(), r, func(p sanitize.Progress) { lines = append(lines, p) })
+			if err == nil {
+				_, err = checkOutput(r, source, "permute")
+			}
+			if len(lines) == 0 || lines[0].Phase != "load" {
+				t.Errorf("progress is %v", lines)
+			}
+			if want.reason == "" {
+				if err != nil {
+					t.Error(err)
+				}
+				return
+			}
+			var v *verdict
+			if !errors.As(err, &v) || v.State != Held || v.Reason != want.reason || !strings.Contains(v.Message, want.words) {
+				t.Errorf("%v; want %s with %q", err, want.reason, want.words)
+			}
+		})
+	}
+}
+
+func TestSanitizerKilledFromOutside(t *testing.T) {
+	r, _ := newRun(t)
+	c := SanitizerConfig{Command: sanitizerCommand("hang"), Timeout: 20 * time.Second}
+	err := c.run(t.Context(), r, func(p sanitize.Progress) {
+		if pid, err := strconv.Atoi(p.Message); err == nil {
+			syscall.Kill(pid, syscall.SIGKILL)
+		}
+	})
+	var v *verdict
+	if !errors.As(err, &v) || v.Reason != ReasonCrashed {
+		t.Errorf("%v; want %s", err, ReasonCrashed)
+	}
+}
+
+// TestKernelOutOfMemory lets the kernel itself end the process, in a memory control group made for the test.
+func TestKernelOutOfMemory(t *testing.T) {
+	group := memoryGroup(t, 200<<20)
+	r, _ := newRun(t)
+	// The shell joins the group before it becomes the sanitizer.
+	script := fmt.Sprintf("echo $$ > %s/cgroup.procs && exec \"$0\" \"$@\"", group)
+	c := SanitizerConfig{Command: append([]string{"/bin/sh", "-c", script}, sanitizerCommand("greedy")...), Timeout: 30 * time.Second}
+	err := c.run(t.Context(), r, func(sanitize.Progress) {})
+	var v *verdict
+	if !errors.As(err, &v) || v.Reason != ReasonOutOfMemory || !strings.Contains(v.Message, "kernel") {
+		t.Errorf("%v; want %s by the kernel", err, ReasonOutOfMemory)
+	}
+}
+
+// memoryGroup makes a control group (version 1 or 2) with a memory limit, or skips the test where that is not allowed.
+func memoryGroup(t *testing.T, limit int64) string {
+	t.Helper()
+	for _, g := range []struct{ root, file string }{{"/sys/fs/cgroup/memory", "memory.limit_in_bytes"}, {"/sys/fs/cgroup", "memory.max"}} {
+		dir := filepath.Join(g.root, fmt.Sprintf("grindstone-test-%d", os.Getpid()))
+		if os.Mkdir(dir, 0o755) != nil {
+			continue
+		}
+		t.Cleanup(func() { os.Remove(dir) })
+		if os.WriteFile(filepath.Join(dir, g.file), []byte(strconv.FormatInt(limit, 10)), 0) == nil {
+			return dir
+		}
+	}
+	t.Skip("no memory control group can be made here, so the kernel cannot be made to run out of memory for one process")
+	return ""
+}
+
+func TestSanitizerStopsWithTheServer(t *testing.T) {
+	r, _ := newRun(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	c := SanitizerConfig{Command: sanitizerCommand("hang"), Timeout: time.Minute}
+	pid := 0
+	err := c.run(ctx, r, func(p sanitize.Progress) {
+		if n, err := strconv.Atoi(p.Message); err == nil {
+			pid = n
+			cancel()
+		}
+	})
+	if !errors.Is(err, context.Canceled) {
+		t.Errorf("an interruption is no failure of the model: %v", err)
+	}
+	if pid == 0 || syscall.Kill(pid, 0) == nil {
+		t.Errorf("the process %d still runs", pid)
+	}
+}
+
+func FuzzProgressLines(f *testing.F) {
+	f.Add([]byte("{\"phase\":\"grind\",\"step\":1}\n{\"phase\":\"failed\",\"error\":\"\\u001b[2J\"}\n"), 3)
+	f.Add([]byte("\n\n{}\n"), 1)
+	f.Fuzz(func(t *testing.T, data []byte, chunk int) {
+		var whole, parts []sanitize.Progress
+		w := &progressLines{report: func(p sanitize.Progress) { whole = append(whole, p) }}
+		w.Write(data)
+		v := &progressLines{report: func(p sanitize.Progress) { parts = append(parts, p) }}
+		for rest := data; len(rest) > 0; {
+			n := min(len(rest), max(1, chunk))
+			v.Write(rest[:n])
+			rest = rest[n:]
+		}
+		if len(whole) != len(parts) || w.failure != v.failure {
+			t.Errorf("%d lines at once, %d in parts", len(whole), len(parts))
+		}
+		for _, p := range whole {
+			if p.Phase == "" || strings.ContainsAny(p.Phase+p.Message+p.Error, "\x1b\n\x00") {
+				t.Errorf("unfit for a log: %+v", p)
+			}
+		}
+	})
+}
