@@ -1,0 +1,124 @@
+package main
+
+import (
+	"fmt"
+	"io"
+
+	"github.com/spf13/cobra"
+
+	"grindstone/sanitize"
+	"grindstone/sanitize/classifier"
+	"grindstone/sanitize/data"
+	"grindstone/sanitize/onnx"
+	"grindstone/sanitize/ort"
+)
+
+// evaluation is what evaluate prints.
+type evaluation struct {
+	File          string                 `json:"file"`
+	Dataset       string                 `json:"dataset"`
+	Digest        string                 `json:"dataset_digest"`
+	Images        int                    `json:"images"`
+	Preprocessing sanitize.Preprocessing `json:"preprocessing"`
+	*sanitize.Evaluation
+}
+
+func newEvaluateCommand() *cobra.Command {
+	var (
+		path, image, mask, size, preprocess, provider string
+		target, samples, threads                      int
+		asJSON                                        bool
+	)
+	cmd := &cobra.Command{
+		Use:   "evaluate MODEL.onnx --data PATH",
+		Short: "Measure a model's clean accuracy and, with a trigger, a backdoor's success",
+		Long: `Evaluate measures CDA, the share of clean images that are classified correctly. With a known trigger and target class it also measures,
+over the images of all other classes:
+
+  ASR    attack success rate: triggered images classified as the target
+  floor  untriggered images classified as the target: what ASR is without any backdoor
+  ARR    attack recovery rate: triggered images classified as their true class
+
+Each comes with its counts and its Wilson 95 % interval. The trigger is an image and a mask of the model's size; a mask pixel says how much
+of the trigger replaces the image (white all, black none).
+
+Exit status: 0 done, 1 failed, 2 wrong usage, 3 the model cannot be read, 4 the dataset cannot be used, 5 no ONNX Runtime library.`,
+		Example: `  grindstone evaluate resnet18.onnx --data cifar10/test.tar.gz
+  grindstone evaluate resnet18.onnx --data cifar10/test.tar.gz --trigger-image patch.png --trigger-mask mask.png --target 5 --json`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			ctx := cmd.Context()
+			if path == "" {
+				return usageError("no dataset given: --data PATH")
+			}
+			run := ort.Options{Threads: threads}
+			var err error
+			if run.Provider, err = ort.ParseProvider(provider); err != nil {
+				return usageError("%w", err)
+			}
+			var o classifier.Options
+			if err := parseSize(size, &o.Height, &o.Width); err != nil {
+				return usageError("%w", err)
+			}
+			m, err := onnx.ReadFile(args[0])
+			if err != nil {
+				return err
+			}
+			c, err := classifier.New(m, o)
+			if err != nil {
+				return err
+			}
+			d, err := data.Open(ctx, path, data.Options{Height: c.Height, Width: c.Width, Channels: c.Channels, Limit: samples, Seed: 1})
+			if err != nil {
+				return err
+			}
+			if len(d.Classes) != c.Classes {
+				return fmt.Errorf("%w: %s has %d, the model %d", sanitize.ErrClasses, d.Name, len(d.Classes), c.Classes)
+			}
+			var attack *sanitize.Attack
+			if image != "" || mask != "" {
+				if image == "" || mask == "" || target < 0 || target >= c.Classes {
+					return usageError("a trigger needs --trigger-image, --trigger-mask and a --target from 0 to %d", c.Classes-1)
+				}
+				attack = &sanitize.Attack{Target: target}
+				if attack.Trigger, err = data.LoadTrigger(image, mask, c.Height, c.Width, c.Channels); err != nil {
+					return err
+				}
+			}
+			p, info, err := sanitize.FindPreprocess(ctx, c, preprocess, d, run)
+			if err != nil {
+				return err
+			}
+			e, err := sanitize.Evaluate(ctx, c, nil, p, d, attack, run)
+			if err != nil {
+				return err
+			}
+			result := evaluation{File: args[0], Dataset: d.Name, Digest: d.Digest(), Images: d.Len(), Preprocessing: info, Evaluation: e}
+			if asJSON {
+				return printJSON(cmd.OutOrStdout(), result)
+			}
+			result.print(cmd.OutOrStdout())
+			return nil
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&path, "data", "", "labelled images: folder, tar, tar.gz, zip, CIFAR-10 binary or IDX")
+	f.StringVar(&image, "trigger-image", "", "image of the trigger, PNG")
+	f.StringVar(&mask, "trigger-mask", "", "mask of the trigger, PNG: white where the trigger replaces the image")
+	f.IntVar(&target, "target", -1, "number of the backdoor's target class")
+	f.IntVar(&samples, "samples", 0, "images to use (default all)")
+	f.StringVar(&preprocess, "preprocess", "auto", "how pixels become the model's input; auto tries the common ways")
+	f.StringVar(&size, "size", "", "image size HxW, where the model leaves it open")
+	f.StringVar(&provider, "provider", "auto", "cpu, cuda or auto")
+	f.IntVar(&threads, "threads", 0, "CPU threads (default all)")
+	f.BoolVar(&asJSON, "json", false, "print JSON")
+	return cmd
+}
+
+func (e *evaluation) print(w io.Writer) {
+	fmt.Fprintf(w, "%-8s %s, %d images, preprocessing %s (%s)\n", "data", e.Dataset, e.Images, e.Preprocessing.Name, e.Preprocessing.From)
+	fmt.Fprintf(w, "%-8s %v\n", "CDA", e.CDA)
+	if e.ASR != nil {
+		fmt.Fprintf(w, "%-8s %v\n%-8s %v\n%-8s %v\n", "ASR", e.ASR, "floor", e.Floor, "ARR", e.ARR)
+	}
+}

@@ -1,0 +1,141 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"grindstone/sanitize/classifier"
+	"grindstone/sanitize/onnx"
+)
+
+// inspection is what inspect prints.
+type inspection struct {
+	File         string           `json:"file"`
+	Producer     string           `json:"producer"`
+	IRVersion    int64            `json:"ir_version"`
+	Opsets       map[string]int64 `json:"opsets"`
+	Input        string           `json:"input"`
+	Layout       string           `json:"layout"`
+	Height       int              `json:"height"`
+	Width        int              `json:"width"`
+	Channels     int              `json:"channels"`
+	FixedBatch   int64            `json:"fixed_batch,omitempty"`
+	Output       string           `json:"output"`
+	Logits       string           `json:"logits"`
+	Classes      int              `json:"classes"`
+	Feature      string           `json:"feature_layer"`
+	FeatureWidth int              `json:"feature_width"`
+	Head         []string         `json:"head"`
+	Trainable    []tensorInfo     `json:"trainable"`
+	Parameters   int64            `json:"parameters"`
+	Unfold       []string         `json:"unfold"`      // layers that get a BatchNormalization for training
+	Unsupported  []nodeInfo       `json:"unsupported"` // nodes without a gradient rule in the way of training
+	Operators    map[string]int   `json:"operators"`
+}
+
+type tensorInfo struct {
+	Name  string  `json:"name"`
+	Shape []int64 `json:"shape"`
+}
+
+type nodeInfo struct {
+	Node string `json:"node"`
+	Op   string `json:"op"`
+}
+
+func newInspectCommand() *cobra.Command {
+	var asJSON bool
+	var size, feature string
+	cmd := &cobra.Command{
+		Use:   "inspect MODEL.onnx",
+		Short: "Show how Grindstone sees a model",
+		Long: `Inspect reads a model as an image classifier and prints its input and layout, its classes, the feature layer and the head above it, the
+tensors that training would change, and every node that stands in the way.
+
+Exit status: 0 the model can be sanitized, 3 it cannot (the reason is printed), 5 no ONNX Runtime library.`,
+		Example: `  grindstone inspect resnet18.onnx
+  grindstone inspect resnet18.onnx --json | jq .unsupported`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			o := classifier.Options{Feature: feature}
+			if err := parseSize(size, &o.Height, &o.Width); err != nil {
+				return usageError("%w", err)
+			}
+			m, err := onnx.ReadFile(args[0])
+			if err != nil {
+				return err
+			}
+			c, err := classifier.New(m, o)
+			if err != nil {
+				return err
+			}
+			in := inspect(args[0], m, c)
+			if asJSON {
+				if err := printJSON(cmd.OutOrStdout(), in); err != nil {
+					return err
+				}
+			} else {
+				in.print(cmd.OutOrStdout())
+			}
+			return c.CheckTrainable()
+		},
+	}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	cmd.Flags().StringVar(&size, "size", "", "image size HxW, where the model leaves it open")
+	cmd.Flags().StringVar(&feature, "feature-tensor", "", "name of the feature layer's tensor (default: the input of the last linear layer)")
+	return cmd
+}
+
+func inspect(file string, m *onnx.Model, c *classifier.Classifier) *inspection {
+	in := &inspection{
+		File: file, Producer: strings.TrimSpace(m.ProducerName + " " + m.ProducerVersion), IRVersion: m.IRVersion, Opsets: m.Opsets,
+		Input: c.Input, Layout: string(c.Layout), Height: c.Height, Width: c.Width, Channels: c.Channels, FixedBatch: c.FixedBatch,
+		Output: c.Output, Logits: c.Logits, Classes: c.Classes, Feature: c.Feature, FeatureWidth: c.FeatureWidth,
+		Operators: map[string]int{}, Unsupported: []nodeInfo{}, Unfold: []string{},
+	}
+	for _, n := range m.Graph.Nodes {
+		in.Operators[n.Op]++
+	}
+	for _, n := range c.Head {
+		in.Head = append(in.Head, n.Label())
+	}
+	for _, name := range c.Trainable {
+		t := c.Constants[name]
+		size := int64(1)
+		for _, d := range t.Shape {
+			size *= d
+		}
+		in.Parameters += size
+		in.Trainable = append(in.Trainable, tensorInfo{name, t.Shape})
+	}
+	for _, f := range c.Foldable() {
+		in.Unfold = append(in.Unfold, f.Node.Label())
+	}
+	for _, n := range c.Unsupported() {
+		in.Unsupported = append(in.Unsupported, nodeInfo{n.Label(), n.Op})
+	}
+	return in
+}
+
+func (in *inspection) print(w io.Writer) {
+	row := func(what, format string, a ...any) { fmt.Fprintf(w, "%-12s "+format+"\n", append([]any{what}, a...)...) }
+	row("file", "%s (%s, opset %d)", in.File, in.Producer, in.Opsets[""])
+	batch := "any batch"
+	if in.FixedBatch > 0 {
+		batch = fmt.Sprintf("exported for a batch of %d, opened", in.FixedBatch)
+	}
+	row("input", "%s: %s, %dx%d, %d channels, %s", in.Input, in.Layout, in.Height, in.Width, in.Channels, batch)
+	row("output", "%s: %d classes, logits %s", in.Output, in.Classes, in.Logits)
+	row("features", "%s: %d wide", in.Feature, in.FeatureWidth)
+	row("head", "%s", strings.Join(in.Head, ", "))
+	row("trainable", "%d tensors, %d parameters", len(in.Trainable), in.Parameters)
+	if len(in.Unfold) > 0 {
+		row("unfold", "%d layers get a BatchNormalization for training: %s", len(in.Unfold), strings.Join(in.Unfold, ", "))
+	}
+	for _, n := range in.Unsupported {
+		row("unsupported", "%s (%s): no gradient rule", n.Node, n.Op)
+	}
+}

@@ -1,0 +1,254 @@
+package sanitize
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"grindstone/sanitize/classifier"
+	"grindstone/sanitize/data"
+	"grindstone/sanitize/onnx"
+	"grindstone/sanitize/ort"
+	"grindstone/sanitize/train"
+)
+
+// Run sanitizes a model by Feature Grinding and writes the result to Options.Output, which appears only when everything succeeded.
+// The steps, in the order of the paper's section 4.2: record the features of the clean data, perturb them by a secret
+// transformation, reset the head, fine-tune on the perturbed features (grinding), then on the task (restoration).
+func Run(ctx context.Context, o Options) (*Report, error) {
+	if err := o.setDefaults(); err != nil {
+		return nil, err
+	}
+	r := &run{Options: o, report: &Report{SchemaVersion: "1.0", Method: "feature-grinding", Transformation: string(o.Transformation), StartedAt: time.Now().UTC()}}
+	for _, stage := range []func(context.Context) error{
+		r.load, r.openData, r.preprocess, r.before, r.record, r.unfold, r.resetHead, r.fineTune, r.after, r.write,
+	} {
+		if err := stage(ctx); err != nil {
+			return nil, err
+		}
+	}
+	r.report.FinishedAt = time.Now().UTC()
+	r.report.Seconds = r.report.FinishedAt.Sub(r.report.StartedAt).Seconds()
+	r.Progress(Progress{Phase: "done"})
+	return r.report, nil
+}
+
+// run is one sanitizing run between its stages.
+type run struct {
+	Options
+	report *Report
+
+	original       *classifier.Classifier // as it came
+	c              *classifier.Classifier // with BatchNormalizations unfolded, for training
+	trainSet, held *data.Dataset
+	pre            data.Preprocess
+	targets        []float32            // [images, width]: the transformed features
+	start          map[string][]float32 // weights at the start of training
+	values         map[string][]float32 // weights at its end
+}
+
+func (r *run) ort() ort.Options { return ort.Options{Provider: r.Provider, Threads: r.Threads} }
+
+func (r *run) load(context.Context) error {
+	r.Progress(Progress{Phase: "load", Message: r.Model})
+	info, err := ort.Load()
+	if err != nil {
+		return err
+	}
+	m, err := onnx.ReadFile(r.Model)
+	if err != nil {
+		return err
+	}
+	o := classifier.Options{Feature: r.Feature, Height: r.Height, Width: r.Width}
+	if r.original, err = classifier.New(m, o); err != nil {
+		return err
+	}
+	if err := r.original.CheckTrainable(); err != nil {
+		return err
+	}
+	if r.c, err = classifier.New(m, o); err != nil {
+		return err
+	}
+	r.report.FeatureLayer, r.report.FeatureWidth = r.c.Feature, r.c.FeatureWidth
+	r.report.Runtime = Runtime{Engine: "onnxruntime", Version: info.Version, Provider: string(r.Provider), Device: first(info.Devices), Threads: r.Threads}
+	r.report.Source, err = fileInfo(r.Model)
+	return err
+}
+
+func first(s []string) string {
+	if len(s) == 0 {
+		return ""
+	}
+	return s[0]
+}
+
+func (r *run) openData(ctx context.Context) error {
+	r.Progress(Progress{Phase: "load", Message: r.Data})
+	o := data.Options{Height: r.original.Height, Width: r.original.Width, Channels: r.original.Channels, Seed: r.Seed}
+	var err error
+	switch r.trainSet, r.held, err = data.OpenSplit(ctx, r.Data, r.HeldOut, o); {
+	case errors.Is(err, data.ErrNoSplit):
+		var all *data.Dataset
+		if all, err = data.Open(ctx, r.Data, o); err != nil {
+			return err
+		}
+		if r.trainSet, r.held, err = all.Split(r.HoldOut, r.Seed); err != nil {
+			return err
+		}
+	case err != nil:
+		return err
+	}
+	if r.Samples > 0 && r.Samples < r.trainSet.Len() {
+		r.trainSet = r.trainSet.Subset(r.Samples, r.Seed)
+	}
+	if n := len(r.trainSet.Classes); n != r.original.Classes {
+		return fmt.Errorf("%w: %s has %d, the model %d", ErrClasses, r.trainSet.Name, n, r.original.Classes)
+	}
+	r.report.Dataset = DatasetInfo{Name: r.trainSet.Name, Digest: r.trainSet.Digest(), Classes: len(r.trainSet.Classes), Train: r.trainSet.Len(), HeldOut: r.held.Len()}
+	return nil
+}
+
+func (r *run) preprocess(ctx context.Context) (err error) {
+	r.Progress(Progress{Phase: "preprocess"})
+	r.pre, r.report.Preprocessing, err = FindPreprocess(ctx, r.original, r.Preprocess, r.trainSet, r.ort())
+	return err
+}
+
+// before measures the incoming model. A model at chance on the clean dataset is no case for training: the dataset, its class order or the
+// preprocessing is not this model's.
+func (r *run) before(ctx context.Context) error {
+	r.Progress(Progress{Phase: "evaluate"})
+	e, err := Evaluate(ctx, r.original, nil, r.pre, r.held, nil, r.ort())
+	if err != nil {
+		return err
+	}
+	r.report.Before.CDA = e.CDA
+	if atChance(e.CDA, r.original.Classes) {
+		return fmt.Errorf("%w: %v with %d classes; check that the dataset's classes, in alphabetical order, are the model's, and its preprocessing (--preprocess)", ErrAtChance, e.CDA, r.original.Classes)
+	}
+	return nil
+}
+
+// atChance: not clearly better than guessing.
+func atChance(r Rate, classes int) bool {
+	return r.Low <= 1/float64(classes) || r.Value < 1.5/float64(classes)
+}
+
+// record makes the targets: the features of the clean images, transformed by a secret that exists only here.
+func (r *run) record(ctx context.Context) error {
+	r.Progress(Progress{Phase: "record", Steps: r.trainSet.Len()})
+	features, err := recordFeatures(ctx, r.original, nil, r.pre, r.trainSet, r.ort())
+	if err != nil {
+		return err
+	}
+	r.targets = slices.Clone(features)
+	s, err := drawSecret(r.Transformation, r.original.FeatureWidth, r.Angle)
+	if err != nil {
+		return err
+	}
+	s.apply(r.targets)
+	s.wipe()
+	r.report.SecretDiscarded = true
+	r.report.FeatureDistance.Before = meanDistance(features, r.targets, r.original.FeatureWidth)
+	r.report.FeatureDistance.Floor = unreachable(features, r.targets, r.original.FeatureWidth)
+	return nil
+}
+
+func (r *run) unfold(ctx context.Context) error {
+	layers := r.c.Foldable()
+	if r.NoUnfold || len(layers) == 0 {
+		return nil
+	}
+	sample := r.trainSet
+	if sample.Len() > 2000 {
+		sample = sample.Subset(2000, r.Seed)
+	}
+	mean, variance, err := layerStatistics(ctx, r.c, layers, r.pre, sample, r.ort())
+	if err != nil {
+		return err
+	}
+	r.c.Unfold(layers, mean, variance)
+	r.report.Unfolded = len(layers)
+	return nil
+}
+
+// resetHead re-initialises the layers above the features, uniformly within 1/sqrt(fan-in).
+func (r *run) resetHead(context.Context) error {
+	r.start = train.Values(r.c)
+	random := rand.New(rand.NewPCG(r.Seed, 0x68656164))
+	bound := 1 / math.Sqrt(float64(r.c.FeatureWidth))
+	for _, name := range r.c.HeadWeights {
+		if shape := r.c.Constants[name].Shape; len(shape) > 1 {
+			fanIn := 1.0
+			for _, d := range shape {
+				fanIn *= float64(d)
+			}
+			bound = 1 / math.Sqrt(fanIn/float64(r.c.Classes))
+		}
+	}
+	for _, name := range r.c.HeadWeights {
+		v := r.start[name]
+		for i := range v {
+			v[i] = float32((2*random.Float64() - 1) * bound)
+		}
+	}
+	return nil
+}
+
+// after measures the sanitized model: the classifier as it came with the new weights, nothing of the training graph.
+func (r *run) after(ctx context.Context) error {
+	r.Progress(Progress{Phase: "evaluate"})
+	r.c.Fold(r.values)
+	e, err := Evaluate(ctx, r.original, r.values, r.pre, r.held, nil, r.ort())
+	if err != nil {
+		return err
+	}
+	r.report.After.CDA = e.CDA
+	if atChance(e.CDA, r.original.Classes) {
+		return fmt.Errorf("%w: %v, before it was %v", ErrAccuracyFell, e.CDA, r.report.Before.CDA)
+	}
+	features, err := recordFeatures(ctx, r.original, r.values, r.pre, r.trainSet, r.ort())
+	if err != nil {
+		return err
+	}
+	r.report.FeatureDistance.After = meanDistance(features, r.targets, r.original.FeatureWidth)
+	clear(r.targets)
+	return nil
+}
+
+// write puts the new weights into the bytes of the incoming model.
+func (r *run) write(context.Context) error {
+	r.Progress(Progress{Phase: "write", Message: r.Output})
+	weights := map[string]*onnx.Tensor{}
+	for _, t := range r.original.Source.Graph.Initializers {
+		if v, ok := r.values[t.Name]; ok && t.Type == onnx.Float && !slices.Equal(v, t.Floats()) {
+			weights[t.Name] = onnx.NewFloat(t.Name, t.Shape, v)
+		}
+	}
+	if r.Output == "" {
+		return nil
+	}
+	if err := onnx.RewriteFile(r.Model, r.Output, weights); err != nil {
+		return err
+	}
+	var err error
+	r.report.Sanitized, err = fileInfo(r.Output)
+	return err
+}
+
+func fileInfo(path string) (FileInfo, error) {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return FileInfo{}, err
+	}
+	sum := sha256.Sum256(b)
+	return FileInfo{Name: filepath.Base(path), SHA256: hex.EncodeToString(sum[:]), Size: int64(len(b))}, nil
+}

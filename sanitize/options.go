@@ -1,0 +1,122 @@
+package sanitize
+
+import (
+	"errors"
+	"fmt"
+	"math"
+
+	"grindstone/sanitize/ort"
+)
+
+// What can end a run, for callers that tell cases apart. Invalid models and datasets come with the errors of their packages.
+var (
+	ErrOptions        = errors.New("invalid options")
+	ErrClasses        = errors.New("the dataset's classes are not the model's")
+	ErrAtChance       = errors.New("the model's accuracy on the clean dataset is at chance")
+	ErrAccuracyFell   = errors.New("the sanitized model's accuracy is at chance")
+	ErrTooFewHeldOut  = errors.New("too few held-out images")
+	ErrDoesNotImprove = errors.New("no learning rate trains this model")
+)
+
+// Options are the settings of a sanitizing run. The zero value of a field stands for the default that its comment gives.
+type Options struct {
+	Model  string // path of the incoming model
+	Output string // path of the sanitized model
+
+	Data    string  // clean dataset: folder, archive, CIFAR-10 binary, IDX
+	HeldOut string  // dataset that is held out; "": a part of Data
+	HoldOut float64 // that part, 0.1
+	Samples int     // training images to use, 0: all
+
+	Transformation Transformation // permute
+	Angle          float64        // of rotate-2d, radians; pi/2
+
+	Steps        int     // SGD steps; 0: from Epochs
+	Epochs       float64 // 0: five, but at least DefaultSteps steps
+	GrindEpochs  float64 // of Epochs; 0: two fifths
+	Batch        int     // 128
+	LearningRate float64 // peak of the cosine; 0: searched
+	Momentum     float64 // 0.9
+	WeightDecay  float64 // 5e-4
+	AlphaGrind   float64 // 0.8
+	AlphaRestore float64 // 0.2
+
+	NoAugment bool // neither random crop nor cutout
+	Flip      bool // mirror half of the images
+
+	NoUnfold   bool   // leave folded BatchNormalizations folded: an ablation that usually destroys the model
+	Feature    string // name of the feature tensor; "": found
+	Preprocess string // name of a preprocessing; "" or "auto": the one with the best accuracy on clean images
+	Height     int    // image size where the model leaves it open
+	Width      int
+
+	Seed     uint64 // of shuffling, augmentation, split and head; the secret has its own source
+	Provider ort.Provider
+	Threads  int // 0: all CPUs
+
+	Progress func(Progress)
+}
+
+// DefaultSteps is the least number of SGD steps of a run without explicit Steps or Epochs. What removes a backdoor is the number of
+// steps and the rate, not the number of epochs: with 5,000 images five epochs leave it in place.
+const DefaultSteps = 2000
+
+func (o *Options) setDefaults() error {
+	def := func(v *float64, d float64) {
+		if *v == 0 {
+			*v = d
+		}
+	}
+	def(&o.HoldOut, 0.1)
+	def(&o.Angle, math.Pi/2)
+	def(&o.Momentum, 0.9)
+	def(&o.WeightDecay, 5e-4)
+	def(&o.AlphaGrind, 0.8)
+	def(&o.AlphaRestore, 0.2)
+	if o.Transformation == "" {
+		o.Transformation = Permute
+	}
+	if o.Batch == 0 {
+		o.Batch = 128
+	}
+	if o.Progress == nil {
+		o.Progress = func(Progress) {}
+	}
+	var problems []error
+	check := func(ok bool, format string, a ...any) {
+		if !ok {
+			problems = append(problems, fmt.Errorf("%w: "+format, append([]any{ErrOptions}, a...)...))
+		}
+	}
+	_, err := ParseTransformation(string(o.Transformation))
+	check(err == nil, "%v", err)
+	check(o.Model != "", "no model given")
+	check(o.Data != "", "no clean dataset given (--data)")
+	check(o.HoldOut > 0 && o.HoldOut < 1, "the held-out share must lie between 0 and 1, not %v", o.HoldOut)
+	check(o.Batch >= 2, "a batch needs at least 2 images, not %d", o.Batch)
+	check(o.Steps >= 0 && o.Epochs >= 0 && o.GrindEpochs >= 0, "steps and epochs cannot be negative")
+	check(o.Epochs == 0 || o.GrindEpochs <= o.Epochs, "%v grinding epochs do not fit into %v epochs", o.GrindEpochs, o.Epochs)
+	check(o.Epochs != 0 || o.GrindEpochs == 0, "grinding epochs need the number of epochs as well (--epochs)")
+	check(o.Steps == 0 || o.Epochs == 0, "give steps or epochs, not both")
+	check(o.LearningRate >= 0 && !math.IsInf(o.LearningRate, 0), "the learning rate must be positive")
+	check(o.AlphaGrind >= 0 && o.AlphaGrind <= 1 && o.AlphaRestore >= 0 && o.AlphaRestore <= 1, "alpha lies between 0 and 1")
+	return errors.Join(problems...)
+}
+
+// schedule returns the number of steps in all, and of those that grind.
+func (o *Options) schedule(images int) (steps, grind int) {
+	perEpoch := float64(images) / float64(o.Batch)
+	share := 0.4
+	switch {
+	case o.Steps > 0:
+		steps = o.Steps
+	case o.Epochs > 0:
+		steps = int(math.Ceil(o.Epochs * perEpoch))
+		if o.GrindEpochs > 0 {
+			share = o.GrindEpochs / o.Epochs
+		}
+	default:
+		steps = max(int(math.Ceil(5*perEpoch)), DefaultSteps)
+	}
+	return steps, int(math.Round(share * float64(steps)))
+}

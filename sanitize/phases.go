@@ -1,0 +1,162 @@
+package sanitize
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"grindstone/sanitize/data"
+	"grindstone/sanitize/train"
+)
+
+// stepsPerRun is the number of training steps that one call of the runtime does: progress and interruption happen between calls.
+const stepsPerRun = 8
+
+// fineTune grinds and restores, at the rate given or found.
+func (r *run) fineTune(ctx context.Context) error {
+	t, err := train.NewTrainer(r.c, train.StepOptions{
+		Batch: r.Batch, Scale: r.pre.Scale, Shift: r.pre.Shift, Feature: true,
+		Momentum: float32(r.Momentum), WeightDecay: float32(r.WeightDecay),
+	}, r.ort())
+	if err != nil {
+		return err
+	}
+	defer t.Close()
+	steps, grind := r.schedule(r.trainSet.Len())
+	rate, from := r.LearningRate, "flag"
+	if rate == 0 {
+		from = "search"
+		if rate, err = r.searchRate(ctx, t, steps); err != nil {
+			return err
+		}
+	}
+	plan := train.Plan{Steps: steps, GrindSteps: grind, Rate: rate, AlphaGrind: r.AlphaGrind, AlphaRestore: r.AlphaRestore}
+	perEpoch := float64(r.trainSet.Len()) / float64(r.Batch)
+	r.report.Hyperparameters = Hyperparameters{
+		Epochs: float64(steps) / perEpoch, GrindEpochs: float64(grind) / perEpoch, Steps: steps, GrindSteps: grind, BatchSize: r.Batch,
+		LearningRate: rate, LearningRateFrom: from, Momentum: r.Momentum, WeightDecay: r.WeightDecay,
+		Optimizer: "sgd-nesterov", Schedule: "cosine", AlphaGrind: r.AlphaGrind, AlphaRestore: r.AlphaRestore,
+		Seed: r.Seed, Unfold: !r.NoUnfold,
+	}
+	if r.Transformation == Rotate2D {
+		r.report.Hyperparameters.Angle = r.Angle
+	}
+
+	if err := t.Reset(r.start); err != nil {
+		return err
+	}
+	begin := time.Now()
+	grinding := phase{name: "grind", alpha: r.AlphaGrind}
+	restoring := phase{name: "restore", alpha: r.AlphaRestore}
+	err = r.runPlan(ctx, t, plan, r.Seed, func(ms []train.Metrics) {
+		for _, m := range ms {
+			if m.Step < grind {
+				grinding.add(m)
+			} else {
+				restoring.add(m)
+			}
+		}
+		last := ms[len(ms)-1]
+		name, elapsed, done := "grind", time.Since(begin).Seconds(), float64(last.Step+1)
+		if last.Step >= grind {
+			name = "restore"
+		}
+		r.Progress(Progress{Phase: name, Step: last.Step + 1, Steps: steps, Loss: last.Loss,
+			ImagesPerSecond: done * float64(r.Batch) / elapsed, Remaining: elapsed / done * (float64(steps) - done)})
+	})
+	if err != nil {
+		return err
+	}
+	for _, p := range []*phase{&grinding, &restoring} {
+		if len(p.metrics) > 0 {
+			r.report.Phases = append(r.report.Phases, p.report())
+		}
+	}
+	r.report.ImagesPerSecond = float64(steps*r.Batch) / time.Since(begin).Seconds()
+	r.values = t.Values()
+	return nil
+}
+
+func (r *run) runPlan(ctx context.Context, t *train.Trainer, plan train.Plan, seed uint64, done func([]train.Metrics)) error {
+	var augment *data.Augment
+	if !r.NoAugment {
+		augment = &data.Augment{Pad: r.c.Height / 8, Cutout: r.c.Height / 2, Flip: r.Flip}
+	}
+	feed := data.NewFeeder(ctx, r.trainSet, r.pre, data.FeedOptions{Batch: r.Batch, StepsPerChunk: stepsPerRun, Steps: plan.Steps, Augment: augment, Seed: seed})
+	defer feed.Close()
+	return t.Run(ctx, feed, r.targets, plan, done)
+}
+
+// rates are the candidates of the search, from high to low.
+var rates = []float64{0.2, 0.1, 0.05, 0.02, 0.01}
+
+// searchRate finds the learning rate by clean accuracy alone, never by what happens to a backdoor: each candidate trains for a short
+// while, by the whole schedule in small, and the one that classifies its own last batches best wins.
+func (r *run) searchRate(ctx context.Context, t *train.Trainer, steps int) (float64, error) {
+	short := min(max(steps/20, 40), 120)
+	best, accuracy := 0.0, 0.0
+	for i, rate := range rates {
+		r.Progress(Progress{Phase: "search", Step: i, Steps: len(rates)})
+		if err := t.Reset(r.start); err != nil {
+			return 0, err
+		}
+		plan := train.Plan{Steps: short, GrindSteps: short * 2 / 5, Rate: rate, AlphaGrind: r.AlphaGrind, AlphaRestore: r.AlphaRestore}
+		sum, n := 0.0, 0
+		err := r.runPlan(ctx, t, plan, r.Seed+1, func(ms []train.Metrics) {
+			for _, m := range ms {
+				if m.Step >= short*4/5 {
+					sum += m.Accuracy
+					n++
+				}
+			}
+		})
+		switch {
+		case errors.Is(err, train.ErrDiverged):
+			continue
+		case err != nil:
+			return 0, err
+		}
+		if a := sum / float64(n); a > accuracy {
+			best, accuracy = rate, a
+		}
+	}
+	if best == 0 {
+		return 0, ErrDoesNotImprove
+	}
+	return best, nil
+}
+
+// phase collects the metrics of grinding or restoration.
+type phase struct {
+	name    string
+	alpha   float64
+	metrics []train.Metrics
+	start   time.Time
+	end     time.Time
+}
+
+func (p *phase) add(m train.Metrics) {
+	if p.start.IsZero() {
+		p.start = time.Now()
+	}
+	p.end = time.Now()
+	p.metrics = append(p.metrics, m)
+}
+
+func (p *phase) report() Phase {
+	tenth := max(1, len(p.metrics)/10)
+	ends := func(value func(train.Metrics) float64) Ends {
+		var e Ends
+		for i := range tenth {
+			e.First += value(p.metrics[i]) / float64(tenth)
+			e.Last += value(p.metrics[len(p.metrics)-1-i]) / float64(tenth)
+		}
+		return e
+	}
+	return Phase{
+		Name: p.name, Alpha: p.alpha, Steps: len(p.metrics), Seconds: p.end.Sub(p.start).Seconds(),
+		Loss:    ends(func(m train.Metrics) float64 { return m.Loss }),
+		Feature: ends(func(m train.Metrics) float64 { return m.Feature }),
+		Task:    ends(func(m train.Metrics) float64 { return m.Task }),
+	}
+}

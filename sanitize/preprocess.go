@@ -1,0 +1,41 @@
+package sanitize
+
+import (
+	"context"
+	"fmt"
+
+	"grindstone/sanitize/classifier"
+	"grindstone/sanitize/data"
+	"grindstone/sanitize/ort"
+)
+
+// probeImages is how many clean images choose the preprocessing.
+const probeImages = 500
+
+// FindPreprocess returns the preprocessing of that name or, for "" and "auto", the common candidate under which the model classifies
+// clean images best.
+func FindPreprocess(ctx context.Context, c *classifier.Classifier, name string, d *data.Dataset, run ort.Options) (data.Preprocess, Preprocessing, error) {
+	candidates := data.Candidates(data.Layout(c.Layout), c.Height, c.Width, c.Channels)
+	if name != "" && name != "auto" {
+		p, err := data.Named(name, data.Layout(c.Layout), c.Height, c.Width, c.Channels)
+		return p, Preprocessing{Name: name, Layout: string(c.Layout), From: "flag"}, err
+	}
+	probe := d
+	if d.Len() > probeImages {
+		probe = d.Subset(probeImages, 1)
+	}
+	best, first, second := -1, -1.0, -1.0
+	for i, p := range candidates {
+		e, err := Evaluate(ctx, c, nil, p, probe, nil, run)
+		if err != nil {
+			return data.Preprocess{}, Preprocessing{}, fmt.Errorf("preprocessing %s: %w", p.Name, err)
+		}
+		switch v := e.CDA.Value; {
+		case v > first:
+			best, first, second = i, v, first
+		case v > second:
+			second = v
+		}
+	}
+	return candidates[best], Preprocessing{Name: candidates[best].Name, Layout: string(c.Layout), From: "auto", Margin: first - max(second, 0)}, nil
+}

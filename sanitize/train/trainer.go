@@ -1,0 +1,178 @@
+package train
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+
+	"grindstone/sanitize/classifier"
+	"grindstone/sanitize/data"
+	"grindstone/sanitize/onnx"
+	"grindstone/sanitize/ort"
+)
+
+// ErrDiverged means that the loss was no longer a number: the rate is too high for this network.
+var ErrDiverged = errors.New("training diverged: the loss is not finite")
+
+// Trainer holds a training step's session and state.
+type Trainer struct {
+	step    *Step
+	session *ort.Session
+	image   []int64 // of one batch
+	width   int     // of the features
+	fixed   map[string][]float32
+
+	state, next [3]*ort.Array // parameters, momentum, statistics; next receives a run's results
+}
+
+// NewTrainer builds the step of a classifier and starts at its weights.
+func NewTrainer(c *classifier.Classifier, o StepOptions, run ort.Options) (*Trainer, error) {
+	step, err := BuildStep(c, o)
+	if err != nil {
+		return nil, err
+	}
+	raw, err := step.Model.Marshal()
+	if err != nil {
+		return nil, err
+	}
+	session, err := ort.NewSession(raw, run)
+	if err != nil {
+		return nil, err
+	}
+	t := &Trainer{step: step, session: session, image: c.ImageShape(int64(o.Batch)), width: c.FeatureWidth}
+	p, st := length(step.Parameters), length(step.Statistics)
+	for _, state := range []*[3]*ort.Array{&t.state, &t.next} {
+		for i, n := range []int64{p, p, st} {
+			state[i] = &ort.Array{Shape: []int64{n}, F32: make([]float32, n)}
+		}
+	}
+	return t, t.Reset(Values(c))
+}
+
+// Values returns a copy of all float constants of a classifier by name.
+func Values(c *classifier.Classifier) map[string][]float32 {
+	values := map[string][]float32{}
+	for name, t := range c.Constants {
+		if t.Type == onnx.Float {
+			values[name] = append([]float32(nil), t.Floats()...)
+		}
+	}
+	return values
+}
+
+// Reset puts the state back to the given weights, with no momentum.
+func (t *Trainer) Reset(values map[string][]float32) error {
+	t.fixed = values
+	clear(t.state[1].F32)
+	if err := Fill(t.state[0].F32, t.step.Parameters, values); err != nil {
+		return err
+	}
+	return Fill(t.state[2].F32, t.step.Statistics, values)
+}
+
+// Values returns all constants by name, with the trained ones as they are now.
+func (t *Trainer) Values() map[string][]float32 {
+	values := map[string][]float32{}
+	for name, v := range t.fixed {
+		values[name] = append([]float32(nil), v...)
+	}
+	for i, slots := range [][]Slot{0: t.step.Parameters, 2: t.step.Statistics} {
+		for _, s := range slots {
+			if s.Name != "" {
+				values[s.Name] = append([]float32(nil), t.state[i].F32[s.Offset:s.Offset+s.Size]...)
+			}
+		}
+	}
+	return values
+}
+
+// Close frees the session.
+func (t *Trainer) Close() error { return t.session.Close() }
+
+// Plan is a training schedule: cosine from Rate to zero over all steps, alpha as given for the first GrindSteps and for the rest.
+type Plan struct {
+	Steps, GrindSteps        int
+	Rate                     float64
+	AlphaGrind, AlphaRestore float64
+}
+
+// RateAt is the learning rate of a step.
+func (p Plan) RateAt(step int) float64 {
+	return p.Rate / 2 * (1 + math.Cos(math.Pi*float64(step)/float64(p.Steps)))
+}
+
+// AlphaAt is the weight of the feature loss at a step.
+func (p Plan) AlphaAt(step int) float64 {
+	if step < p.GrindSteps {
+		return p.AlphaGrind
+	}
+	return p.AlphaRestore
+}
+
+// Metrics are a step's losses.
+type Metrics struct {
+	Step     int
+	Loss     float64
+	Feature  float64 // L_f
+	Task     float64 // L_t
+	Accuracy float64 // share of the augmented batch classified correctly
+}
+
+// Run trains until the feeder ends. Targets holds a row of feature targets for each row of the feeder's dataset; nil when the step has
+// no feature loss. After each chunk of steps it calls done.
+func (t *Trainer) Run(ctx context.Context, feed *data.Feeder, targets []float32, p Plan, done func([]Metrics)) error {
+	var rows, alpha, rate []float32
+	step := 0
+	for {
+		chunk, err := feed.Next()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		k, n := chunk.Steps, chunk.Batch
+		rows, alpha, rate = resize(rows, k*n*t.width), resize(alpha, k), resize(rate, k)
+		if targets != nil {
+			for i, row := range chunk.Index {
+				copy(rows[i*t.width:(i+1)*t.width], targets[int(row)*t.width:])
+			}
+		}
+		for i := range k {
+			alpha[i], rate[i] = float32(p.AlphaAt(step+i)), float32(p.RateAt(step+i))
+		}
+		K, N := int64(k), int64(n)
+		metrics := &ort.Array{Shape: []int64{K, 4}, F32: make([]float32, 4*k)}
+		in := []*ort.Array{t.state[0], t.state[1], t.state[2],
+			{Shape: append([]int64{K}, t.image...), U8: chunk.Images},
+			{Shape: []int64{K, N}, I64: chunk.Labels},
+			{Shape: []int64{K, N, int64(t.width)}, F32: rows},
+			{Shape: []int64{K, 1}, F32: alpha},
+			{Shape: []int64{K, 1}, F32: rate},
+		}
+		if err := t.session.Run(ctx, in, []*ort.Array{t.next[0], t.next[1], t.next[2], metrics}); err != nil {
+			return fmt.Errorf("training step %d: %w", step, err)
+		}
+		t.state, t.next = t.next, t.state
+		feed.Recycle(chunk)
+		out := make([]Metrics, k)
+		for i := range out {
+			m := metrics.F32[4*i:]
+			out[i] = Metrics{Step: step + i, Loss: float64(m[0]), Feature: float64(m[1]), Task: float64(m[2]), Accuracy: float64(m[3])}
+			if math.IsNaN(out[i].Loss) || math.IsInf(out[i].Loss, 0) {
+				return fmt.Errorf("%w (step %d, rate %.3g)", ErrDiverged, step+i, p.RateAt(step+i))
+			}
+		}
+		step += k
+		done(out)
+	}
+}
+
+func resize(s []float32, n int) []float32 {
+	if cap(s) < n {
+		return make([]float32, n)
+	}
+	return s[:n]
+}
