@@ -1,0 +1,198 @@
+package registry
+
+import (
+	"archive/tar"
+	"archive/zip"
+	"bytes"
+	"compress/gzip"
+	"encoding/json"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/klauspost/compress/zstd"
+	"google.golang.org/protobuf/encoding/protowire"
+
+	"grindstone/internal/shared"
+)
+
+func inspectBytes(t *testing.T, content []byte) finding {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "layer")
+	if err := os.WriteFile(path, content, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	found, err := inspect(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return found
+}
+
+func field(number protowire.Number, content []byte) []byte {
+	return protowire.AppendBytes(protowire.AppendTag(nil, number, protowire.BytesType), content)
+}
+
+func concat(parts ...[]byte) []byte { return bytes.Join(parts, nil) }
+
+func tarOf(t *testing.T, files ...string) []byte {
+	t.Helper()
+	var b bytes.Buffer
+	w := tar.NewWriter(&b)
+	for i := 0; i < len(files); i += 2 {
+		if err := w.WriteHeader(&tar.Header{Name: files[i], Mode: 0o644, Size: int64(len(files[i+1]))}); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := w.Write([]byte(files[i+1])); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return b.Bytes()
+}
+
+func zipOf(t *testing.T, name string, content []byte) []byte {
+	t.Helper()
+	var b bytes.Buffer
+	z := zip.NewWriter(&b)
+	w, err := z.Create(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.Write(content); err != nil {
+		t.Fatal(err)
+	}
+	if err := z.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return b.Bytes()
+}
+
+func gzipOf(t *testing.T, content []byte) []byte {
+	t.Helper()
+	var b bytes.Buffer
+	w := gzip.NewWriter(&b)
+	if _, err := w.Write(content); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return b.Bytes()
+}
+
+func zstdOf(t *testing.T, content []byte) []byte {
+	t.Helper()
+	w, err := zstd.NewWriter(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close()
+	return w.EncodeAll(content, nil)
+}
+
+func TestInspect(t *testing.T) {
+	onnx := model("hidden")
+	other := string(bytes.Repeat([]byte("some text\n"), 300))
+	isModel := finding{model: true}
+	in := func(name string) finding { return finding{inside: name} }
+	// A model whose first bytes are the magic number of zstd: field 5 is the model's version.
+	zstdMagic := []byte{0x28, 0xb5, 0x2f, 0xfd, 0x7f, 1, 2, 3, 4}
+	for name, c := range map[string]struct {
+		content []byte
+		want    finding
+	}{
+		"model":                 {onnx, isModel},
+		"unknown field before":  {concat(field(1000, []byte("decoy")), onnx), isModel},
+		"unknown field after":   {concat(onnx, field(1000, bytes.Repeat([]byte{0xff}, 5000))), isModel},
+		"long tag":              {concat([]byte{0x88, 0x80, 0x00, 8}, onnx[2:]), isModel},
+		"group":                 {concat([]byte{0xfb, 0x07}, field(1, []byte("x")), []byte{0xfc, 0x07}, onnx), isModel},
+		"starts as zstd":        {concat(zstdMagic, onnx), isModel},
+		"too many fields":       {concat(bytes.Repeat([]byte{0x50, 1}, maxFields+1)), isModel},
+		"cut":                   {onnx[:len(onnx)-1], finding{}},
+		"empty":                 {nil, finding{}},
+		"text":                  {[]byte(other), finding{}},
+		"no graph":              {concat(onnx[:2], field(8, []byte{0x10, 17})), finding{}},
+		"graph is text":         {concat(onnx[:2], field(7, []byte("not protobuf"))), finding{}},
+		"tar":                   {tarOf(t, "README", other, "models/1/weights", string(onnx)), in("models/1/weights")},
+		"tar, by name":          {tarOf(t, "a/M.Onnx", "?"), in("a/M.Onnx")},
+		"tar without":           {tarOf(t, "README", other), finding{}},
+		"gzip":                  {gzipOf(t, onnx), in("the expanded content")},
+		"tar in gzip":           {gzipOf(t, tarOf(t, "m", string(onnx))), in("m")},
+		"text in gzip":          {gzipOf(t, []byte(other)), finding{}},
+		"cut gzip":              {gzipOf(t, onnx)[:15], finding{}},
+		"zstd":                  {zstdOf(t, onnx), in("the expanded content")},
+		"tar in zstd":           {zstdOf(t, tarOf(t, "m.onnx", "")), in("m.onnx")},
+		"zip":                   {zipOf(t, "data/0", onnx), in("data/0")},
+		"zip, by name":          {zipOf(t, "data/x.onnx", nil), in("data/x.onnx")},
+		"zip without":           {zipOf(t, "data/0", []byte(other)), finding{}},
+		"bytes that end in tar": {append([]byte(other), tarOf(t, "m.onnx", "")...), finding{}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if got := inspectBytes(t, c.content); got != c.want {
+				t.Errorf("%+v, want %+v", got, c.want)
+			}
+		})
+	}
+}
+
+// Other files that packages hold are not taken for models.
+func TestInspectOtherContent(t *testing.T) {
+	random := rand.New(rand.NewPCG(1, 2))
+	for i := range 2000 {
+		content := make([]byte, random.IntN(4096))
+		for j := range content {
+			content[j] = byte(random.UintN(256))
+			if i%2 == 0 { // text
+				content[j] = ' ' + content[j]%('~'-' '+1)
+			}
+		}
+		if isONNX(bytes.NewReader(content), int64(len(content))) {
+			t.Errorf("taken for a model: %q", content)
+		}
+	}
+	document, err := json.Marshal(map[string]any{"architecture": strings.Repeat("resnet ", 200), "sizes": []int{1, 2, 3}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if isONNX(bytes.NewReader(document), int64(len(document))) {
+		t.Error("JSON is taken for a model")
+	}
+}
+
+func TestInspectRealModels(t *testing.T) {
+	for _, name := range []string{"cntk-mnist.onnx", "nad-wrn16-badnet.onnx", "vnncomp-cifar10_medium_nhwc.onnx", "vnncomp-cifar_base_kw.onnx", "vnncomp-resnet_2b.onnx"} {
+		content, err := os.ReadFile(shared.Path(t, "models", name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := inspectBytes(t, content); got != (finding{model: true}) {
+			t.Errorf("%s: %+v", name, got)
+		}
+		if got := inspectBytes(t, gzipOf(t, content)); got.inside == "" {
+			t.Errorf("%s in gzip: %+v", name, got)
+		}
+	}
+}
+
+func FuzzIsONNX(f *testing.F) {
+	f.Add(model("seed"))
+	f.Add([]byte("text"))
+	f.Fuzz(func(t *testing.T, content []byte) {
+		// The same with and without seeking and a known size.
+		seeking := isONNX(bytes.NewReader(content), int64(len(content)))
+		streaming := isONNX(bytes.NewBuffer(content), -1)
+		if seeking != streaming {
+			t.Fatalf("seeking %t, streaming %t", seeking, streaming)
+		}
+	})
+}
