@@ -65,7 +65,7 @@ func openSession(src source, opt Options) (*Session, error) {
 func newSession(src source, opt Options) (*Session, error) {
 	in, out, err := readPorts(src.model)
 	if err != nil {
-		return nil, fmt.Errorf("%w: not an ONNX file: %w", ErrModel, err)
+		return nil, fmt.Errorf("%w: %w", ErrModel, err)
 	}
 	if len(out) == 0 {
 		return nil, fmt.Errorf("%w: the graph has no outputs", ErrModel)

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"grindstone/sanitize/onnx"
 )
 
 func TestEveryElementType(t *testing.T) {
@@ -26,7 +28,7 @@ func TestEveryElementType(t *testing.T) {
 		in.Shape = []int64{2}
 		t.Run(typeName(in.Type()), func(t *testing.T) {
 			for name, shape := range map[string][]int64{"fixed": {2}, "dynamic": {-1}} {
-				s := open(t, unary("Identity", in.Type(), shape, shape), Options{})
+				s := open(t, unary(t, "Identity", in.Type(), shape, shape), Options{})
 				// Written in place.
 				given := Array{Shape: []int64{2}}
 				elementOf(in.Type()).make(&given)
@@ -49,12 +51,12 @@ func TestEveryElementType(t *testing.T) {
 }
 
 func TestArithmetic(t *testing.T) {
-	model := graphParts{
-		nodes: []message{node("MatMul", []string{"A", "B"}, []string{"P"}), node("Add", []string{"P", "C"}, []string{"Y"})},
-		in:    []message{value("A", 1, []int64{-1, 3}), value("B", 1, []int64{3, 2})},
-		out:   []message{value("Y", 1, []int64{-1, 2}), value("P", 1, nil)},
-		init:  []message{floatTensor("C", []int64{2}, 10, 20)},
-	}.model()
+	model := marshal(t, onnx.Graph{
+		Nodes:        []*onnx.Node{node("MatMul", []string{"A", "B"}, []string{"P"}), node("Add", []string{"P", "C"}, []string{"Y"})},
+		Inputs:       []*onnx.Value{value("A", 1, []int64{-1, 3}), value("B", 1, []int64{3, 2})},
+		Outputs:      []*onnx.Value{value("Y", 1, []int64{-1, 2}), value("P", 1, nil)},
+		Initializers: []*onnx.Tensor{onnx.NewFloat("C", []int64{2}, []float32{10, 20})},
+	})
 	s := open(t, model, Options{})
 	if in := s.Inputs(); len(in) != 2 || in[0].Name != "A" || in[0].Type != 1 || !reflect.DeepEqual(in[0].Shape, []int64{-1, 3}) {
 		t.Errorf("inputs %v", in)
@@ -82,9 +84,9 @@ func TestArithmetic(t *testing.T) {
 
 func TestScalarsAndEmptyArrays(t *testing.T) {
 	three := &Array{Shape: []int64{3}, F32: []float32{1, 2, 4}}
-	keep := intAttr("keepdims", 0)
+	keep := onnx.I("keepdims", 0)
 	for name, declared := range map[string][]int64{"declared": {}, "unknown": nil} {
-		s := open(t, unary("ReduceSum", 1, []int64{3}, declared, keep), Options{})
+		s := open(t, unary(t, "ReduceSum", 1, []int64{3}, declared, keep), Options{})
 		for range 2 {
 			out := make([]*Array, 1)
 			if err := s.Run(t.Context(), []*Array{three}, out); err != nil {
@@ -99,12 +101,12 @@ func TestScalarsAndEmptyArrays(t *testing.T) {
 			t.Errorf("%s scalar in place: %v, %v", name, given, err)
 		}
 	}
-	s := open(t, unary("Neg", 1, []int64{}, []int64{}), Options{})
+	s := open(t, unary(t, "Neg", 1, []int64{}, []int64{}), Options{})
 	out := make([]*Array, 1)
 	if err := s.Run(t.Context(), []*Array{{Shape: []int64{}, F32: []float32{3}}}, out); err != nil || out[0].F32[0] != -3 {
 		t.Errorf("scalar input: %+v, %v", out[0], err)
 	}
-	s = open(t, unary("Neg", 1, []int64{-1, 2}, []int64{-1, 2}), Options{})
+	s = open(t, unary(t, "Neg", 1, []int64{-1, 2}, []int64{-1, 2}), Options{})
 	out = make([]*Array, 1)
 	if err := s.Run(t.Context(), []*Array{{Shape: []int64{0, 2}, F32: []float32{}}}, out); err != nil || out[0].Len() != 0 || out[0].F32 == nil {
 		t.Errorf("empty array: %+v, %v", out[0], err)
@@ -112,16 +114,16 @@ func TestScalarsAndEmptyArrays(t *testing.T) {
 }
 
 func TestTwoUnknownScalars(t *testing.T) {
-	keep := intAttr("keepdims", 0)
-	s := open(t, graphParts{
-		nodes: []message{
+	keep := onnx.I("keepdims", 0)
+	s := open(t, marshal(t, onnx.Graph{
+		Nodes: []*onnx.Node{
 			node("ReduceSum", []string{"X"}, []string{"S"}, keep),
 			node("Neg", []string{"X"}, []string{"N"}),
 			node("ReduceMax", []string{"X"}, []string{"M"}, keep),
 		},
-		in:  []message{value("X", 1, []int64{2})},
-		out: []message{value("S", 1, nil), value("N", 1, nil), value("M", 1, nil)},
-	}.model(), Options{})
+		Inputs:  []*onnx.Value{value("X", 1, []int64{2})},
+		Outputs: []*onnx.Value{value("S", 1, nil), value("N", 1, nil), value("M", 1, nil)},
+	}), Options{})
 	out := make([]*Array, 3)
 	if err := s.Run(t.Context(), []*Array{{Shape: []int64{2}, F32: []float32{3, 5}}}, out); err != nil {
 		t.Fatal(err)
@@ -132,12 +134,12 @@ func TestTwoUnknownScalars(t *testing.T) {
 }
 
 func TestGraphWithoutInputs(t *testing.T) {
-	s := open(t, graphParts{
-		nodes: []message{node("Neg", []string{"C"}, []string{"Y"})},
-		in:    []message{value("C", 1, []int64{2})}, // an input with an initializer is none to feed
-		out:   []message{value("Y", 1, []int64{2})},
-		init:  []message{floatTensor("C", []int64{2}, 1, -2)},
-	}.model(), Options{})
+	s := open(t, marshal(t, onnx.Graph{
+		Nodes:        []*onnx.Node{node("Neg", []string{"C"}, []string{"Y"})},
+		Inputs:       []*onnx.Value{value("C", 1, []int64{2})}, // an input with an initializer is none to feed
+		Outputs:      []*onnx.Value{value("Y", 1, []int64{2})},
+		Initializers: []*onnx.Tensor{onnx.NewFloat("C", []int64{2}, []float32{1, -2})},
+	}), Options{})
 	out := make([]*Array, 1)
 	if err := s.Run(t.Context(), nil, out); err != nil || len(s.Inputs()) != 0 || !reflect.DeepEqual(out[0].F32, []float32{-1, 2}) {
 		t.Errorf("%+v, inputs %v, %v", out[0], s.Inputs(), err)
@@ -145,7 +147,7 @@ func TestGraphWithoutInputs(t *testing.T) {
 }
 
 func TestWrongArrays(t *testing.T) {
-	s := open(t, unary("Neg", 1, []int64{-1, 2}, []int64{-1, 2}), Options{})
+	s := open(t, unary(t, "Neg", 1, []int64{-1, 2}, []int64{-1, 2}), Options{})
 	good := func() *Array { return &Array{Shape: []int64{1, 2}, F32: []float32{1, 2}} }
 	for name, c := range map[string]struct {
 		in, out []*Array
@@ -176,7 +178,7 @@ func TestWrongArrays(t *testing.T) {
 
 func TestCancel(t *testing.T) {
 	for name, opt := range map[string]Options{"sequential": {}, "parallel": {InterOp: 2}} {
-		s := open(t, endless(), opt)
+		s := open(t, endless(t), opt)
 		x := []*Array{{Shape: []int64{64}, F32: make([]float32, 64)}}
 		cause := errors.New("the operator said stop")
 		ctx, cancel := context.WithCancelCause(t.Context())
@@ -197,7 +199,7 @@ func TestCancel(t *testing.T) {
 }
 
 func TestCloseWaitsForTheRun(t *testing.T) {
-	s := open(t, endless(), Options{})
+	s := open(t, endless(t), Options{})
 	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
 	defer cancel()
 	done := make(chan error)
@@ -221,7 +223,7 @@ func TestCloseWaitsForTheRun(t *testing.T) {
 
 // Memory that ONNX Runtime points into must survive collections during a run.
 func TestGarbageCollectionDuringRuns(t *testing.T) {
-	s := open(t, unary("Neg", 1, []int64{-1}, []int64{-1}), Options{})
+	s := open(t, unary(t, "Neg", 1, []int64{-1}, []int64{-1}), Options{})
 	stop := make(chan struct{})
 	defer close(stop)
 	go func() {
@@ -252,14 +254,14 @@ func TestGarbageCollectionDuringRuns(t *testing.T) {
 }
 
 func TestRefusedModels(t *testing.T) {
-	good := unary("Neg", 1, []int64{2}, []int64{2})
+	good := unary(t, "Neg", 1, []int64{2}, []int64{2})
 	for name, model := range map[string][]byte{
 		"empty":         {},
 		"text":          []byte("this is no model at all"),
 		"cut short":     good[:len(good)-9],
-		"no outputs":    graphParts{nodes: []message{node("Neg", []string{"X"}, []string{"Y"})}, in: []message{value("X", 1, nil)}}.model(),
-		"unknown op":    unary("Frobnicate", 1, []int64{2}, []int64{2}),
-		"type mismatch": unary("Not", 1, []int64{2}, []int64{2}),
+		"no outputs":    marshal(t, onnx.Graph{Nodes: []*onnx.Node{node("Neg", []string{"X"}, []string{"Y"})}, Inputs: []*onnx.Value{value("X", 1, nil)}}),
+		"unknown op":    unary(t, "Frobnicate", 1, []int64{2}, []int64{2}),
+		"type mismatch": unary(t, "Not", 1, []int64{2}, []int64{2}),
 	} {
 		if s, err := NewSession(model, Options{Provider: CPU}); !errors.Is(err, ErrModel) {
 			t.Errorf("%s: %v, %v; want ErrModel", name, s, err)
@@ -275,7 +277,7 @@ func TestOptions(t *testing.T) {
 		{Optimize: OptimizeExtended, Profile: prefix},
 		{Provider: Auto},
 	} {
-		s := open(t, unary("Neg", 1, []int64{1}, []int64{1}), opt)
+		s := open(t, unary(t, "Neg", 1, []int64{1}, []int64{1}), opt)
 		out := make([]*Array, 1)
 		if err := s.Run(t.Context(), []*Array{{Shape: []int64{1}, F32: []float32{2}}}, out); err != nil || out[0].F32[0] != -2 {
 			t.Errorf("%+v: %+v, %v", opt, out[0], err)
@@ -294,15 +296,13 @@ func TestOptions(t *testing.T) {
 
 func TestExternalData(t *testing.T) {
 	dir := t.TempDir()
-	text := func(key, value string) message { return message{}.text(1, key).text(2, value) }
-	weight := message{}.number(1, 2).number(2, 1).text(8, "W").
-		bytes(13, text("location", "weights.bin")).bytes(13, text("offset", "4")).bytes(13, text("length", "8")).number(14, 1)
-	model := graphParts{
-		nodes: []message{node("Mul", []string{"X", "W"}, []string{"Y"})},
-		in:    []message{value("X", 1, []int64{2})},
-		out:   []message{value("Y", 1, []int64{2})},
-		init:  []message{weight},
-	}.model()
+	weight := &onnx.Tensor{Name: "W", Type: onnx.Float, Shape: []int64{2}, External: &onnx.External{Location: "weights.bin", Offset: 4, Length: 8}}
+	model := marshal(t, onnx.Graph{
+		Nodes:        []*onnx.Node{node("Mul", []string{"X", "W"}, []string{"Y"})},
+		Inputs:       []*onnx.Value{value("X", 1, []int64{2})},
+		Outputs:      []*onnx.Value{value("Y", 1, []int64{2})},
+		Initializers: []*onnx.Tensor{weight},
+	})
 	path := filepath.Join(dir, "m.onnx")
 	data := []byte{9, 9, 9, 9, 0, 0, 0x40, 0x40, 0, 0, 0xa0, 0x40} // 3, 5
 	if err := errors.Join(os.WriteFile(path, model, 0o600), os.WriteFile(filepath.Join(dir, "weights.bin"), data, 0o600)); err != nil {
