@@ -1,0 +1,175 @@
+package attest
+
+import (
+	"encoding/json"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// allowed is every field of the predicate. A field is added here only after making sure that it cannot tell anything about the
+// transformation's secret: neither its values, nor a digest of them, nor the state of the generator that drew it.
+var allowed = strings.Fields(`
+schemaVersion
+sanitizer.id sanitizer.version.grindstone sanitizer.version.commit
+source.uri source.digest.sha256 source.mediaType source.annotations.onnxSha256
+transformation.method transformation.type transformation.secretDisclosed transformation.secretDiscarded
+training.hyperparameters.epochs training.hyperparameters.grindEpochs training.hyperparameters.steps training.hyperparameters.grindSteps
+training.hyperparameters.batchSize training.hyperparameters.optimizer training.hyperparameters.schedule training.hyperparameters.learningRate
+training.hyperparameters.momentum training.hyperparameters.weightDecay training.hyperparameters.alphaGrind training.hyperparameters.alphaRestore
+training.datasets.name training.datasets.digest.sha256
+training.datasets.annotations.samples training.datasets.annotations.heldOut training.datasets.annotations.classes
+runtime.engine runtime.version runtime.executionProvider runtime.device
+metrics.dataset.digest.sha256
+metrics.before.accuracy metrics.before.correct metrics.before.samples metrics.before.low metrics.before.high
+metrics.after.accuracy metrics.after.correct metrics.after.samples metrics.after.low metrics.after.high
+metrics.claims.metric metrics.claims.comparator metrics.claims.threshold metrics.claims.value metrics.claims.passed
+policy.uri policy.digest.sha256
+decision.id decision.admissionId decision.result
+startedAt finishedAt
+`)
+
+func TestPredicateHasNoRoomForTheSecret(t *testing.T) {
+	fromType := typeLeaves(t, reflect.TypeFor[Predicate](), "")
+	text, err := json.Marshal(predicate())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var value any
+	if err := json.Unmarshal(text, &value); err != nil {
+		t.Fatal(err)
+	}
+	fromJSON := jsonLeaves(value, "")
+	want := slices.Sorted(slices.Values(allowed))
+	for name, got := range map[string][]string{"type": fromType, "JSON": fromJSON} {
+		slices.Sort(got)
+		if got = slices.Compact(got); !slices.Equal(got, want) {
+			t.Errorf("the predicate's %s has fields %q, allowed are %q", name, got, want)
+		}
+	}
+}
+
+// typeLeaves lists JSON names to scalars. Types that could hold anything are refused.
+func typeLeaves(t *testing.T, typ reflect.Type, path string) []string {
+	switch typ.Kind() {
+	case reflect.Slice:
+		if typ.Elem().Kind() != reflect.Struct {
+			t.Errorf("%s is a %s: lists of scalars could hold a permutation", path, typ)
+		}
+		return typeLeaves(t, typ.Elem(), path)
+	case reflect.Struct:
+		if typ.String() == "time.Time" {
+			return []string{path}
+		}
+		var all []string
+		for i := range typ.NumField() {
+			name, _, _ := strings.Cut(typ.Field(i).Tag.Get("json"), ",")
+			all = append(all, typeLeaves(t, typ.Field(i).Type, strings.TrimPrefix(path+"."+name, "."))...)
+		}
+		return all
+	case reflect.Map, reflect.Interface, reflect.Pointer, reflect.Array, reflect.Func:
+		t.Errorf("%s is a %s, which could hold anything", path, typ)
+	}
+	return []string{path}
+}
+
+func jsonLeaves(value any, path string) []string {
+	var all []string
+	switch v := value.(type) {
+	case map[string]any:
+		for name, below := range v {
+			all = append(all, jsonLeaves(below, strings.TrimPrefix(path+"."+name, "."))...)
+		}
+	case []any:
+		for _, below := range v {
+			all = append(all, jsonLeaves(below, path)...)
+		}
+	default:
+		all = []string{path}
+	}
+	return all
+}
+
+// Removing any required field, or changing a type, must be noticed by the parser itself, signature or not.
+func TestParsePredicateIsStrict(t *testing.T) {
+	text, err := json.Marshal(predicate().normal())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := ParsePredicate(text); err != nil {
+		t.Fatal(err)
+	}
+	for name, c := range map[string][2]string{
+		"text for a number": {`"steps":1000`, `"steps":"1000"`},
+		"fraction":          {`"steps":1000`, `"steps":1000.5`},
+		"too large":         {`"steps":1000`, `"steps":10000000000000000000`},
+		"number for text":   {`"learningRate":"0.01"`, `"learningRate":0.01`},
+		"object for a list": {`"claims":[`, `"claims":{},"x":[`},
+		"null list":         {`"datasets":[{`, `"datasets":null,"x":[{`},
+		"list for object":   {`"decision":{`, `"decision":[],"x":{`},
+		"unknown below":     {`"method":`, `"permutation":[2,0,1],"method":`},
+		"folded name":       {`"sanitizer"`, `"ſanitizer"`},
+		"no claims":         {`"claims":`, `"Claims":`},
+	} {
+		changed := strings.Replace(string(text), c[0], c[1], 1)
+		if changed == string(text) {
+			t.Fatalf("%s: nothing changed", name)
+		}
+		if _, err := ParsePredicate([]byte(changed)); err == nil {
+			t.Errorf("%s was accepted", name)
+		}
+	}
+	if _, err := ParsePredicate([]byte(strings.Repeat("[", 10000))); err == nil {
+		t.Error("deep nesting was accepted")
+	}
+}
+
+func FuzzParsePredicate(f *testing.F) {
+	text, err := json.Marshal(predicate().normal())
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(text)
+	f.Add([]byte(`{"schemaVersion":"1.0","schemaVersion":"1.0"}`))
+	f.Add([]byte(`{"training":{"datasets":[null]}}`))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		p, err := ParsePredicate(data)
+		if err != nil {
+			return
+		}
+		again, err := json.Marshal(p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		q, err := ParsePredicate(again)
+		if err != nil || !reflect.DeepEqual(p, q) {
+			t.Fatalf("read back: %v\n%+v\n%+v", err, p, q)
+		}
+	})
+}
+
+func FuzzVerifyBundle(f *testing.F) {
+	k := newKey(f)
+	good := signed(f, k, nil)
+	f.Add(good.Bundle)
+	f.Add(good.Envelope)
+	f.Add([]byte(`{"mediaType":"application/vnd.dev.sigstore.bundle.v0.3+json","dsseEnvelope":{},"verificationMaterial":{"publicKey":{}}}`))
+	f.Add([]byte(`{"mediaType":"application/vnd.dev.sigstore.bundle.v0.3+json","dsseEnvelope":{"signatures":[null]},"verificationMaterial":{"certificate":{"rawBytes":"AA=="}}}`))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		r, err := VerifyBundle(data, k.Public(), sha("manifest"))
+		if (err == nil) != r.OK() {
+			t.Fatalf("error %v, result %+v", err, r)
+		}
+		if err == nil && r.Statement.Predicate.Decision.ID != "0199-release" {
+			t.Fatalf("a forged statement passed: %+v", r.Statement)
+		}
+		envelope := &Result{}
+		if b, ok := envelope.parseEnvelope(data, k.Public()); ok {
+			envelope.verify(b, k.Public(), []want{{CheckManifest, "the manifest", sha("manifest")}})
+			if envelope.OK() && envelope.Statement.Predicate.Decision.ID != "0199-release" {
+				t.Fatalf("a forged envelope passed: %+v", envelope.Statement)
+			}
+		}
+	})
+}
