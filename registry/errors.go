@@ -19,7 +19,7 @@ var (
 
 // Error is returned by the Go API: what was done to which reference, and why it failed.
 type Error struct {
-	Op         string // "fetch", "release", "attach", "tag"
+	Op         string // "fetch", "discard", "release", "attach", "tag"
 	Repository string
 	Reference  string // tag or digest
 	Err        error

@@ -46,7 +46,7 @@ func (g *Gateway) fetch(ctx context.Context, repository, reference, dir string) 
 	}
 	p := &Package{Manifest: m.raw}
 	var files []layerFile
-	if p.Push, files, err = g.describe(repository, d, m); err != nil {
+	if p.Push, files, err = g.describe(ctx, repository, d, m); err != nil {
 		return nil, err
 	}
 	if m.index {
@@ -94,6 +94,20 @@ func (g *Gateway) copyOut(ctx context.Context, repository string, f layerFile, r
 	return out.Close()
 }
 
+// Discard removes a package from quarantine, for instance when it is released or rejected for good. Fetch and Release do
+// not find it any more. Its blobs are removed a day later if no other package has them.
+func (g *Gateway) Discard(ctx context.Context, repository, reference string) error {
+	d, _, err := g.quarantined(ctx, repository, reference)
+	if err == nil {
+		defer g.pushes.lock(repository + "@" + d.String())()
+		err = g.quarantine.deleteManifest(ctx, repository, d)
+	}
+	if err != nil {
+		return &Error{"discard", repository, reference, err}
+	}
+	return nil
+}
+
 // quarantined returns a manifest in quarantine by its digest.
 func (g *Gateway) quarantined(ctx context.Context, repository, reference string) (digest.Digest, *manifest, error) {
 	if !validName(repository) {
@@ -119,17 +133,20 @@ func (g *Gateway) quarantined(ctx context.Context, repository, reference string)
 
 // describe tells what a quarantined package holds. Everything that makes it unfit to be sanitized is a Problem and not
 // an error.
-func (g *Gateway) describe(repository string, d digest.Digest, m *manifest) (Push, []layerFile, error) {
+func (g *Gateway) describe(ctx context.Context, repository string, d digest.Digest, m *manifest) (Push, []layerFile, error) {
 	p := Push{
 		Repository: repository, Digest: d.String(), MediaType: m.mediaType, ArtifactType: m.artifactType, Size: m.size(), Annotations: m.annotations,
 	}
 	files, problems, err := m.files(func(d digest.Digest) (finding, error) {
+		if err := ctx.Err(); err != nil {
+			return finding{}, err
+		}
 		f, err := os.Open(g.quarantine.blob(repository, d))
 		if err != nil {
 			return finding{}, err
 		}
 		defer f.Close()
-		return inspect(f)
+		return inspect(f, maxExpanded)
 	})
 	if err != nil {
 		return Push{}, nil, err

@@ -16,11 +16,12 @@ import (
 
 // A layer's title and media type are the pusher's words. So that a model cannot pass by under another name, the
 // content of every other layer is looked at too: whether it has the structure of an ONNX ModelProto, and whether it is
-// an archive (tar, gzip, zstd, zip) with such a file inside. Archives in archives are not opened.
+// an archive (tar, gzip, zstd, zip) with such a file inside. Archives in archives are not opened, and other formats of
+// archives are not known: a policy that has to be strict admits packages with known media types only.
 
 const (
 	maxFields   = 1 << 20  // of a protobuf message; what has more is taken for a model
-	maxExpanded = 64 << 30 // bytes read out of one compressed layer
+	maxExpanded = 16 << 30 // bytes that are read out of one archive; an archive bomb ends here
 )
 
 var errTooLarge = errors.New("too large to be looked through")
@@ -31,8 +32,9 @@ type finding struct {
 	inside string // the layer is an archive with this model in it
 }
 
-// inspect looks at the content of a layer. A file can be a model and an archive at once, so both are tried.
-func inspect(f *os.File) (finding, error) {
+// inspect looks at the content of a layer. A file can be a model and an archive at once, so both are tried. It fails with
+// errTooLarge if more than budget bytes had to be read out of an archive.
+func inspect(f *os.File, budget int64) (finding, error) {
 	info, err := f.Stat()
 	if err != nil {
 		return finding{}, err
@@ -49,19 +51,19 @@ func inspect(f *os.File) (finding, error) {
 	content := io.NewSectionReader(f, 0, info.Size())
 	switch {
 	case bytes.HasPrefix(head, []byte("PK\x03\x04")):
-		return inspectZip(f, info.Size())
+		return inspectZip(f, info.Size(), budget)
 	case isTar(head):
-		return inspectTar(content)
+		return inspectTar(content, budget)
 	}
 	expanded := expand(head, content)
 	if expanded == nil {
 		return finding{}, nil
 	}
 	defer expanded.Close()
-	limited := &io.LimitedReader{R: expanded, N: maxExpanded}
-	found, err := inspectStream(limited)
+	limited := &io.LimitedReader{R: expanded, N: budget}
+	found, err := inspectExpanded(limited, budget)
 	if limited.N <= 0 {
-		return found, errTooLarge
+		return finding{}, errTooLarge
 	}
 	return found, err
 }
@@ -81,11 +83,11 @@ func expand(head []byte, r io.Reader) io.ReadCloser {
 	return nil // damaged or not compressed after all
 }
 
-func inspectStream(r io.Reader) (finding, error) {
+func inspectExpanded(r io.Reader, budget int64) (finding, error) {
 	buffered := bufio.NewReader(r)
 	head, _ := buffered.Peek(512)
 	if isTar(head) {
-		return inspectTar(buffered)
+		return inspectTar(buffered, budget)
 	}
 	if isONNX(buffered, -1) {
 		return finding{inside: "the expanded content"}, nil
@@ -97,20 +99,23 @@ func isTar(head []byte) bool {
 	return len(head) >= 262 && string(head[257:262]) == "ustar"
 }
 
-func inspectTar(r io.Reader) (finding, error) {
+func inspectTar(r io.Reader, budget int64) (finding, error) {
 	t := tar.NewReader(r)
 	for {
 		h, err := t.Next()
 		if err != nil {
 			return finding{}, nil // the end, or damage that stops other readers too
 		}
-		if h.Typeflag == tar.TypeReg && (hasONNXSuffix(h.Name) || isONNX(t, h.Size)) {
-			return finding{inside: h.Name}, nil
+		if !h.FileInfo().Mode().IsRegular() {
+			continue
+		}
+		if found, err := inspectEntry(h.Name, t, &budget); err != nil || found.inside != "" {
+			return found, err
 		}
 	}
 }
 
-func inspectZip(r io.ReaderAt, size int64) (finding, error) {
+func inspectZip(r io.ReaderAt, size, budget int64) (finding, error) {
 	z, err := zip.NewReader(r, size)
 	if err != nil {
 		return finding{}, nil
@@ -119,18 +124,28 @@ func inspectZip(r io.ReaderAt, size int64) (finding, error) {
 		if f.Mode().IsDir() {
 			continue
 		}
-		if hasONNXSuffix(f.Name) {
-			return finding{inside: f.Name}, nil
-		}
 		content, err := f.Open()
-		if err != nil {
-			continue // encrypted or of an unknown method
+		if err != nil { // encrypted or of an unknown method
+			content = io.NopCloser(bytes.NewReader(nil))
 		}
-		onnx := isONNX(io.LimitReader(content, maxExpanded), -1)
+		found, err := inspectEntry(f.Name, content, &budget)
 		content.Close()
-		if onnx {
-			return finding{inside: f.Name}, nil
+		if err != nil || found.inside != "" {
+			return found, err
 		}
+	}
+	return finding{}, nil
+}
+
+// inspectEntry looks at a file in an archive. It takes what it reads from the budget: the entries of one archive can
+// share their compressed bytes, or be sparse, and be larger together than any disk.
+func inspectEntry(name string, content io.Reader, budget *int64) (finding, error) {
+	limited := &io.LimitedReader{R: content, N: *budget}
+	if hasONNXSuffix(name) || isONNX(limited, -1) {
+		return finding{inside: name}, nil
+	}
+	if *budget = limited.N; *budget <= 0 {
+		return finding{}, errTooLarge
 	}
 	return finding{}, nil
 }

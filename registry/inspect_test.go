@@ -5,7 +5,10 @@ import (
 	"archive/zip"
 	"bytes"
 	"compress/gzip"
+	"encoding/binary"
 	"encoding/json"
+	"errors"
+	"fmt"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -29,7 +32,7 @@ func inspectBytes(t *testing.T, content []byte) finding {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	found, err := inspect(f)
+	found, err := inspect(f, maxExpanded)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -143,6 +146,57 @@ func TestInspect(t *testing.T) {
 			}
 		})
 	}
+}
+
+// An archive that expands beyond the budget is not waited for.
+func TestInspectBudget(t *testing.T) {
+	// A field of a million bytes that has to be read over.
+	large := string(field(3, make([]byte, 1<<20)))
+	for name, content := range map[string][]byte{
+		"gzip":        gzipOf(t, []byte(large)),
+		"zstd":        zstdOf(t, []byte(large)),
+		"tar":         tarOf(t, "a", large),
+		"tar in gzip": gzipOf(t, tarOf(t, "a", large)),
+		"zip":         zipOf(t, "a", []byte(large)),
+		"sparse tar":  sparseTar(1 << 50),
+	} {
+		path := filepath.Join(t.TempDir(), "layer")
+		if err := os.WriteFile(path, content, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		f, err := os.Open(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		if found, err := inspect(f, 1<<19); !errors.Is(err, errTooLarge) {
+			t.Errorf("%s: %+v, %v, want errTooLarge", name, found, err)
+		}
+	}
+}
+
+// sparseTar returns an archive of one file in GNU's sparse format: a few bytes that begin a protobuf field of the given
+// size, and a hole of that size.
+func sparseTar(size int64) []byte {
+	data := binary.AppendUvarint([]byte{0x1a}, uint64(size))
+	base256 := func(field []byte, v int64) {
+		field[0] = 0x80
+		binary.BigEndian.PutUint64(field[len(field)-8:], uint64(v))
+	}
+	h := make([]byte, 512)
+	copy(h, "sparse")
+	copy(h[100:], "0000644\x00")
+	copy(h[124:], fmt.Sprintf("%011o\x00", len(data)))
+	h[156] = tar.TypeGNUSparse
+	copy(h[257:], "ustar  \x00")
+	copy(h[386:], fmt.Sprintf("%011o\x00%011o\x00", 0, len(data)))
+	base256(h[483:495], size)
+	sum := 8 * int(' ')
+	for _, b := range h {
+		sum += int(b)
+	}
+	copy(h[148:], fmt.Sprintf("%06o\x00 ", sum))
+	return concat(h, data, make([]byte, 512-len(data)), make([]byte, 1024))
 }
 
 // Other files that packages hold are not taken for models.

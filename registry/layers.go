@@ -75,6 +75,13 @@ func (m *manifest) files(inspect func(digest.Digest) (finding, error)) (files []
 			files = append(files, layerFile{File{name, d.Digest.String(), d.MediaType, d.Size}, d.Digest, model})
 		}
 	}
+	for _, f := range files {
+		for dir := path.Dir(f.Name); dir != "."; dir = path.Dir(dir) {
+			if _, ok := byName[dir]; ok {
+				problem("the title %q is a file and a directory", dir)
+			}
+		}
+	}
 	return files, problems, nil
 }
 

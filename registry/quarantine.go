@@ -81,7 +81,7 @@ func (g *Gateway) push(w http.ResponseWriter, r *http.Request, rt route) error {
 		}
 	}()
 
-	p, _, err := g.describe(rt.repository, d, m)
+	p, _, err := g.describe(ctx, rt.repository, d, m)
 	if err != nil {
 		return err
 	}

@@ -53,7 +53,7 @@ func (g *Gateway) release(ctx context.Context, r Release) (Prepared, error) {
 	if err != nil {
 		return Prepared{}, err
 	}
-	push, _, err := g.describe(r.Repository, source, m)
+	push, _, err := g.describe(ctx, r.Repository, source, m)
 	if err != nil {
 		return Prepared{}, err
 	}
