@@ -104,7 +104,11 @@ func serve(ctx context.Context, c Config, stdout, stderr io.Writer) error {
 	}
 	pipeline, err := webhook.NewPipeline(webhook.PipelineConfig{
 		Dir: c.Dir, Policy: engine, Key: key, Datasets: c.Datasets, Defaults: c.Trainer, Host: c.Host, Log: log,
-		Sanitizer: webhook.SanitizerConfig(c.Sanitizer), Version: readBuildInfo().attested(),
+		Sanitizer: webhook.SanitizerConfig{
+			Workers: c.Sanitizer.Workers, Timeout: c.Sanitizer.Timeout, Memory: c.Sanitizer.Memory, Provider: c.Sanitizer.Provider,
+			Threads: c.Sanitizer.Threads,
+		},
+		Version: readBuildInfo().attested(),
 	})
 	if err != nil {
 		return err

@@ -52,14 +52,14 @@ func (s *Server) routes() {
 
 	e.Any("/v2/*", echo.WrapHandler(s.gateway)) // has limits of its own
 	e.Any("/v2", echo.WrapHandler(s.gateway))
-	api := e.Group("", middleware.BodyLimit("64K"))
-	api.GET("/api/v1/admissions", s.listAdmissions)
-	api.GET("/api/v1/admissions/:id", s.getAdmission)
-	api.GET("/api/v1/admissions/:id/events", s.followAdmission)
-	api.GET("/api/v1/key", s.publicKey)
-	api.GET("/healthz", func(c echo.Context) error { return c.JSON(http.StatusOK, map[string]string{"status": "ok"}) })
-	api.GET("/readyz", s.ready)
-	api.GET("/metrics", echo.WrapHandler(s.pipeline.metrics.handler()))
+	get := func(path string, h echo.HandlerFunc) { e.GET(path, h, middleware.BodyLimit("64K")) }
+	get("/api/v1/admissions", s.listAdmissions)
+	get("/api/v1/admissions/:id", s.getAdmission)
+	get("/api/v1/admissions/:id/events", s.followAdmission)
+	get("/api/v1/key", s.publicKey)
+	get("/healthz", func(c echo.Context) error { return c.JSON(http.StatusOK, map[string]string{"status": "ok"}) })
+	get("/readyz", s.ready)
+	get("/metrics", echo.WrapHandler(s.pipeline.metrics.handler()))
 }
 
 // recoverPanics turns a panic of a handler into an error, except the one that net/http uses to break a connection off.

@@ -1,3 +1,355 @@
 package webhook
 
-func testServer([]string) int { return 0 }
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"google.golang.org/protobuf/encoding/protowire"
+	"oras.land/oras-go/v2"
+	"oras.land/oras-go/v2/content/memory"
+	"oras.land/oras-go/v2/registry/remote"
+	"oras.land/oras-go/v2/registry/remote/retry"
+
+	"grindstone/attest"
+	"grindstone/policy"
+	"grindstone/registry"
+)
+
+// testServer is the real server as a process: it says its address on standard output. At the point named by -stop it says so and
+// waits to be killed.
+func testServer(args []string) int {
+	flags := flag.NewFlagSet("server", flag.ExitOnError)
+	dir := flags.String("dir", "", "")
+	behaviour := flags.String("sanitizer", "ok", "")
+	stop := flags.String("stop", "", "")
+	data := flags.String("data", "/dev/null", "")
+	policyDir := flags.String("policy", "", "")
+	timeout := flags.Duration("timeout", time.Minute, "")
+	_ = flags.Parse(args)
+	ctx, cancel := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+	defer cancel()
+	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
+	fail := func(err error) int {
+		fmt.Fprintln(os.Stderr, "test server:", err)
+		return 1
+	}
+	engine, err := policy.New(ctx, policy.Options{Dir: *policyDir, Log: log})
+	if err != nil {
+		return fail(err)
+	}
+	key, err := attest.LoadOrCreateKey(filepath.Join(*dir, "keys", "grindstone.key"), func() ([]byte, error) { return nil, nil })
+	if err != nil {
+		return fail(err)
+	}
+	datasets := map[string]string{}
+	if *data != "" {
+		datasets["default"] = *data
+	}
+	p, err := NewPipeline(PipelineConfig{
+		Dir: *dir, Policy: engine, Key: key, Datasets: datasets, Host: "registry.test", Log: log, Version: attest.Version{Grindstone: "test"},
+		Sanitizer: SanitizerConfig{Command: sanitizerCommand(*behaviour), Timeout: *timeout, Memory: 1 << 30},
+	})
+	if err != nil {
+		return fail(err)
+	}
+	if *stop != "" {
+		p.passing = func(point string) {
+			if point == *stop {
+				fmt.Println("AT", point)
+				select {}
+			}
+		}
+	}
+	gateway, err := registry.New(registry.Config{
+		Dir: filepath.Join(*dir, "registry"), Intercept: func(name string) bool { return !strings.HasPrefix(name, "open/") }, Admitter: p, Log: log,
+	})
+	if err != nil {
+		return fail(err)
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return fail(err)
+	}
+	fmt.Println("LISTENS", l.Addr())
+	if err := NewServer(ServerConfig{GracePeriod: 20 * time.Second}, p, gateway, log).Serve(ctx, l); err != nil {
+		return fail(err)
+	}
+	if err := gateway.Close(); err != nil {
+		return fail(err)
+	}
+	return 0
+}
+
+// serverProcess is a running testServer.
+type serverProcess struct {
+	*testing.T
+	dir, address string
+	cmd          *exec.Cmd
+	at           chan string // points reached
+	log          *lockedBuffer
+	ended        chan error
+}
+
+type lockedBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *lockedBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *lockedBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
+// startServer runs the server on dir until the test ends, and waits until it listens.
+func startServer(t *testing.T, dir string, args ...string) *serverProcess {
+	t.Helper()
+	s := &serverProcess{T: t, dir: dir, at: make(chan string, 1), log: &lockedBuffer{}, ended: make(chan error, 1)}
+	s.cmd = exec.Command(os.Args[0], append([]string{"server", "-dir", dir}, args...)...)
+	s.cmd.Stderr = s.log
+	out, err := s.cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	address := make(chan string, 1)
+	go func() {
+		for lines := bufio.NewScanner(out); lines.Scan(); {
+			if a, ok := strings.CutPrefix(lines.Text(), "LISTENS "); ok {
+				address <- a
+			} else if point, ok := strings.CutPrefix(lines.Text(), "AT "); ok {
+				s.at <- point
+			}
+		}
+		s.ended <- s.cmd.Wait()
+	}()
+	t.Cleanup(func() {
+		s.kill()
+		if t.Failed() {
+			text := s.log.String()
+			t.Logf("end of the server's log:\n%s", text[max(0, len(text)-4000):])
+		}
+	})
+	select {
+	case s.address = <-address:
+	case err := <-s.ended:
+		t.Fatalf("the server ended: %v\n%s", err, s.log)
+	case <-time.After(60 * time.Second):
+		t.Fatal("the server does not listen")
+	}
+	return s
+}
+
+// kill is kill -9.
+func (s *serverProcess) kill() {
+	_ = s.cmd.Process.Kill()
+	err := <-s.ended
+	s.ended <- err
+}
+
+// stop is a graceful shutdown.
+func (s *serverProcess) stop() error {
+	_ = s.cmd.Process.Signal(syscall.SIGTERM)
+	err := <-s.ended
+	s.ended <- err
+	return err
+}
+
+// reach waits until the server is at the point of -stop.
+func (s *serverProcess) reach() {
+	s.Helper()
+	select {
+	case <-s.at:
+	case err := <-s.ended:
+		s.Fatalf("the server ended: %v", err)
+	case <-time.After(60 * time.Second):
+		s.Fatal("the point was not reached")
+	}
+}
+
+func (s *serverProcess) get(path string, into any) int {
+	s.Helper()
+	r, err := http.Get("http://" + s.address + path)
+	if err != nil {
+		s.Fatal(err)
+	}
+	defer r.Body.Close()
+	data, err := io.ReadAll(r.Body)
+	if err != nil {
+		s.Fatal(err)
+	}
+	if text, ok := into.(*string); ok {
+		*text = string(data)
+	} else if into != nil {
+		if err := json.Unmarshal(data, into); err != nil {
+			s.Fatalf("%s: %v\n%s", path, err, data)
+		}
+	}
+	return r.StatusCode
+}
+
+func (s *serverProcess) admissions(query string) []Admission {
+	s.Helper()
+	var answer struct {
+		Admissions []Admission `json:"admissions"`
+		Total      int         `json:"total"`
+	}
+	if status := s.get("/api/v1/admissions"+query, &answer); status != http.StatusOK {
+		s.Fatalf("admissions%s: %d", query, status)
+	}
+	return answer.Admissions
+}
+
+// settle waits until all admissions are final, and returns them, newest first.
+func (s *serverProcess) settle() []Admission {
+	s.Helper()
+	for deadline := time.Now().Add(60 * time.Second); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
+		list, open := s.admissions(""), 0
+		for _, a := range list {
+			if !a.State.Final() {
+				open++
+			}
+		}
+		if len(list) > 0 && open == 0 {
+			return list
+		}
+	}
+	s.Fatalf("admissions do not come to an end: %+v", s.admissions(""))
+	return nil
+}
+
+func (s *serverProcess) repository(name string) *remote.Repository {
+	s.Helper()
+	repo, err := remote.NewRepository(s.address + "/" + name)
+	if err != nil {
+		s.Fatal(err)
+	}
+	repo.PlainHTTP = true
+	repo.Client = &http.Client{Transport: &retry.Transport{Policy: func() retry.Policy {
+		return &retry.GenericPolicy{Retryable: func(*http.Response, error) (bool, error) { return false, nil }}
+	}}}
+	return repo
+}
+
+// testModel returns a small ONNX file: a graph of a name, with an IR version and an opset.
+func testModel(name string) []byte {
+	graph := protowire.AppendString(protowire.AppendTag(nil, 2, protowire.BytesType), name)
+	opset := protowire.AppendVarint(protowire.AppendTag(nil, 2, protowire.VarintType), 17)
+	b := protowire.AppendVarint(protowire.AppendTag(nil, 1, protowire.VarintType), 8)
+	b = protowire.AppendBytes(protowire.AppendTag(b, 7, protowire.BytesType), graph)
+	return protowire.AppendBytes(protowire.AppendTag(b, 8, protowire.BytesType), opset)
+}
+
+// push pushes files by name as one package, as `oras push` does.
+func (s *serverProcess) push(repository, tag string, files map[string][]byte) (ocispec.Descriptor, error) {
+	s.Helper()
+	ctx, store := s.Context(), memory.New()
+	var layers []ocispec.Descriptor
+	for name, content := range files {
+		d, err := oras.PushBytes(ctx, store, "application/octet-stream", content)
+		if err != nil {
+			s.Fatal(err)
+		}
+		d.Annotations = map[string]string{ocispec.AnnotationTitle: name}
+		layers = append(layers, d)
+	}
+	d, err := oras.PackManifest(ctx, store, oras.PackManifestVersion1_1, "application/vnd.test.model", oras.PackManifestOptions{
+		Layers: layers, ManifestAnnotations: map[string]string{ocispec.AnnotationCreated: "2026-01-02T03:04:05Z"},
+	})
+	if err != nil {
+		s.Fatal(err)
+	}
+	if err := store.Tag(ctx, d, tag); err != nil {
+		s.Fatal(err)
+	}
+	_, err = oras.Copy(ctx, store, tag, s.repository(repository), tag, oras.DefaultCopyOptions)
+	return d, err
+}
+
+// pushModel pushes a package of one model, which the name makes unlike others.
+func (s *serverProcess) pushModel(repository, tag, name string) ocispec.Descriptor {
+	s.Helper()
+	d, err := s.push(repository, tag, map[string][]byte{"model.onnx": testModel(name)})
+	if err != nil {
+		s.Fatal(err)
+	}
+	return d
+}
+
+// pull returns the manifest's digest and the model behind a reference.
+func (s *serverProcess) pull(repository, reference string) (string, []byte, error) {
+	s.Helper()
+	repo := s.repository(repository)
+	d, text, err := oras.FetchBytes(s.Context(), repo, reference, oras.DefaultFetchBytesOptions)
+	if err != nil {
+		return "", nil, err
+	}
+	var m ocispec.Manifest
+	if err := json.Unmarshal(text, &m); err != nil {
+		s.Fatal(err)
+	}
+	_, model, err := oras.FetchBytes(s.Context(), repo.Blobs(), m.Layers[0].Digest.String(), oras.DefaultFetchBytesOptions)
+	return d.Digest.String(), model, err
+}
+
+// checkReleased checks that the tag answers with the sanitized model and that its one attestation verifies.
+func (s *serverProcess) checkReleased(repository, tag, name string, a Admission) {
+	s.Helper()
+	if a.State != Released || a.Released == nil {
+		s.Errorf("admission is %s (%s: %s)", a.State, a.Reason, a.Message)
+		return
+	}
+	digest, model, err := s.pull(repository, tag)
+	if err != nil || digest != a.Released.Digest || string(model) != string(testModel(name))+"sanitized" {
+		s.Errorf("tag %s answers %s %q, %v; released is %s", tag, digest, model, err, a.Released.Digest)
+	}
+	if _, _, err := s.pull(repository, a.Source.Digest); err == nil {
+		s.Error("the pushed model can be pulled by its digest")
+	}
+	public := s.public()
+	result, err := attest.VerifyRef(s.Context(), s.address+"/"+repository+":"+tag, public, attest.RefOptions{Anonymous: true})
+	if err != nil {
+		s.Errorf("verify: %v", err)
+	} else if p := result.Statement.Predicate; p.Source.Digest.SHA256 != strings.TrimPrefix(a.Source.Digest, "sha256:") ||
+		p.Decision.ID != a.Verdict.ID || p.Source.URI != "oci://registry.test/"+repository+"@"+a.Source.Digest {
+		s.Errorf("the attestation speaks of something else: %+v", p)
+	}
+	referrers := 0
+	subject := ocispec.Descriptor{MediaType: a.Released.MediaType, Digest: digestOf(a.Released.Digest), Size: a.Released.Size}
+	err = s.repository(repository).Referrers(s.Context(), subject, "", func(page []ocispec.Descriptor) error {
+		referrers += len(page)
+		return nil
+	})
+	if err != nil || referrers != 1 {
+		s.Errorf("%d referrers, %v; want the attestation alone", referrers, err)
+	}
+	if _, err := os.Stat(filepath.Join(s.dir, "work", a.ID)); err == nil {
+		s.Error("the scratch folder is still there")
+	}
+}

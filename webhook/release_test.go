@@ -1,0 +1,331 @@
+package webhook
+
+import (
+	"crypto"
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+
+	"grindstone/attest"
+)
+
+func digestOf(s string) digest.Digest { return digest.Digest(s) }
+
+// public is the key that the server answers.
+func (s *serverProcess) public() crypto.PublicKey {
+	s.Helper()
+	var pem string
+	if status := s.get("/api/v1/key", &pem); status != http.StatusOK {
+		s.Fatalf("key: %d", status)
+	}
+	public, err := attest.ParsePublicKey([]byte(pem))
+	if err != nil {
+		s.Fatal(err)
+	}
+	return public
+}
+
+func TestPushedModelIsSanitizedSignedAndReleased(t *testing.T) {
+	s := startServer(t, t.TempDir(), "-sanitizer", "slow-1s")
+	pushed := s.pushModel("models/a", "v1", "a")
+	if _, _, err := s.pull("models/a", "v1"); err == nil {
+		t.Error("the tag answers while the model is in quarantine")
+	}
+	if _, _, err := s.pull("models/a", pushed.Digest.String()); err == nil {
+		t.Error("the digest answers while the model is in quarantine")
+	}
+	list := s.settle()
+	if len(list) != 1 || list[0].Source.Digest != pushed.Digest.String() {
+		t.Fatalf("%+v", list)
+	}
+	s.checkReleased("models/a", "v1", "a", list[0])
+	var states []string
+	for _, c := range list[0].History {
+		states = append(states, string(c.State))
+	}
+	if got := strings.Join(states, " "); got != "quarantined deciding sanitizing evaluating attesting releasing released" {
+		t.Errorf("history is %s", got)
+	}
+
+	// The same model under a second tag, and again under the first, joins the admission: nothing is sanitized twice.
+	s.pushModel("models/a", "v2", "a")
+	list = s.settle()
+	s.checkReleased("models/a", "v2", "a", list[0])
+	s.pushModel("models/a", "v1", "a")
+	list = s.settle()
+	s.checkReleased("models/a", "v1", "a", list[0])
+	if len(list) != 1 {
+		t.Errorf("%d admissions of one model", len(list))
+	}
+	sanitized := 0
+	for _, c := range list[0].History {
+		if c.State == Sanitizing {
+			sanitized++
+		}
+	}
+	if sanitized != 1 {
+		t.Errorf("sanitized %d times", sanitized)
+	}
+}
+
+// TestKilledAnywhereGoesOn kills the real server process with kill -9 at every point, starts it again and sees the model released.
+func TestKilledAnywhereGoesOn(t *testing.T) {
+	for _, point := range []string{
+		"quarantined recorded", "quarantined done",
+		"deciding recorded", "deciding done",
+		"sanitizing recorded", "sanitizing done",
+		"evaluating recorded", "evaluating done",
+		"attesting recorded", "package released", "attestation signed", "attestation attached", "attesting done",
+		"releasing recorded", "tag moved", "releasing done",
+		"released recorded",
+	} {
+		t.Run(point, func(t *testing.T) {
+			dir := t.TempDir()
+			s := startServer(t, dir, "-stop", point)
+			pushed := make(chan error, 1)
+			go func() {
+				_, err := s.push("models/a", "v1", map[string][]byte{"model.onnx": testModel("a")})
+				pushed <- err
+			}()
+			s.reach()
+			if digest, _, err := s.pull("models/a", "v1"); err == nil && !pastTag(point) {
+				t.Errorf("the tag answers %s before everything is there", digest)
+			}
+			s.kill()
+			err := <-pushed
+
+			s = startServer(t, dir)
+			if point == "quarantined recorded" {
+				if err == nil {
+					t.Error("the push was acknowledged before the server was ready to")
+				}
+				s.pushModel("models/a", "v1", "a") // as the client would
+			} else if err != nil {
+				t.Errorf("the push was not acknowledged: %v", err)
+			}
+			list := s.settle()
+			if len(list) != 1 {
+				t.Errorf("%d admissions of one push", len(list))
+			}
+			s.checkReleased("models/a", "v1", "a", list[0])
+		})
+	}
+}
+
+func pastTag(point string) bool {
+	return point == "tag moved" || point == "releasing done" || point == "released recorded"
+}
+
+// TestKilledWhileSanitizing kills the server in the middle of a run: the sanitizer dies with it, and the run is done again.
+func TestKilledWhileSanitizing(t *testing.T) {
+	dir := t.TempDir()
+	s := startServer(t, dir, "-sanitizer", "hang")
+	s.pushModel("models/a", "v1", "a")
+	pid := s.sanitizerPID()
+	s.kill()
+	for deadline := time.Now().Add(5 * time.Second); alive(pid); time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("the sanitizer %d outlives its server", pid)
+		}
+	}
+	s = startServer(t, dir)
+	list := s.settle()
+	s.checkReleased("models/a", "v1", "a", list[0])
+}
+
+// TestGracefulShutdown stops the server in the middle of a run: interruption is not failure and does not count as an attempt.
+func TestGracefulShutdown(t *testing.T) {
+	dir := t.TempDir()
+	s := startServer(t, dir, "-sanitizer", "hang")
+	s.pushModel("models/a", "v1", "a")
+	pid := s.sanitizerPID()
+	if err := s.stop(); err != nil {
+		t.Fatalf("the server did not end well: %v", err)
+	}
+	if alive(pid) {
+		t.Errorf("the sanitizer %d outlives its server", pid)
+	}
+	store, _, err := OpenStore(filepath.Join(dir, "state", "admissions"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, a := range store.List(func(*Admission) bool { return true }) {
+		if a.State != Sanitizing || a.Attempts != 0 {
+			t.Errorf("after the stop it is %s with %d attempts", a.State, a.Attempts)
+		}
+	}
+	s = startServer(t, dir)
+	list := s.settle()
+	s.checkReleased("models/a", "v1", "a", list[0])
+}
+
+// TestModelThatTakesTheServerDown is held after the server was killed again and again while it was sanitized.
+func TestModelThatTakesTheServerDown(t *testing.T) {
+	dir := t.TempDir()
+	s := startServer(t, dir, "-sanitizer", "hang")
+	s.pushModel("models/a", "v1", "a")
+	for range maxAttempts - 1 {
+		s.sanitizerPID()
+		s.kill()
+		s = startServer(t, dir, "-sanitizer", "hang")
+	}
+	s.sanitizerPID()
+	s.kill()
+	s = startServer(t, dir, "-sanitizer", "hang")
+	if a := s.settle()[0]; a.State != Held || a.Reason != ReasonAttempts {
+		t.Errorf("%s %s %s", a.State, a.Reason, a.Message)
+	}
+}
+
+// TestBadSanitizersLeaveTheServerServing holds the model with the reason, releases nothing, and takes the next push.
+func TestBadSanitizersLeaveTheServerServing(t *testing.T) {
+	for behaviour, reason := range map[string]Reason{
+		"crash": ReasonCrashed, "hang": ReasonTimeout, "silent": ReasonInvalidOutput, "at-chance": ReasonAccuracy,
+		"inaccurate": ReasonReleaseRejected,
+	} {
+		t.Run(behaviour, func(t *testing.T) {
+			dir := t.TempDir()
+			s := startServer(t, dir, "-sanitizer", behaviour, "-timeout", "3s")
+			d := s.pushModel("models/a", "v1", "a")
+			a := s.settle()[0]
+			if a.State != Held || a.Reason != reason || a.Message == "" {
+				t.Errorf("%s %s %q; want held %s", a.State, a.Reason, a.Message, reason)
+			}
+			for reference, want := range map[string]int{"v1": http.StatusNotFound, d.Digest.String(): http.StatusForbidden} {
+				var answer string
+				if status := s.get("/v2/models/a/manifests/"+reference, &answer); status != want {
+					t.Errorf("%s is answered %d", reference, status)
+				}
+				if !strings.Contains(answer, a.ID) || !strings.Contains(answer, a.Message[:20]) {
+					t.Errorf("%s: the answer does not name the admission and the reason: %s", reference, answer)
+				}
+			}
+			if _, err := os.Stat(filepath.Join(dir, "work", a.ID)); err == nil {
+				t.Error("the scratch folder is still there")
+			}
+			s.pushModel("models/a", "v1", "a") // another try is a new admission
+			if list := s.settle(); len(list) != 2 || list[0].Reason != reason {
+				t.Errorf("after another push: %+v", list)
+			}
+		})
+	}
+}
+
+func TestNewerPushOfATagWins(t *testing.T) {
+	dir := t.TempDir()
+	s := startServer(t, dir, "-sanitizer", "hang")
+	s.pushModel("models/a", "v1", "older")
+	s.sanitizerPID()
+	s.pushModel("models/a", "v1", "newer")
+	s.kill()
+	s = startServer(t, dir)
+	list := s.settle()
+	newer, older := list[0], list[1]
+	s.checkReleased("models/a", "v1", "newer", newer)
+	if older.State != Released || older.Tags[0].Moved {
+		t.Errorf("the older push is %s, tag moved: %v", older.State, older.Tags[0].Moved)
+	}
+	// Going back is a push like any other.
+	s.pushModel("models/a", "v1", "older")
+	for _, a := range s.settle() {
+		if a.ID == older.ID {
+			s.checkReleased("models/a", "v1", "older", a)
+		}
+	}
+}
+
+func TestPolicyDecisions(t *testing.T) {
+	const rego = `package grindstone.admission
+decision := {"action": "deny", "reasons": ["not from here", "nor this one"]} if startswith(input.repository, "denied/")
+decision := {"action": "quarantine", "reasons": ["somebody has to look"]} if startswith(input.repository, "kept/")
+decision := {"action": "admit"} if startswith(input.repository, "admitted/")
+decision := {"action": "admit"} if input.repository == "conflict/a"
+decision := {"action": "quarantine", "reasons": ["x"]} if input.repository == "conflict/a"
+`
+	const release = `package grindstone.release
+decision := {"release": false, "reasons": ["never"]}
+`
+	dir, policies := t.TempDir(), t.TempDir()
+	for name, text := range map[string]string{"admission.rego": rego, "release.rego": release} {
+		if err := os.WriteFile(filepath.Join(policies, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s := startServer(t, dir, "-policy", policies)
+	_, err := s.push("denied/a", "v1", map[string][]byte{"model.onnx": testModel("a")})
+	if err == nil || !strings.Contains(err.Error(), "403") || !strings.Contains(err.Error(), "not from here") || !strings.Contains(err.Error(), "nor this one") {
+		t.Errorf("a denied push is answered %v", err)
+	}
+	s.pushModel("kept/a", "v1", "a")
+	s.pushModel("conflict/a", "v1", "a")
+	s.pushModel("nobody/a", "v1", "a")
+	s.pushModel("admitted/a", "v1", "a")
+	got := map[string]string{}
+	for _, a := range s.settle() {
+		got[a.Source.Repository] = fmt.Sprint(a.State, " ", a.Reason)
+	}
+	for repository, want := range map[string]string{
+		"denied/a": "denied policy-denied", "kept/a": "held policy-quarantine", "conflict/a": "held policy-error", "nobody/a": "held policy-error",
+		"admitted/a": "released ",
+	} {
+		if got[repository] != want {
+			t.Errorf("%s is %q, want %q", repository, got[repository], want)
+		}
+	}
+	if _, model, err := s.pull("admitted/a", "v1"); err != nil || string(model) != string(testModel("a")) {
+		t.Errorf("an admitted model is pulled as %q, %v", model, err)
+	}
+	if _, err := attest.VerifyRef(t.Context(), s.address+"/admitted/a:v1", s.public(), attest.RefOptions{Anonymous: true}); err == nil {
+		t.Error("a model that was not sanitized verifies")
+	}
+	// Another policy asks again about what the policy kept, at the next start.
+	if err := s.stop(); err != nil {
+		t.Fatal(err)
+	}
+	s = startServer(t, dir)
+	for _, a := range s.settle() {
+		if a.Source.Repository == "kept/a" {
+			s.checkReleased("kept/a", "v1", "a", a)
+		}
+	}
+}
+
+func TestWithoutDataset(t *testing.T) {
+	dir := t.TempDir()
+	s := startServer(t, dir, "-data", "")
+	s.pushModel("models/a", "v1", "a")
+	if a := s.settle()[0]; a.State != Held || a.Reason != ReasonNoDataset || !strings.Contains(a.Message, "--data PATH") {
+		t.Errorf("%s %s %q", a.State, a.Reason, a.Message)
+	}
+	if err := s.stop(); err != nil {
+		t.Fatal(err)
+	}
+	s = startServer(t, dir)
+	list := s.settle()
+	s.checkReleased("models/a", "v1", "a", list[0])
+}
+
+func TestPackagesThatCannotBeSanitized(t *testing.T) {
+	s := startServer(t, t.TempDir())
+	for name, files := range map[string]map[string][]byte{
+		"none": {"README.md": []byte("no model")},
+		"two":  {"a.onnx": testModel("a"), "b.onnx": testModel("b")},
+	} {
+		if _, err := s.push("models/"+name, "v1", files); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got := map[string]Reason{}
+	for _, a := range s.settle() {
+		got[a.Source.Repository] = a.Reason
+	}
+	if got["models/none"] != ReasonNoModel || got["models/two"] != ReasonSeveralModels {
+		t.Error(got)
+	}
+}
