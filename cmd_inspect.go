@@ -121,7 +121,9 @@ func inspect(file string, m *onnx.Model, c *classifier.Classifier) *inspection {
 }
 
 func (in *inspection) print(w io.Writer) {
-	row := func(what, format string, a ...any) { fmt.Fprintf(w, "%-12s "+format+"\n", append([]any{what}, a...)...) }
+	row := func(what, format string, a ...any) {
+		fmt.Fprintf(w, "%-12s "+format+"\n", append([]any{what}, a...)...)
+	}
 	row("file", "%s (%s, opset %d)", in.File, in.Producer, in.Opsets[""])
 	batch := "any batch"
 	if in.FixedBatch > 0 {

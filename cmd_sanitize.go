@@ -18,7 +18,7 @@ import (
 
 func newSanitizeCommand() *cobra.Command {
 	var o sanitize.Options
-	var provider, transform, angle, size, report string
+	var provider, transform, size, report string
 	var jsonProgress bool
 	cmd := &cobra.Command{
 		Use:   "sanitize MODEL.onnx -o OUT.onnx --data PATH",
@@ -93,6 +93,7 @@ library, 6 the accuracy is at chance before or after, 130 interrupted. An interr
 	f.Float64Var(&o.Epochs, "epochs", 0, "passes over the images (default 5, at least "+strconv.Itoa(sanitize.DefaultSteps)+" steps)")
 	f.Float64Var(&o.GrindEpochs, "grind-epochs", 0, "of these, for grinding (default two fifths)")
 	f.IntVar(&o.Steps, "steps", 0, "SGD steps, in place of epochs")
+	f.IntVar(&o.GrindSteps, "grind-steps", 0, "of these, for grinding (default two fifths)")
 	f.IntVar(&o.Batch, "batch", 128, "images a step")
 	f.Float64Var(&o.LearningRate, "lr", 0, "peak learning rate (default: found by clean accuracy)")
 	f.BoolVar(&o.Flip, "flip", false, "mirror half of the images")
@@ -106,7 +107,6 @@ library, 6 the accuracy is at chance before or after, 130 interrupted. An interr
 	f.Uint64Var(&o.Seed, "seed", 1, "seed of shuffling, augmentation, split and head; the secret never depends on it")
 	f.StringVar(&report, "report", "", "file to write the report to, as JSON")
 	f.BoolVar(&jsonProgress, "progress-json", false, "progress as JSON lines on standard output")
-	_ = angle
 	return cmd
 }
 

@@ -79,7 +79,11 @@ Exit codes:
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &exitError{exitUsage, err} })
 	root.CompletionOptions.HiddenDefaultCmd = true
 	root.AddCommand(
+		newDemoCommand(),
 		newServeCommand(),
+		newSanitizeCommand(),
+		newEvaluateCommand(),
+		newInspectCommand(),
 		newVerifyCommand(),
 		newDoctorCommand(),
 		newVersionCommand(),

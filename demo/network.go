@@ -103,4 +103,3 @@ func (n *network) constant(name string, size int64, value float32) string {
 func (n *network) put(name string, shape []int64, v []float32) string {
 	return n.b.Const(onnx.NewFloat(name, shape, v))
 }
-

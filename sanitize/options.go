@@ -32,6 +32,7 @@ type Options struct {
 	Angle          float64        // of rotate-2d, radians; pi/2
 
 	Steps        int     // SGD steps; 0: from Epochs
+	GrindSteps   int     // of Steps, for grinding; 0: two fifths
 	Epochs       float64 // 0: five, but at least DefaultSteps steps
 	GrindEpochs  float64 // of Epochs; 0: two fifths
 	Batch        int     // 128
@@ -97,6 +98,7 @@ func (o *Options) setDefaults() error {
 	check(o.Steps >= 0 && o.Epochs >= 0 && o.GrindEpochs >= 0, "steps and epochs cannot be negative")
 	check(o.Epochs == 0 || o.GrindEpochs <= o.Epochs, "%v grinding epochs do not fit into %v epochs", o.GrindEpochs, o.Epochs)
 	check(o.Epochs != 0 || o.GrindEpochs == 0, "grinding epochs need the number of epochs as well (--epochs)")
+	check(o.GrindSteps >= 0 && (o.GrindSteps == 0 || o.GrindSteps <= o.Steps), "%d grinding steps do not fit into %d steps", o.GrindSteps, o.Steps)
 	check(o.Steps == 0 || o.Epochs == 0, "give steps or epochs, not both")
 	check(o.LearningRate >= 0 && !math.IsInf(o.LearningRate, 0), "the learning rate must be positive")
 	check(o.AlphaGrind >= 0 && o.AlphaGrind <= 1 && o.AlphaRestore >= 0 && o.AlphaRestore <= 1, "alpha lies between 0 and 1")
@@ -108,6 +110,8 @@ func (o *Options) schedule(images int) (steps, grind int) {
 	perEpoch := float64(images) / float64(o.Batch)
 	share := 0.4
 	switch {
+	case o.Steps > 0 && o.GrindSteps > 0:
+		return o.Steps, o.GrindSteps
 	case o.Steps > 0:
 		steps = o.Steps
 	case o.Epochs > 0:
