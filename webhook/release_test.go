@@ -190,8 +190,7 @@ func TestBadSanitizersLeaveTheServerServing(t *testing.T) {
 		"inaccurate": ReasonReleaseRejected,
 	} {
 		t.Run(behaviour, func(t *testing.T) {
-			dir := t.TempDir()
-			s := startServer(t, dir, "-sanitizer", behaviour, "-timeout", "3s")
+			s := startServer(t, t.TempDir(), "-sanitizer", behaviour, "-timeout", "3s")
 			d := s.pushModel("models/a", "v1", "a")
 			a := s.settle()[0]
 			if a.State != Held || a.Reason != reason || a.Message == "" {
@@ -206,9 +205,7 @@ func TestBadSanitizersLeaveTheServerServing(t *testing.T) {
 					t.Errorf("%s: the answer does not name the admission and the reason: %s", reference, answer)
 				}
 			}
-			if _, err := os.Stat(filepath.Join(dir, "work", a.ID)); err == nil {
-				t.Error("the scratch folder is still there")
-			}
+			s.checkCleaned(a)
 			s.pushModel("models/a", "v1", "a") // another try is a new admission
 			if list := s.settle(); len(list) != 2 || list[0].Reason != reason {
 				t.Errorf("after another push: %+v", list)

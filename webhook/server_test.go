@@ -349,7 +349,16 @@ func (s *serverProcess) checkReleased(repository, tag, name string, a Admission)
 	if err != nil || referrers != 1 {
 		s.Errorf("%d referrers, %v; want the attestation alone", referrers, err)
 	}
-	if _, err := os.Stat(filepath.Join(s.dir, "work", a.ID)); err == nil {
-		s.Error("the scratch folder is still there")
+	s.checkCleaned(a)
+}
+
+// checkCleaned waits for the scratch folder to go: that happens after the end is recorded.
+func (s *serverProcess) checkCleaned(a Admission) {
+	s.Helper()
+	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
+		if _, err := os.Stat(filepath.Join(s.dir, "work", a.ID)); err != nil {
+			return
+		}
 	}
+	s.Error("the scratch folder is still there")
 }
