@@ -115,7 +115,7 @@ func (g *Gateway) serve(w http.ResponseWriter, r *http.Request) error {
 	case catalog:
 		return g.catalog(w, r)
 	case uploads:
-		if err := g.limitUpload(w, r); err != nil {
+		if w, err = g.limitUpload(w, r); err != nil {
 			return err
 		}
 	case tags:
@@ -140,52 +140,24 @@ func (g *Gateway) serve(w http.ResponseWriter, r *http.Request) error {
 
 // forward lets a store answer the request, by the route and query given instead of the request's own.
 func (g *Gateway) forward(w http.ResponseWriter, r *http.Request, rt route, s *store, query url.Values) error {
-	if rt.kind != base && !s.has(rt.repository) {
-		starts := rt.kind == uploads && rt.reference == "" && r.Method == http.MethodPost || rt.kind == manifests && r.Method == http.MethodPut
-		switch {
-		case starts:
-			if err := s.create(r.Context(), rt.repository); err != nil {
-				return err
-			}
-		case rt.kind == referrers && (r.Method == http.MethodGet || r.Method == http.MethodHead):
-			w.Header().Set("Content-Type", ocispec.MediaTypeImageIndex)
-			return writeJSON(w, ocispec.Index{
-				Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageIndex, Manifests: []ocispec.Descriptor{},
-			})
-		default:
-			return refuse(http.StatusNotFound, codeNameUnknown, "repository %s is not known", rt.repository)
+	read := r.Method == http.MethodGet || r.Method == http.MethodHead
+	switch {
+	case rt.kind == base:
+	case rt.kind == uploads && rt.reference == "" && r.Method == http.MethodPost, rt.kind == manifests && r.Method == http.MethodPut:
+		if err := s.create(r.Context(), rt.repository); err != nil {
+			return err
 		}
+	case s.has(rt.repository):
+	case rt.kind == referrers && read:
+		w.Header().Set("Content-Type", ocispec.MediaTypeImageIndex)
+		return writeJSON(w, ocispec.Index{
+			Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageIndex, Manifests: []ocispec.Descriptor{},
+		})
+	default:
+		return refuse(http.StatusNotFound, codeNameUnknown, "repository %s is not known", rt.repository)
 	}
 	r = r.Clone(r.Context())
 	r.URL = &url.URL{Path: rt.path(), RawQuery: query.Encode()}
 	s.srv.ServeHTTP(w, r)
-	return nil
-}
-
-// readManifest reads the body of a manifest PUT.
-func (g *Gateway) readManifest(r *http.Request) ([]byte, error) {
-	tooLarge := refuse(http.StatusRequestEntityTooLarge, codeManifestInvalid, "the manifest is larger than %d bytes", g.limits.ManifestBytes)
-	if r.ContentLength > g.limits.ManifestBytes {
-		return nil, tooLarge
-	}
-	raw, err := io.ReadAll(io.LimitReader(r.Body, g.limits.ManifestBytes+1))
-	if err != nil {
-		return nil, refuse(http.StatusBadRequest, codeManifestInvalid, "the manifest could not be read").because(err)
-	}
-	if int64(len(raw)) > g.limits.ManifestBytes {
-		return nil, tooLarge
-	}
-	return raw, nil
-}
-
-// limitUpload applies Limits.BlobBytes to a request.
-func (g *Gateway) limitUpload(w http.ResponseWriter, r *http.Request) error {
-	if g.limits.BlobBytes == 0 {
-		return nil
-	}
-	if r.ContentLength > g.limits.BlobBytes {
-		return refuse(http.StatusRequestEntityTooLarge, codeSizeInvalid, "the upload is larger than %d bytes", g.limits.BlobBytes)
-	}
-	r.Body = http.MaxBytesReader(w, r.Body, g.limits.BlobBytes)
 	return nil
 }

@@ -28,8 +28,9 @@ const gracePeriod = 24 * time.Hour
 // index.json and oci-layout. Blobs are read and added on disk; manifests, tags and referrers go through olareg's
 // handler, which keeps the index in memory.
 type store struct {
-	root string
-	srv  *olareg.Server
+	root     string
+	srv      *olareg.Server
+	creating keyedMutex // by repository
 }
 
 func openStore(root string, limits Limits, log *slog.Logger) (*store, error) {
@@ -164,8 +165,10 @@ func (r *reply) unexpected(what string) error {
 	return fmt.Errorf("%s: the store answered %d: %s", what, r.status, bytes.TrimSpace(r.body.Bytes()))
 }
 
-// create makes sure that the repository exists, by uploading the empty JSON object.
+// create makes sure that the repository exists, by uploading the empty JSON object. One request at a time does so, because
+// olareg v0.2.2 marks a repository as existing without a lock.
 func (s *store) create(ctx context.Context, repository string) error {
+	defer s.creating.lock(repository)()
 	if s.has(repository) {
 		return nil
 	}
