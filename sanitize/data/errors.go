@@ -7,6 +7,7 @@ var (
 	ErrFormat  = errors.New("unsupported format")                  // no known dataset or image format
 	ErrCorrupt = errors.New("damaged data")                        // truncated, unreadable or inconsistent
 	ErrLimit   = errors.New("limit exceeded")                      // larger than this package agrees to read
+	ErrMixed   = errors.New("images differ")                       // in size or colour, where none was asked for
 	ErrClasses = errors.New("unsuitable classes")                  // fewer than two, or not those of the other part
 	ErrNoSplit = errors.New("the dataset has no held-out part")    // OpenSplit found training images alone
 	ErrOption  = errors.New("unsuitable option")                   // the caller's settings do not fit the dataset

@@ -14,10 +14,7 @@ import (
 
 // IDX (http://yann.lecun.com/exdb/mnist): two zero bytes, the element type (8 = unsigned byte), the number of dimensions, each
 // dimension as a big-endian uint32, then the elements. Images are [n, h, w] or [n, h, w, c], labels [n].
-const (
-	idxBytes    = 0x08
-	idxMaxLabel = 255
-)
+const idxBytes = 0x08
 
 func isIDXName(name string) bool {
 	base := strings.ToLower(path.Base(name))
@@ -162,8 +159,10 @@ func parseIDX(packed []byte, limit int64) (dims []int, payload []byte, err error
 	if n, err := io.ReadFull(r, payload); err != nil {
 		return nil, nil, fmt.Errorf("%w: ends after %d of %d bytes of data: %w", ErrCorrupt, n, size, err)
 	}
-	if n, err := io.CopyN(io.Discard, r, 1); err != io.EOF { // also verifies the checksum of gzip
-		return nil, nil, fmt.Errorf("%w: %d or more bytes follow the data: %v", ErrCorrupt, n, err)
+	if _, err := io.CopyN(io.Discard, r, 1); err == nil {
+		return nil, nil, fmt.Errorf("%w: more bytes follow the %d of its dimensions", ErrCorrupt, size)
+	} else if err != io.EOF { // the checksum of gzip
+		return nil, nil, fmt.Errorf("%w: at its end: %w", ErrCorrupt, err)
 	}
 	return dims, payload, nil
 }

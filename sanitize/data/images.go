@@ -69,7 +69,7 @@ func classify(files []file) (list []file, classes []string, labels []int32, err 
 		}
 		dir := path.Dir(f.name)
 		if dir == "." {
-			return nil, nil, nil, &Error{Entry: f.name, Err: fmt.Errorf("%w: lies in no class folder; put it in a folder named as its class", ErrFormat)}
+			return nil, nil, nil, &Error{Entry: f.name, Err: fmt.Errorf("%w: lies in no class folder; put it in a folder named as its class", ErrClasses)}
 		}
 		list = append(list, f)
 		classDirs[dir], above[path.Dir(dir)] = true, true
@@ -185,10 +185,10 @@ func (a *assembly) one(j job) error {
 	}
 	o := a.options
 	if o.Height == 0 && r.h != a.height || o.Width == 0 && r.w != a.width {
-		return fmt.Errorf("%w: %dx%d pixels where %s has %dx%d; ask for one height and width", ErrFormat, r.h, r.w, a.files[0].name, a.height, a.width)
+		return fmt.Errorf("%w: %d pixels high and %d wide where %s has %d and %d; ask for one height and width", ErrMixed, r.h, r.w, a.files[0].name, a.height, a.width)
 	}
 	if o.Channels == 0 && r.c > a.channels {
-		return fmt.Errorf("%w: in colour where %s is grey; ask for 3 channels, or for 1", ErrFormat, a.files[0].name)
+		return fmt.Errorf("%w: in colour where %s is grey; ask for 3 channels, or for 1", ErrMixed, a.files[0].name)
 	}
 	n := a.height * a.width * a.channels
 	r.fit(a.pixels[j.row*n:(j.row+1)*n], a.height, a.width, a.channels, o.Fit)

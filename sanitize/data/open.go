@@ -176,6 +176,9 @@ func locate(ctx context.Context, name string, err error) error {
 		if e.Path == "" {
 			e.Path = name
 		}
+		if e.Entry == filepath.Base(name) { // a dataset of one file
+			e.Entry = ""
+		}
 		return err
 	}
 	return &Error{Path: name, Err: err}

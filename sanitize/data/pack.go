@@ -75,6 +75,22 @@ func (p Preprocess) row(dst []byte, y, x int, px []byte, flip bool) {
 		}
 		return
 	}
+	if c == 3 { // NHWC
+		out, step := dst[3*at:][:3*n], 3
+		d, red, blue := 0, 0, 2
+		if flip {
+			d, step = 3*(n-1), -3
+		}
+		if p.BGR {
+			red, blue = 2, 0
+		}
+		for ; len(px) >= 3; px = px[3:] {
+			o := out[d:][:3]
+			o[red], o[1], o[blue] = px[0], px[1], px[2]
+			d += step
+		}
+		return
+	}
 	for k := range c {
 		s, d, step := p.source(k), k*p.Height*w+at, 1
 		if p.Layout == NHWC {
