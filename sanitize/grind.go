@@ -78,7 +78,7 @@ func (r *run) load(context.Context) error {
 		return err
 	}
 	r.report.FeatureLayer, r.report.FeatureWidth = r.c.Feature, r.c.FeatureWidth
-	r.report.Runtime = Runtime{Engine: "onnxruntime", Version: info.Version, Provider: string(r.Provider), Device: first(info.Devices), Threads: r.Threads}
+	r.report.Runtime = Runtime{Engine: "onnxruntime", Version: info.Version, Device: first(info.Devices), Threads: r.Threads}
 	r.report.Source, err = fileInfo(r.Model)
 	return err
 }

@@ -11,7 +11,7 @@ import (
 // Shapes returns the static shape of every value for a batch of n images, constants included. It asks the runtime itself, by running
 // the graph once on zeros with a Shape node behind each value: exact for every operator, with no inference rules of our own.
 func (c *Classifier) Shapes(n int64) (map[string][]int64, error) {
-	b := onnx.NewBuilder()
+	b := c.NewBuilder()
 	b.Input(c.Input, onnx.Float, c.ImageShape(n)...)
 	c.EmitConstants(b)
 	var names []string
@@ -48,6 +48,17 @@ func (c *Classifier) Shapes(n int64) (map[string][]int64, error) {
 		shapes[name] = out[i].I64
 	}
 	return shapes, nil
+}
+
+// NewBuilder starts a graph whose fresh names stay clear of the classifier's own.
+func (c *Classifier) NewBuilder() *onnx.Builder {
+	b := onnx.NewBuilder()
+	g := &onnx.Graph{Nodes: c.Nodes, Inputs: []*onnx.Value{{Name: c.Input}}}
+	for name := range c.Constants {
+		g.Initializers = append(g.Initializers, &onnx.Tensor{Name: name})
+	}
+	b.Reserve(g)
+	return b
 }
 
 // EmitConstants puts the constants into a graph as initializers under their own names.

@@ -9,6 +9,9 @@ import (
 	"grindstone/sanitize/ort"
 )
 
+// images names the input of a forward graph; no exporter writes such a name.
+const images = "grindstone/images"
+
 // Forward evaluates a classifier on batches of images given as bytes, with constant weights.
 type Forward struct {
 	session *ort.Session
@@ -19,9 +22,9 @@ type Forward struct {
 // NewForward prepares a classifier for inference. It returns the values named, each flattened to [batch, width]; values holds weights
 // that replace the classifier's own, and may be nil.
 func NewForward(c *classifier.Classifier, scale, shift []float32, values map[string][]float32, outputs []string, o ort.Options) (*Forward, error) {
-	b := onnx.NewBuilder()
-	b.Input("images", onnx.Uint8, c.ImageShape(-1)...)
-	emitForward(b, c, emitInput(b, "images", c.Layout, scale, shift), values)
+	b := c.NewBuilder()
+	b.Input(images, onnx.Uint8, c.ImageShape(-1)...)
+	emitForward(b, c, emitInput(b, images, c.Layout, scale, shift), values)
 	for _, name := range outputs {
 		b.Output(b.Op("Flatten", []string{name}, onnx.I("axis", 1)), onnx.Float, -1, -1)
 	}

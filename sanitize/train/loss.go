@@ -13,29 +13,29 @@ func (s *stepBuilder) loss() (seeds map[string]string, metrics string) {
 	invN := b.Float(1 / float32(n))
 
 	logp := b.Op("LogSoftmax", []string{logits}, onnx.I("axis", 1))
-	truth := b.Op("OneHot", []string{"labels", b.Int64s(k), b.Floats([]int64{2}, []float32{0, 1})}, onnx.I("axis", -1))
+	truth := b.Op("OneHot", []string{"step/labels", b.Int64s(k), b.Floats([]int64{2}, []float32{0, 1})}, onnx.I("axis", -1))
 	picked := b.Op("ReduceSum", []string{b.Op("Mul", []string{logp, truth}), b.Int64s(0, 1)}, onnx.I("keepdims", 0))
 	one := b.Int64s(1)
 	task := b.Op("Reshape", []string{b.Op("Neg", []string{b.Op("Mul", []string{picked, invN})}), one})
 	dLogits := b.Op("Mul", []string{b.Op("Sub", []string{b.Op("Exp", []string{logp}), truth}), invN})
 
-	hit := b.Op("Equal", []string{b.Op("ArgMax", []string{logits}, onnx.I("axis", 1), onnx.I("keepdims", 0)), "labels"})
+	hit := b.Op("Equal", []string{b.Op("ArgMax", []string{logits}, onnx.I("axis", 1), onnx.I("keepdims", 0)), "step/labels"})
 	right := b.Op("ReduceMean", []string{b.Op("Cast", []string{hit}, onnx.I("to", int64(onnx.Float)))}, onnx.Is("axes", 0), onnx.I("keepdims", 1))
 
 	if !s.o.Feature {
-		zero := b.Op("Mul", []string{"alpha", b.Float(0)})
+		zero := b.Op("Mul", []string{"step/alpha", b.Float(0)})
 		return map[string]string{s.c.Logits: dLogits}, b.Op("Concat", []string{task, zero, task, right}, onnx.I("axis", 0))
 	}
 
 	feature := b.Op("Reshape", []string{s.tape.Ref(s.c.Feature), b.Int64s(n, int64(s.c.FeatureWidth))})
-	diff := b.Op("Sub", []string{feature, "targets"})
+	diff := b.Op("Sub", []string{feature, "step/targets"})
 	square := b.Op("ReduceSumSquare", []string{diff}, onnx.Is("axes", 1), onnx.I("keepdims", 1))
 	norm := b.Op("Sqrt", []string{b.Op("Add", []string{square, b.Float(1e-12)})})
 	distance := b.Op("Reshape", []string{b.Op("ReduceMean", []string{norm}, onnx.Is("axes", 0), onnx.I("keepdims", 0)), one})
-	dFeature := b.Op("Mul", []string{b.Op("Div", []string{diff, norm}), b.Op("Mul", []string{"alpha", invN})})
+	dFeature := b.Op("Mul", []string{b.Op("Div", []string{diff, norm}), b.Op("Mul", []string{"step/alpha", invN})})
 
-	rest := b.Op("Sub", []string{b.Floats([]int64{1}, []float32{1}), "alpha"})
-	total := b.Op("Add", []string{b.Op("Mul", []string{"alpha", distance}), b.Op("Mul", []string{rest, task})})
+	rest := b.Op("Sub", []string{b.Floats([]int64{1}, []float32{1}), "step/alpha"})
+	total := b.Op("Add", []string{b.Op("Mul", []string{"step/alpha", distance}), b.Op("Mul", []string{rest, task})})
 	seeds = map[string]string{
 		s.c.Logits:  b.Op("Mul", []string{dLogits, rest}),
 		s.c.Feature: b.Op("Reshape", []string{dFeature, b.Int64s(s.shapes[s.c.Feature]...)}),

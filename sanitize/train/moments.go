@@ -9,9 +9,9 @@ import (
 // NewMoments prepares a classifier to return, for each layer in turn, the mean and the mean square of its output per image and channel:
 // two values of shape [batch, channels] a layer.
 func NewMoments(c *classifier.Classifier, scale, shift []float32, layers []classifier.Foldable, o ort.Options) (*Forward, error) {
-	b := onnx.NewBuilder()
-	b.Input("images", onnx.Uint8, c.ImageShape(-1)...)
-	emitForward(b, c, emitInput(b, "images", c.Layout, scale, shift), nil)
+	b := c.NewBuilder()
+	b.Input(images, onnx.Uint8, c.ImageShape(-1)...)
+	emitForward(b, c, emitInput(b, images, c.Layout, scale, shift), nil)
 	for _, l := range layers {
 		// [batch, channels] or [batch, channels, space...] as [batch, channels, everything else]
 		x := b.Op("Reshape", []string{l.Node.Outputs[0], b.Int64s(0, int64(l.Channels), -1)})

@@ -53,7 +53,7 @@ func BuildStep(c *classifier.Classifier, o StepOptions) (*Step, error) {
 	if err != nil {
 		return nil, err
 	}
-	outer := onnx.NewBuilder()
+	outer := c.NewBuilder()
 	s := &stepBuilder{c: c, o: o, outer: outer, b: outer.Child(), shapes: shapes, step: &Step{}}
 	s.tape = grad.NewTape(s.b, shapes, c.Constants)
 	if o.Forms != nil {
@@ -81,17 +81,17 @@ func (s *stepBuilder) build() error {
 
 	s.layOut()
 	p, st := length(s.step.Parameters), length(s.step.Statistics)
-	b.Input("parameters", onnx.Float, p)
-	b.Input("momentum", onnx.Float, p)
-	b.Input("statistics", onnx.Float, st)
-	b.Input("images", onnx.Uint8, image...)
-	b.Input("labels", onnx.Int64, batch)
-	b.Input("targets", onnx.Float, batch, f)
-	b.Input("alpha", onnx.Float, 1)
-	b.Input("rate", onnx.Float, 1)
+	b.Input("step/parameters", onnx.Float, p)
+	b.Input("step/momentum", onnx.Float, p)
+	b.Input("step/statistics", onnx.Float, st)
+	b.Input("step/images", onnx.Uint8, image...)
+	b.Input("step/labels", onnx.Int64, batch)
+	b.Input("step/targets", onnx.Float, batch, f)
+	b.Input("step/alpha", onnx.Float, 1)
+	b.Input("step/rate", onnx.Float, 1)
 
 	s.bindParameters()
-	s.tape.Bind(s.c.Input, emitInput(b, "images", s.c.Layout, s.o.Scale, s.o.Shift))
+	s.tape.Bind(s.c.Input, emitInput(b, "step/images", s.c.Layout, s.o.Scale, s.o.Shift))
 	s.tape.Forward(s.c.Nodes)
 	seeds, metrics := s.loss()
 	grads, err := s.tape.Backward(s.c.Nodes, seeds, s.c.Trainable)
@@ -153,7 +153,7 @@ func (s *stepBuilder) bindParameters() {
 		sizes[i] = int64(slot.Size)
 		trained[slot.Name] = true
 	}
-	parts := s.b.OpN("Split", len(sizes), []string{"parameters", s.b.Int64s(sizes...)}, onnx.I("axis", 0))
+	parts := s.b.OpN("Split", len(sizes), []string{"step/parameters", s.b.Int64s(sizes...)}, onnx.I("axis", 0))
 	for i, slot := range s.step.Parameters {
 		s.tape.Bind(slot.Name, s.b.Op("Reshape", []string{parts[i], s.b.Int64s(slot.Shape...)}))
 	}
@@ -198,10 +198,10 @@ func (s *stepBuilder) update(grads map[string]string) (params, momentum string) 
 		}
 	}
 	g := b.Op("Concat", flat, onnx.I("axis", 0))
-	g = b.Op("Add", []string{g, b.Op("Mul", []string{"parameters", b.Float(s.o.WeightDecay)})})
-	v := b.Op("Add", []string{b.Op("Mul", []string{"momentum", b.Float(s.o.Momentum)}), g})
+	g = b.Op("Add", []string{g, b.Op("Mul", []string{"step/parameters", b.Float(s.o.WeightDecay)})})
+	v := b.Op("Add", []string{b.Op("Mul", []string{"step/momentum", b.Float(s.o.Momentum)}), g})
 	ahead := b.Op("Add", []string{g, b.Op("Mul", []string{v, b.Float(s.o.Momentum)})})
-	return b.Op("Sub", []string{"parameters", b.Op("Mul", []string{ahead, "rate"})}), v
+	return b.Op("Sub", []string{"step/parameters", b.Op("Mul", []string{ahead, "step/rate"})}), v
 }
 
 // updateStatistics moves the running statistics towards the batch's: running = m*running + (1-m)*batch, m as each node says.
@@ -209,7 +209,7 @@ func (s *stepBuilder) updateStatistics() string {
 	b := s.b
 	batch := s.tape.Statistics
 	if len(batch) == 0 {
-		return b.Op("Identity", []string{"statistics"})
+		return b.Op("Identity", []string{"step/statistics"})
 	}
 	var parts []string
 	keep := make([]float32, length(s.step.Statistics))
@@ -226,7 +226,7 @@ func (s *stepBuilder) updateStatistics() string {
 		rest[i] = 1 - m
 	}
 	n := int64(len(keep))
-	old := b.Op("Mul", []string{"statistics", b.Floats([]int64{n}, keep)})
+	old := b.Op("Mul", []string{"step/statistics", b.Floats([]int64{n}, keep)})
 	new := b.Op("Mul", []string{b.Op("Concat", parts, onnx.I("axis", 0)), b.Floats([]int64{n}, rest)})
 	return b.Op("Add", []string{old, new})
 }

@@ -88,6 +88,9 @@ func (t *Trainer) Values() map[string][]float32 {
 	return values
 }
 
+// Provider is what the step runs on.
+func (t *Trainer) Provider() ort.Provider { return t.session.Provider() }
+
 // Close frees the session.
 func (t *Trainer) Close() error { return t.session.Close() }
 
