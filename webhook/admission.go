@@ -29,6 +29,7 @@ type Admission struct {
 	Verdict  *policy.ReleaseDecision   `json:"release_decision,omitempty"`
 	Released *Release                  `json:"released,omitempty"`
 	History  []Change                  `json:"history"`
+	Dropped  int                       `json:"history_dropped,omitempty"` // older entries that are no longer kept
 }
 
 // Source is the pushed package.
@@ -76,11 +77,20 @@ type Change struct {
 	At      time.Time `json:"at"`
 }
 
+const maxHistory = 200 // entries kept
+
 // enter records that the admission is now in state s.
 func (a *Admission) enter(s State, r Reason, message string, at time.Time) {
 	a.State, a.Reason, a.Message, a.UpdatedAt = s, r, message, at
 	a.History = append(a.History, Change{State: s, Reason: r, Message: message, At: at})
+	if over := len(a.History) - maxHistory; over > 0 {
+		a.History = slices.Delete(a.History, 0, over)
+		a.Dropped += over
+	}
 }
+
+// changes is the number of states entered so far.
+func (a *Admission) changes() int { return a.Dropped + len(a.History) }
 
 // pushed records a push of tag ("" is a push by digest, which moves no tag).
 func (a *Admission) pushed(tag string, order uint64, at time.Time) {

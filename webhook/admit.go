@@ -2,7 +2,7 @@ package webhook
 
 import (
 	"context"
-	"reflect"
+	"slices"
 	"time"
 
 	"grindstone/policy"
@@ -12,58 +12,61 @@ import (
 // Admit records a push and queues it. The policy is asked at once: a denial needs no sanitizing and is answered to the client.
 // A policy that cannot be evaluated is left to the deciding step, which holds the model.
 //
-// Pushing the same model again joins the admission under way or released, as long as policy and decision are the same; after a
-// denial or a hold it is a new admission.
+// There is one admission for a model in a repository under one policy and decision. Pushing the model again joins it: what is under
+// way or released gets one more tag, what is held another try, what is denied the same answer.
 func (p *Pipeline) Admit(ctx context.Context, push registry.Push) (*registry.Denial, error) {
-	p.tags.Lock()
-	defer p.tags.Unlock()
 	src := sourceOf(push)
-	decision, err := p.Policy.Admission(ctx, p.admissionInput(src, push.Tag))
-	if err != nil {
-		if ctx.Err() != nil {
-			return nil, ctx.Err()
-		}
-		p.Log.Warn("the admission policy could not be evaluated", "repository", push.Repository, "digest", push.Digest, "error", err)
+	var decision *policy.AdmissionDecision
+	if d, err := p.Policy.Admission(ctx, p.admissionInput(src, push.Tag)); err == nil {
+		decision = &d
+	} else if ctx.Err() != nil {
+		return nil, ctx.Err()
 	}
-	decided := err == nil
-
-	if a, ok := p.store.Newest(push.Repository, push.Digest); ok && decided && p.joins(a, decision) {
-		if a, err = p.store.Repush(a.ID, push.Tag); err != nil {
-			return nil, err
-		}
-		p.announce(a)
-		p.queue.add(a.ID)
-		return nil, nil
-	}
-	a, err := p.store.Create(src, push.Tag, p.Policy.Digest(), func(a *Admission) {
-		if !decided {
-			return
-		}
-		a.Decision = &decision
-		if decision.Action == policy.Deny {
-			a.enter(Denied, ReasonPolicyDenied, reasons(decision.Reasons), time.Now().UTC())
-		}
-	})
+	a, err := p.record(src, push.Tag, decision)
 	if err != nil {
 		return nil, err
 	}
-	p.announce(a)
 	p.passing("quarantined recorded")
 	if a.State == Denied {
-		return &registry.Denial{ID: a.ID, Reasons: decision.Reasons}, nil
+		return &registry.Denial{ID: a.ID, Reasons: a.Decision.Reasons}, nil
 	}
 	p.queue.add(a.ID)
 	return nil, nil
 }
 
-// joins reports whether a push with this decision is one more push of what a already carries.
-func (p *Pipeline) joins(a *Admission, d policy.AdmissionDecision) bool {
-	if a.State == Denied || a.State == Held || a.PolicyDigest != p.Policy.Digest() || a.Decision == nil {
-		return false
+// record writes a push with its decision (nil: none yet) into the admission that it joins, or into a new one.
+func (p *Pipeline) record(src Source, tag string, decision *policy.AdmissionDecision) (*Admission, error) {
+	p.tags.Lock()
+	defer p.tags.Unlock()
+	a, ok := p.store.Newest(src.Repository, src.Digest)
+	var err error
+	switch {
+	case !ok || a.PolicyDigest != p.Policy.Digest() || !sameDecision(a.Decision, decision):
+		a, err = p.store.Create(src, tag, p.Policy.Digest(), func(a *Admission) {
+			a.Decision = decision
+			if decision != nil && decision.Action == policy.Deny {
+				a.enter(Denied, ReasonPolicyDenied, reasons(decision.Reasons), time.Now().UTC())
+			}
+		})
+	case a.State == Denied:
+		return a, nil
+	default:
+		a, err = p.store.Repush(a.ID, tag)
 	}
-	old := *a.Decision
-	old.ID, old.Reasons, d.ID, d.Reasons = "", nil, "", nil
-	return reflect.DeepEqual(old, d)
+	if err != nil {
+		return nil, err
+	}
+	p.announce(a)
+	return a, nil
+}
+
+// sameDecision compares what two decisions say.
+func sameDecision(a, b *policy.AdmissionDecision) bool {
+	if a == nil || b == nil {
+		return a == b
+	}
+	return a.Action == b.Action && a.Method == b.Method && a.Transformation == b.Transformation && a.Dataset == b.Dataset &&
+		a.Parameters == b.Parameters && slices.Equal(a.Reasons, b.Reasons)
 }
 
 // Status tells the registry's clients why they cannot see a reference: a tag or a digest that was pushed.

@@ -291,6 +291,20 @@ func TestEventOrder(t *testing.T) {
 	}
 }
 
+func TestHistoryIsBounded(t *testing.T) {
+	var a Admission
+	for range maxHistory + 5 {
+		a.enter(Sanitizing, "", "", time.Now())
+	}
+	if len(a.History) != maxHistory || a.changes() != maxHistory+5 {
+		t.Errorf("%d entries of %d", len(a.History), a.changes())
+	}
+	events := eventsAfter(&a, nil, maxHistory+3, 0)
+	if len(events) != 2 || events[1].Change != maxHistory+5 {
+		t.Errorf("%+v", events)
+	}
+}
+
 func TestPrintable(t *testing.T) {
 	for in, want := range map[string]string{"a\nb\tc": "a b c", "\x1b[31mred\x07": "[31mred", "größer": "größer", "123456789": "12345678…", "\xff": "\ufffd"} {
 		if got := printable(in, 8); got != want {

@@ -48,7 +48,7 @@ func (f *feeds) changed(id string) {
 	f.notify(id)
 }
 
-// progress adds a line for an admission whose history holds change entries.
+// progress adds a line for an admission that has entered change states so far.
 func (f *feeds) progress(id string, change int, p sanitize.Progress) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -98,12 +98,12 @@ func (f *feeds) watch(id string) (lines []Event, next <-chan struct{}, ended boo
 func eventsAfter(a *Admission, lines []Event, change, line int) []Event {
 	var events []Event
 	for i := range a.History {
-		if e := (Event{Change: i + 1, State: &a.History[i]}); e.after(change, line) {
+		if e := (Event{Change: a.Dropped + i + 1, State: &a.History[i]}); e.after(change, line) {
 			events = append(events, e)
 		}
 	}
 	for _, e := range lines {
-		if e.Change == len(a.History) && e.after(change, line) {
+		if e.Change == a.changes() && e.after(change, line) {
 			events = append(events, e)
 		}
 	}

@@ -112,7 +112,7 @@ func (p *Pipeline) resume() error {
 			now := time.Now().UTC()
 			switch {
 			case a.State == Held:
-				a.Decision = nil
+				a.Decision, a.Attempts = nil, 0
 				a.enter(Quarantined, "", "taken up again at the server's start", now)
 			case a.PolicyDigest != digest:
 				a.Decision, a.Verdict = nil, nil
@@ -253,7 +253,7 @@ func (p *Pipeline) announce(a *Admission) {
 func (p *Pipeline) datasetNames() []string { return slices.Sorted(maps.Keys(p.Datasets)) }
 
 func (p *Pipeline) progress(a *Admission, line sanitize.Progress) {
-	p.feeds.progress(a.ID, len(a.History), line)
+	p.feeds.progress(a.ID, a.changes(), line)
 	if line.Phase == "failed" || line.Message != "" {
 		p.Log.Debug("sanitizer", "admission", a.ID, "phase", line.Phase, "message", line.Message, "error", line.Error)
 	}

@@ -1,12 +1,15 @@
 package webhook
 
 import (
+	"bufio"
 	"crypto"
 	"fmt"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -206,8 +209,8 @@ func TestBadSanitizersLeaveTheServerServing(t *testing.T) {
 				}
 			}
 			s.checkCleaned(a)
-			s.pushModel("models/a", "v1", "a") // another try is a new admission
-			if list := s.settle(); len(list) != 2 || list[0].Reason != reason {
+			s.pushModel("models/a", "v1", "a") // another try
+			if list := s.settle(); len(list) != 1 || list[0].Reason != reason || len(list[0].History) != 2*len(a.History) {
 				t.Errorf("after another push: %+v", list)
 			}
 		})
@@ -258,6 +261,13 @@ decision := {"release": false, "reasons": ["never"]}
 	_, err := s.push("denied/a", "v1", map[string][]byte{"model.onnx": testModel("a")})
 	if err == nil || !strings.Contains(err.Error(), "403") || !strings.Contains(err.Error(), "not from here") || !strings.Contains(err.Error(), "nor this one") {
 		t.Errorf("a denied push is answered %v", err)
+	}
+	var again string
+	if _, err := s.push("denied/a", "v1", map[string][]byte{"model.onnx": testModel("a")}); err != nil {
+		again = err.Error()
+	}
+	if denied := s.admissions("?state=denied"); len(denied) != 1 || !strings.Contains(again, denied[0].ID) {
+		t.Errorf("a second denied push is answered %s; admissions: %+v", again, denied)
 	}
 	s.pushModel("kept/a", "v1", "a")
 	s.pushModel("conflict/a", "v1", "a")
@@ -324,5 +334,76 @@ func TestPackagesThatCannotBeSanitized(t *testing.T) {
 	}
 	if got["models/none"] != ReasonNoModel || got["models/two"] != ReasonSeveralModels {
 		t.Error(got)
+	}
+}
+
+// TestPushInFlightAtShutdown stops the server in the middle of an upload: the request is answered as if nothing were, and the
+// push that follows it goes on at the next start.
+func TestPushInFlightAtShutdown(t *testing.T) {
+	dir := t.TempDir()
+	s := startServer(t, dir)
+	content := testModel("a")
+	conn, err := net.Dial("tcp", s.address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	fmt.Fprintf(conn, "POST /v2/models/a/blobs/uploads/?digest=%s HTTP/1.1\r\nHost: %s\r\nContent-Type: application/octet-stream\r\nContent-Length: %d\r\n\r\n%s",
+		digest.FromBytes(content), s.address, len(content), content[:3])
+	time.Sleep(200 * time.Millisecond) // the server reads what there is
+	stopped := make(chan error, 1)
+	go func() { stopped <- s.stop() }()
+	for { // until it listens no more
+		c, err := net.Dial("tcp", s.address)
+		if err != nil {
+			break
+		}
+		c.Close()
+		time.Sleep(10 * time.Millisecond)
+	}
+	if _, err := conn.Write(content[3:]); err != nil {
+		t.Fatal(err)
+	}
+	answer, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	if err != nil || answer.StatusCode != http.StatusCreated {
+		t.Errorf("the upload in flight is answered %v, %v", answer, err)
+	}
+	if err := <-stopped; err != nil {
+		t.Error(err)
+	}
+}
+
+func TestManyPushesAtOnce(t *testing.T) {
+	s := startServer(t, t.TempDir(), "-workers", "3")
+	var group sync.WaitGroup
+	for i := range 12 {
+		group.Go(func() {
+			name := fmt.Sprint(i / 2) // every model twice
+			if _, err := s.push("models/a", "v"+name, map[string][]byte{"model.onnx": testModel(name)}); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	group.Wait()
+	list := s.settle()
+	if len(list) != 6 {
+		t.Errorf("%d admissions of 6 models", len(list))
+	}
+	for i := range 6 {
+		for _, a := range s.admissions("?tag=v" + fmt.Sprint(i)) {
+			s.checkReleased("models/a", "v"+fmt.Sprint(i), fmt.Sprint(i), a)
+		}
+	}
+}
+
+// TestUninterceptedRepository is a registry like any other.
+func TestUninterceptedRepository(t *testing.T) {
+	s := startServer(t, t.TempDir())
+	pushed := s.pushModel("open/a", "v1", "a")
+	if digest, model, err := s.pull("open/a", "v1"); err != nil || digest != pushed.Digest.String() || string(model) != string(testModel("a")) {
+		t.Errorf("%s %q %v", digest, model, err)
+	}
+	if list := s.admissions(""); len(list) != 0 {
+		t.Errorf("%+v", list)
 	}
 }

@@ -77,6 +77,9 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.echo.Serv
 // Serve starts the pipeline and answers requests on l until ctx is cancelled. Then it stops the sanitizers, whose admissions go
 // on at the next start, lets requests in flight finish within the grace period, and returns nil.
 func (s *Server) Serve(ctx context.Context, l net.Listener) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer s.pipeline.Wait()
+	defer cancel()
 	if err := s.pipeline.Start(ctx, s.gateway); err != nil {
 		return err
 	}
@@ -100,9 +103,7 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	if stop() { // not cancelled: the listener failed
 		return err
 	}
-	err = <-stopped
-	s.pipeline.Wait()
-	return err
+	return <-stopped
 }
 
 func setDefault(d *time.Duration, otherwise time.Duration) {

@@ -42,6 +42,7 @@ func testServer(args []string) int {
 	stop := flags.String("stop", "", "")
 	data := flags.String("data", "/dev/null", "")
 	policyDir := flags.String("policy", "", "")
+	workers := flags.Int("workers", 1, "")
 	timeout := flags.Duration("timeout", time.Minute, "")
 	_ = flags.Parse(args)
 	ctx, cancel := signal.NotifyContext(context.Background(), syscall.SIGTERM)
@@ -65,7 +66,7 @@ func testServer(args []string) int {
 	}
 	p, err := NewPipeline(PipelineConfig{
 		Dir: *dir, Policy: engine, Key: key, Datasets: datasets, Host: "registry.test", Log: log, Version: attest.Version{Grindstone: "test"},
-		Sanitizer: SanitizerConfig{Command: sanitizerCommand(*behaviour), Timeout: *timeout, Memory: 1 << 30},
+		Sanitizer: SanitizerConfig{Command: sanitizerCommand(*behaviour), Workers: *workers, Timeout: *timeout, Memory: 1 << 30},
 	})
 	if err != nil {
 		return fail(err)

@@ -26,7 +26,7 @@ func (s *Server) followAdmission(c echo.Context) error {
 			return badRequest("Last-Event-ID must be an id of this stream, as in 3.17")
 		}
 	}
-	if a.State.Final() && change >= len(a.History) {
+	if a.State.Final() && change >= a.changes() {
 		return c.NoContent(http.StatusNoContent)
 	}
 	w := c.Response()

@@ -123,13 +123,17 @@ func (s *Store) Create(src Source, tag, policyDigest string, fill func(*Admissio
 }
 
 // Repush records that the admission's model was pushed again under tag, which is now the newest push of that tag. A released
-// admission goes back to releasing, to move that tag.
+// admission goes back to releasing, to move that tag; a held one gets another try.
 func (s *Store) Repush(id, tag string) (*Admission, error) {
 	return s.Update(id, func(a *Admission) {
 		now := time.Now().UTC()
 		a.pushed(tag, s.order+1, now)
-		if a.State == Released && tag != "" {
+		switch {
+		case a.State == Released && tag != "":
 			a.enter(Releasing, "", "pushed again", now)
+		case a.State == Held:
+			a.Attempts = 0
+			a.enter(Quarantined, "", "pushed again", now)
 		}
 	})
 }
