@@ -11,24 +11,24 @@ ARG BUILD_IMAGE=docker.io/library/golang:1.26-bookworm
 ARG BASE_IMAGE=docker.io/library/debian:bookworm-slim
 
 FROM ${BUILD_IMAGE} AS build
-ARG RUNTIME=cpu
 RUN python3 -m pip --version || (apt-get update && apt-get install -y --no-install-recommends python3-pip)
 WORKDIR /src
+COPY go.mod go.sum ./
+RUN go mod download
+ARG RUNTIME=cpu
 COPY scripts/runtime.sh scripts/cuda.sh scripts/
 RUN case "$RUNTIME" in \
       cpu)  scripts/runtime.sh --pip /out/lib ;; \
       cuda) scripts/runtime.sh --pip --cuda /out/lib && scripts/cuda.sh /out/lib ;; \
       *)    echo "RUNTIME is $RUNTIME: use cpu or cuda" >&2; exit 1 ;; \
     esac
-COPY go.mod go.sum ./
-RUN go mod download
 COPY . .
 ARG VERSION=unknown
 RUN make build VERSION="$VERSION" && install -D bin/grindstone /out/bin/grindstone \
-    && install -D LICENSE /out/share/doc/grindstone/LICENSE \
+    && install -D -m 0644 LICENSE /out/share/doc/grindstone/LICENSE \
     && mv /out/lib/LICENSE /out/share/doc/grindstone/LICENSE.onnxruntime \
     && mv /out/lib/ThirdPartyNotices.txt /out/share/doc/grindstone/ThirdPartyNotices.onnxruntime \
-    && install -d -m 0700 /state
+    && mkdir /state
 
 FROM ${BASE_IMAGE}
 ARG VERSION=unknown
