@@ -19,7 +19,8 @@ import (
 //	"NAME" COUNT \n  followed by the SHA-256 of each image's HWC bytes, sorted
 //
 // so that the container, its compression, the files' names and their order do not matter, while one changed pixel, a moved, missing
-// or doubled image does. A view has the digest of the images that it shows.
+// or doubled image does. A view has the digest of the images that it shows. Images of a lossy format are hashed as decoded, so their
+// digest is that of one decoder.
 func (d *Dataset) Digest() string {
 	sums := make([][sha256.Size]byte, d.Len())
 	parallel(d.Len(), func(i int) {
