@@ -51,8 +51,8 @@ func flat(shape, position []int64, columns bool) int64 {
 	return at
 }
 
-// averagePool divides by the number of elements below the window: those of the input or, with count_include_pad, of the padding too.
-// What a window in ceil mode covers beyond the padding never counts.
+// averagePool divides by the number of input elements below the window or, with count_include_pad, by the size of the kernel. (From
+// opset 19 on, what a window in ceil mode covers beyond the padding does not count.)
 func averagePool(c *call) []*Tensor {
 	x := c.in[0]
 	in := x.Shape[2:]
@@ -69,25 +69,16 @@ func averagePool(c *call) []*Tensor {
 				if win.place(o, k, in, position) {
 					sum += x.F[plane*size(in)+flat(in, position, false)]
 					n++
-				} else if padding && win.padded(position, in) {
-					n++
 				}
 			})
+			if padding {
+				n = float64(size(win.kernel))
+			}
 			y.F[at] = sum / n
 			at++
 		})
 	}
 	return one(y)
-}
-
-// padded tells whether a position is in the input or the padding around it.
-func (w window) padded(position, in []int64) bool {
-	for i := range in {
-		if position[i] < -w.begin[i] || position[i] >= in[i]+w.end[i] {
-			return false
-		}
-	}
-	return true
 }
 
 func global(step func(acc, x float64, n int64) float64, start float64) kernel {

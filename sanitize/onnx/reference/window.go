@@ -7,7 +7,9 @@ type window struct {
 	kernel, stride, dilation, begin, end []int64 // per spatial dimension; begin and end are paddings
 }
 
-// windowOf reads the attributes of convolutions and pools, with auto_pad resolved for an input of these spatial sizes.
+// windowOf reads the attributes of convolutions and pools, with auto_pad resolved for an input of these spatial sizes. Where a stride
+// exceeds the kernel, SAME means negative padding for a pool, by the standard's formula, and none for a convolution (which has no
+// formula there; this is what ONNX Runtime and TensorFlow do).
 func windowOf(c *call, kernel, in []int64) window {
 	ones := slices.Repeat([]int64{1}, len(in))
 	pads := c.Ints("pads", make([]int64, 2*len(in))...)
@@ -22,7 +24,10 @@ func windowOf(c *call, kernel, in []int64) window {
 			w.begin[i], w.end[i] = 0, 0
 		case "SAME_UPPER", "SAME_LOWER":
 			out := (in[i] + w.stride[i] - 1) / w.stride[i]
-			total := max(0, (out-1)*w.stride[i]+w.extent(i)-in[i])
+			total := (out-1)*w.stride[i] + w.extent(i) - in[i]
+			if total < 0 && (c.Op == "Conv" || c.Op == "ConvTranspose") {
+				total = 0
+			}
 			w.begin[i], w.end[i] = total/2, total-total/2
 			if mode == "SAME_LOWER" {
 				w.begin[i], w.end[i] = w.end[i], w.begin[i]
