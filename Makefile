@@ -8,6 +8,7 @@ MAKEFLAGS += --no-print-directory
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 TOOLS := $(CURDIR)/.cache/tools
 TIMEOUT ?= 30m
+VULNDB ?= https://vuln.go.dev
 
 .PHONY: help build runtime demo test lint bench clean
 
@@ -33,9 +34,9 @@ lint: ## vet, staticcheck and more (.golangci.yml), known vulnerabilities (VULN=
 ifeq ($(VULN),skip)
 	@echo 'make lint: known vulnerabilities were NOT checked (VULN=skip)'
 else
-	'$(TOOLS)/govulncheck' ./... || { \
+	'$(TOOLS)/govulncheck' -db '$(VULNDB)' ./... || { \
 	  code=$$?; [[ $$code == 3 ]] || \
-	  echo 'make lint: govulncheck could not do its work (its message is above). It needs https://vuln.go.dev, or GOVULNDB=file:///copy/of/it; VULN=skip leaves it out.' >&2; \
+	  echo 'make lint: govulncheck could not do its work (its message is above). It needs the database at $(VULNDB); VULNDB=file:///copy/of/it names another, VULN=skip leaves it out.' >&2; \
 	  exit $$code; }
 endif
 
