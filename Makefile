@@ -34,7 +34,7 @@ lint: ## vet, staticcheck and more (.golangci.yml), known vulnerabilities (VULN=
 ifeq ($(VULN),skip)
 	@echo 'make lint: known vulnerabilities were NOT checked (VULN=skip)'
 else
-	'$(TOOLS)/govulncheck' -db '$(VULNDB)' ./... || { \
+	@'$(TOOLS)/govulncheck' -db '$(VULNDB)' ./... || { \
 	  code=$$?; [[ $$code == 3 ]] || \
 	  echo 'make lint: govulncheck could not do its work (its message is above). It needs the database at $(VULNDB); VULNDB=file:///copy/of/it names another, VULN=skip leaves it out.' >&2; \
 	  exit $$code; }
