@@ -172,14 +172,15 @@ func (t *Tape) anyNeeded(n *onnx.Node) bool {
 	return slices.ContainsFunc(n.Inputs, func(in string) bool { return in != "" && t.needs[in] })
 }
 
-// Reach returns the values that depend on any of the given ones, these included.
+// Reach returns the values that depend on the elements of any of the given ones, these included. What depends on their shape alone
+// (PyTorch writes x.view(x.size(0), -1) as arithmetic on Shape) has no gradient and needs none.
 func Reach(nodes []*onnx.Node, from []string) map[string]bool {
 	reach := map[string]bool{}
 	for _, v := range from {
 		reach[v] = true
 	}
 	for _, n := range nodes {
-		if !slices.ContainsFunc(n.Inputs, func(in string) bool { return in != "" && reach[in] }) {
+		if readsShape(n) || !slices.ContainsFunc(n.Inputs, func(in string) bool { return in != "" && reach[in] }) {
 			continue
 		}
 		for _, out := range n.Outputs {
@@ -191,20 +192,22 @@ func Reach(nodes []*onnx.Node, from []string) map[string]bool {
 	return reach
 }
 
+func readsShape(n *onnx.Node) bool { return n.Domain == "" && (n.Op == "Shape" || n.Op == "Size") }
+
 // Unsupported returns the nodes without a rule that lie between the given values and the output, in graph order.
 func Unsupported(nodes []*onnx.Node, from []string, output string) []*onnx.Node {
 	reach := Reach(nodes, from)
 	leads := map[string]bool{output: true}
 	var bad []*onnx.Node
 	for _, n := range slices.Backward(nodes) {
-		if !slices.ContainsFunc(n.Outputs, func(out string) bool { return leads[out] }) {
+		if readsShape(n) || !slices.ContainsFunc(n.Outputs, func(out string) bool { return leads[out] }) {
 			continue
 		}
 		for _, in := range n.Inputs {
 			leads[in] = true
 		}
 		_, ok := Rules[n.Op]
-		if slices.ContainsFunc(n.Inputs, func(in string) bool { return in != "" && reach[in] }) && (!ok || n.Domain != "") {
+		if slices.ContainsFunc(n.Outputs, func(out string) bool { return out != "" && reach[out] }) && (!ok || n.Domain != "") {
 			bad = append(bad, n)
 		}
 	}
