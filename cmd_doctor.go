@@ -180,7 +180,8 @@ func runtimeCheck() webhook.Check {
 		if err != nil {
 			return errors.New("this program's own file cannot be found")
 		}
-		out, _ := exec.CommandContext(ctx, self, "doctor", "--json").Output() // its exit code speaks of other findings too
+		doctor := exec.CommandContext(ctx, self, "doctor", "--json") //nolint:gosec // this program itself
+		out, _ := doctor.Output()                                    // its exit code speaks of other findings too
 		var answer struct{ Findings []finding }
 		if err := json.Unmarshal(out, &answer); err != nil {
 			return errors.New("`grindstone doctor` does not answer")

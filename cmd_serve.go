@@ -151,7 +151,7 @@ func makeFolders(c *Config) error {
 		if err := os.MkdirAll(path, 0o700); err != nil {
 			return fmt.Errorf("dir: %w", err)
 		}
-		if err := os.Chmod(path, 0o700); err != nil {
+		if err := os.Chmod(path, 0o700); err != nil { //nolint:gosec // a folder cannot be entered without x
 			return fmt.Errorf("dir: %w", err)
 		}
 	}

@@ -48,7 +48,7 @@ type Pipeline struct {
 	passing func(point string)
 }
 
-// NewPipeline opens the admissions under Dir. Work begins with Start.
+// NewPipeline makes a pipeline that does nothing before Start: the registry needs it first, as its Admitter, and locks the folder.
 func NewPipeline(c PipelineConfig) (*Pipeline, error) {
 	c.Sanitizer.Workers = max(1, c.Sanitizer.Workers)
 	if c.Sanitizer.Timeout <= 0 {
@@ -61,22 +61,22 @@ func NewPipeline(c PipelineConfig) (*Pipeline, error) {
 		}
 		c.Sanitizer.Command = []string{self, "sanitize"}
 	}
-	store, broken, err := OpenStore(filepath.Join(c.Dir, "state", "admissions"))
-	if err != nil {
-		return nil, err
-	}
-	for _, err := range broken {
-		c.Log.Error("an admission record cannot be read; its model stays in quarantine until it is pushed again", "error", err)
-	}
-	p := &Pipeline{PipelineConfig: c, store: store, queue: newQueue(), feeds: newFeeds(), passing: func(string) {}}
+	p := &Pipeline{PipelineConfig: c, queue: newQueue(), feeds: newFeeds(), passing: func(string) {}}
 	p.metrics = newMetrics(p)
 	return p, nil
 }
 
-// Start takes up the admissions that are not through and begins to work on them and on those that are pushed. It ends, with its
-// sanitizer processes, when ctx is cancelled; Wait waits for that. Admissions that were interrupted go on at the next start.
+// Start reads the admissions under Dir, takes up those that are not through, and begins to work on them and on what is pushed. It
+// ends, with its sanitizer processes, when ctx is cancelled; Wait waits for that. What was interrupted goes on at the next start.
 func (p *Pipeline) Start(ctx context.Context, gateway *registry.Gateway) error {
-	p.registry = gateway
+	store, broken, err := OpenStore(filepath.Join(p.Dir, "state", "admissions"))
+	if err != nil {
+		return err
+	}
+	for _, err := range broken {
+		p.Log.Error("an admission record cannot be read; its model stays in quarantine until it is pushed again", "error", err)
+	}
+	p.store, p.registry = store, gateway
 	if err := p.resume(); err != nil {
 		return err
 	}

@@ -62,7 +62,7 @@ func (c SanitizerConfig) run(ctx context.Context, r sanitizerRun, progress func(
 	defer exceed(nil)
 
 	args := slices.Concat(c.Command[1:], []string{r.Model, "-o", r.Out, "--data", r.Data, "--report", r.Report, "--progress-json"}, r.Args)
-	cmd := exec.CommandContext(limited, c.Command[0], args...)
+	cmd := exec.CommandContext(limited, c.Command[0], args...) //nolint:gosec // the program is the operator's, and no shell reads the arguments
 	cmd.Dir = r.Dir
 	cmd.Env = reducedEnv(os.Environ(), r.Dir)
 	lines := &progressLines{report: progress}

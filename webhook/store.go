@@ -29,7 +29,7 @@ type Store struct {
 
 type tagKey struct{ repository, tag string }
 
-// OpenStore reads the admissions under dir. Files that cannot be read stay where they are and are named in broken; their models
+// OpenStore reads the admissions under dir, which no other process may use. Files that cannot be read stay where they are and are named in broken; their models
 // stay in quarantine, because nothing without a record is released.
 func OpenStore(dir string) (s *Store, broken []error, err error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
