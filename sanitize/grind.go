@@ -228,9 +228,9 @@ func (r *run) after(ctx context.Context) error {
 func (r *run) write(context.Context) error {
 	r.Progress(Progress{Phase: "write", Message: r.Output})
 	weights := map[string]*onnx.Tensor{}
-	for _, t := range r.original.Source.Graph.Initializers {
-		if v, ok := r.values[t.Name]; ok && t.Type == onnx.Float && !slices.Equal(v, t.Floats()) {
-			weights[t.Name] = onnx.NewFloat(t.Name, t.Shape, v)
+	for name, v := range r.values { // one that the file does not hold is an error of RewriteFile
+		if t := r.original.Constants[name]; !slices.Equal(v, t.Floats()) {
+			weights[name] = onnx.NewFloat(name, t.Shape, v)
 		}
 	}
 	if r.Output == "" {

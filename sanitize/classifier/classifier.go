@@ -17,6 +17,7 @@ var (
 	ErrOutput      = errors.New("no usable class output")
 	ErrNoHead      = errors.New("no head found: no Gemm, MatMul or 1x1 Conv with constant weights leads to the output")
 	ErrUnsupported = errors.New("operators without a gradient rule lie between trainable weights and the output")
+	ErrFrozen      = fmt.Errorf("%w: it is not a float tensor of the file, so training cannot change it", onnx.ErrUnsupported)
 )
 
 // Layout is the order of an image tensor's axes.
@@ -53,6 +54,9 @@ type Classifier struct {
 
 	FixedBatch int64 // the batch size that the file fixes, 0 if it is open
 	Unfolded   []Unfolded
+
+	stored map[string]bool    // constants that the file holds as tensors
+	shapes map[string][]int64 // of all values, for two images
 }
 
 // Options override what New finds by itself.
@@ -71,6 +75,8 @@ func New(m *onnx.Model, o Options) (*Classifier, error) {
 	for _, t := range g.Initializers {
 		c.Constants[t.Name] = t
 	}
+	c.findStored()
+	c.resolveAliases()
 	if err := c.findInput(g, o); err != nil {
 		return nil, err
 	}
@@ -84,6 +90,9 @@ func New(m *onnx.Model, o Options) (*Classifier, error) {
 		return nil, err
 	}
 	c.findTrainable()
+	if len(c.HeadWeights) == 0 {
+		return nil, &onnx.Error{What: "feature tensor " + c.Feature, Err: fmt.Errorf("%w: no float weight lies between it and the output", ErrNoHead)}
+	}
 	if err := c.measure(); err != nil {
 		return nil, err
 	}
@@ -150,8 +159,12 @@ func (c *Classifier) Unsupported() []*onnx.Node {
 	return grad.Unsupported(c.Nodes, c.Trainable, c.Logits)
 }
 
-// CheckTrainable returns an error naming every node without a gradient rule on the way from a trainable weight to the logits.
+// CheckTrainable returns an error naming every weight that training cannot change, or else every node without a gradient rule on the
+// way from a trainable weight to the logits.
 func (c *Classifier) CheckTrainable() error {
+	if bad := c.frozen(); len(bad) > 0 {
+		return errors.Join(bad...)
+	}
 	bad := c.Unsupported()
 	if len(bad) == 0 {
 		return nil

@@ -1,8 +1,10 @@
 package classifier
 
 import (
+	"fmt"
 	"slices"
 
+	"grindstone/sanitize/grad"
 	"grindstone/sanitize/onnx"
 )
 
@@ -10,18 +12,13 @@ import (
 // Constants of preprocessing, and the running statistics of BatchNormalization, are never among them.
 func (c *Classifier) findTrainable() {
 	by := producers(c.Nodes)
-	initializer := map[string]bool{}
-	for _, t := range c.Source.Graph.Initializers {
-		initializer[t.Name] = true
-	}
 	inHead := map[*onnx.Node]bool{}
 	for _, n := range c.Head {
 		inHead[n] = true
 	}
 	for _, n := range c.Nodes {
 		for _, name := range c.weightsOf(by, n) {
-			t := c.Constants[name]
-			if t == nil || !initializer[name] || t.Type != onnx.Float {
+			if !c.canTrain(name) {
 				continue
 			}
 			if !slices.Contains(c.Trainable, name) {
@@ -32,6 +29,66 @@ func (c *Classifier) findTrainable() {
 			}
 		}
 	}
+}
+
+// canTrain reports whether a name is that of a float32 tensor that the file holds: an initializer or a Constant node.
+func (c *Classifier) canTrain(name string) bool {
+	t := c.Constants[name]
+	return t != nil && t.Type == onnx.Float && c.stored[name]
+}
+
+// findStored notes the tensors of the file that can be written back.
+func (c *Classifier) findStored() {
+	c.stored = map[string]bool{}
+	for _, t := range c.Source.Graph.Initializers {
+		c.stored[t.Name] = true
+	}
+	for _, n := range c.Source.Graph.Nodes {
+		if a := n.Attr("value"); n.Op == "Constant" && n.Domain == "" && a != nil && a.Tensor != nil {
+			c.stored[n.Output(0)] = true
+		}
+	}
+}
+
+// resolveAliases lets the readers of an Identity of a constant read the constant: exporters merge equal tensors that way. Training then
+// treats them as one tensor, which they are in the file.
+func (c *Classifier) resolveAliases() {
+	alias := map[string]string{}
+	for i, n := range c.Nodes {
+		if slices.ContainsFunc(n.Inputs, func(in string) bool { return alias[in] != "" }) {
+			changed := *n
+			changed.Inputs = slices.Clone(n.Inputs)
+			for k, in := range changed.Inputs {
+				if to := alias[in]; to != "" {
+					changed.Inputs[k] = to
+				}
+			}
+			n, c.Nodes[i] = &changed, &changed
+		}
+		if n.Op == "Identity" && n.Domain == "" && c.Constants[n.Inputs[0]] != nil {
+			alias[n.Outputs[0]] = n.Inputs[0]
+		}
+	}
+}
+
+// frozen returns an error for every weight of a linear layer or normalization that training cannot change, since it is computed by other
+// nodes or is not of type float. Weights that stay as they were would keep what is hidden in them.
+func (c *Classifier) frozen() []error {
+	by := producers(c.Nodes)
+	live := grad.Reach(c.Nodes, []string{c.Input})
+	var bad []error
+	for _, n := range c.Nodes {
+		names := c.weightsOf(by, n)
+		if n.Op == "BatchNormalization" {
+			names = n.Inputs[1:]
+		}
+		for _, name := range names {
+			if name != "" && !live[name] && !c.canTrain(name) {
+				bad = append(bad, &onnx.Error{Node: n.Label(), What: fmt.Sprintf("%s: weight %q", n.Op, name), Err: ErrFrozen})
+			}
+		}
+	}
+	return bad
 }
 
 // weightsOf returns the inputs of a node that hold weights.

@@ -47,6 +47,9 @@ func (c *Classifier) Foldable() []Foldable {
 			continue
 		}
 		f, ok := c.foldable(by, n)
+		if ok && n.Op == "Add" { // what the MatMul alone gives must have no other reader
+			ok = users[c.dataInput(n)] == 1
+		}
 		if !ok || users[f.Weight] != 1 || users[f.Bias] != 1 {
 			continue
 		}
@@ -79,7 +82,7 @@ func (c *Classifier) foldable(by map[string]*onnx.Node, n *onnx.Node) (Foldable,
 			return f, false
 		}
 		mm := by[c.dataInput(n)]
-		if mm.Op != "MatMul" || c.Constants[mm.Input(1)] == nil || len(c.Constants[mm.Inputs[1]].Shape) != 2 {
+		if mm.Op != "MatMul" || c.Constants[mm.Input(1)] == nil || len(c.Constants[mm.Inputs[1]].Shape) != 2 || len(c.shapes[n.Outputs[0]]) != 2 {
 			return f, false
 		}
 		f.Weight, f.Axis = mm.Inputs[1], 1

@@ -1,0 +1,416 @@
+package classifier_test
+
+import (
+	"errors"
+	"math"
+	"slices"
+	"strings"
+	"testing"
+
+	"grindstone/sanitize/classifier"
+	"grindstone/sanitize/onnx"
+	"grindstone/sanitize/ort"
+)
+
+// TestHeads reads one small model for each way in which exporters write the end of a classifier.
+func TestHeads(t *testing.T) {
+	for _, tt := range []struct {
+		name     string
+		opset    int64
+		build    func(n *net) (output string)
+		options  classifier.Options
+		logits   string
+		feature  string
+		width    int
+		weights  string // of the head
+		foldable int
+	}{
+		{name: "Gemm", opset: 17, build: func(n *net) string { return n.dense(n.pooled(n.stem(-1)), 4, 5) },
+			logits: "logits", feature: "feature", width: 4, weights: "fc.w fc.b", foldable: 1},
+		{name: "Softmax at the end", opset: 13, build: func(n *net) string {
+			return n.Op("Softmax", []string{n.dense(n.pooled(n.stem(-1)), 4, 5)}, onnx.I("axis", -1))
+		}, logits: "logits", feature: "feature", width: 4, weights: "fc.w fc.b", foldable: 1},
+		{name: "LogSoftmax of an early opset, then Identity", opset: 9, build: func(n *net) string {
+			return n.Op("Identity", []string{n.Op("LogSoftmax", []string{n.dense(n.pooled(n.stem(-1)), 4, 5)})})
+		}, logits: "logits", feature: "feature", width: 4, weights: "fc.w fc.b", foldable: 1},
+		{name: "MatMul and Add", opset: 17, build: func(n *net) string {
+			y := n.Op("MatMul", []string{n.pooled(n.stem(-1)), n.weight("w", 4, 5)})
+			return n.Named("logits", "Add", []string{n.weight("b", 5), y})
+		}, logits: "logits", feature: "feature", width: 4, weights: "w b", foldable: 1},
+		{name: "MatMul alone", opset: 17, build: func(n *net) string {
+			return n.Named("logits", "MatMul", []string{n.pooled(n.stem(-1)), n.weight("w", 4, 5)})
+		}, logits: "logits", feature: "feature", width: 4, weights: "w", foldable: 1},
+		{name: "1x1 Conv, then pooling", opset: 17, build: func(n *net) string {
+			y := n.Op("Conv", []string{n.stem(-1), n.weight("w", 5, 4, 1, 1), n.weight("b", 5)})
+			return n.Named("logits", "Flatten", []string{n.Op("GlobalAveragePool", []string{y})})
+		}, logits: "logits", feature: "stem.relu", width: 4 * 8 * 8, weights: "w b", foldable: 1},
+		{name: "1x1 Conv, ReLU, mean over the image", opset: 18, build: func(n *net) string {
+			y := n.Op("Relu", []string{n.Op("Conv", []string{n.stem(-1), n.weight("w", 5, 4, 1, 1)})})
+			return n.Named("logits", "ReduceMean", []string{y, n.Int64s(2, 3)}, onnx.I("keepdims", 0))
+		}, logits: "logits", feature: "stem.relu", width: 4 * 8 * 8, weights: "w", foldable: 1},
+		{name: "Dropout and Flatten in between", opset: 12, build: func(n *net) string {
+			y := n.Op("Dropout", []string{n.pooled(n.stem(-1))})
+			return n.dense(n.Named("dropped", "Flatten", []string{y}), 4, 5)
+		}, logits: "logits", feature: "dropped", width: 4, weights: "fc.w fc.b", foldable: 1},
+		{name: "two dense layers: the last is the head", opset: 17, build: func(n *net) string {
+			y := n.Op("Gemm", []string{n.pooled(n.stem(-1)), n.weight("w", 4, 6), n.weight("b", 6)})
+			return n.dense(n.Named("hidden", "Relu", []string{y}), 6, 5)
+		}, logits: "logits", feature: "hidden", width: 6, weights: "fc.w fc.b", foldable: 2},
+		{name: "a named feature tensor below", opset: 17, options: classifier.Options{Feature: "feature"}, build: func(n *net) string {
+			y := n.Op("Gemm", []string{n.pooled(n.stem(-1)), n.weight("w", 4, 6), n.weight("b", 6)})
+			return n.dense(n.Named("hidden", "Relu", []string{y}), 6, 5)
+		}, logits: "logits", feature: "feature", width: 4, weights: "w b fc.w fc.b", foldable: 1},
+		{name: "BatchNormalization in the body", opset: 17, build: func(n *net) string {
+			y := n.Op("BatchNormalization", []string{n.stem(-1), n.weight("scale", 4), n.weight("shift", 4), n.weight("mean", 4), n.filled("variance", 1, 4)})
+			return n.dense(n.pooled(y), 4, 5)
+		}, logits: "logits", feature: "feature", width: 4, weights: "fc.w fc.b", foldable: 1},
+		{name: "weights in Constant nodes", opset: 17, build: func(n *net) string {
+			w := onnx.NewFloat("", []int64{4, 5}, make([]float32, 20))
+			n.Add(&onnx.Node{Op: "Constant", Outputs: []string{"w"}, Attrs: []*onnx.Attr{onnx.T("value", w)}})
+			return n.Named("logits", "MatMul", []string{n.pooled(n.stem(-1)), "w"})
+		}, logits: "logits", feature: "feature", width: 4, weights: "w", foldable: 1},
+		{name: "bias behind an Identity", opset: 17, build: func(n *net) string {
+			y := n.Op("Conv", []string{n.stem(-1), n.weight("w", 4, 4, 1, 1), n.Op("Identity", []string{"stem.b"})})
+			return n.dense(n.pooled(y), 4, 5)
+		}, logits: "logits", feature: "feature", width: 4, weights: "fc.w fc.b", foldable: 0},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			n := newNet()
+			m := n.model(t, tt.opset, tt.build(n))
+			c := read(t, m, tt.options)
+			if c.Logits != tt.logits || c.Feature != tt.feature || c.FeatureWidth != tt.width || c.Classes != 5 {
+				t.Errorf("logits %s of %d classes, features %s, %d wide", c.Logits, c.Classes, c.Feature, c.FeatureWidth)
+			}
+			if got := strings.Join(c.HeadWeights, " "); got != tt.weights {
+				t.Errorf("head weights %q, want %q", got, tt.weights)
+			}
+			for _, name := range c.HeadWeights {
+				if !slices.Contains(c.Trainable, name) {
+					t.Errorf("head weight %s is not trainable", name)
+				}
+			}
+			if !slices.Contains(c.Trainable, "stem.w") || !slices.Contains(c.Trainable, "stem.b") {
+				t.Errorf("trainable: %q", c.Trainable)
+			}
+			if got := len(c.Foldable()); got != tt.foldable {
+				t.Errorf("%d foldable layers, want %d", got, tt.foldable)
+			}
+			if err := c.CheckTrainable(); err != nil {
+				t.Error(err)
+			}
+			if len(c.Body())+len(c.Head) != len(c.Nodes) {
+				t.Errorf("%d nodes of the body and %d of the head are not the %d of all", len(c.Body()), len(c.Head), len(c.Nodes))
+			}
+			sameClasses(t, c, m)
+		})
+	}
+}
+
+// sameClasses compares the class scores with those of the model's file, up to a closing Softmax.
+func sameClasses(t *testing.T, c *classifier.Classifier, m *onnx.Model) {
+	t.Helper()
+	raw, err := m.Rewrite(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	x := noise(c, 3)
+	got := evaluate(t, c, nil, x, c.Logits)[0].F32
+	want := run(t, raw, x, len(m.Graph.Outputs))[0].F32
+	if len(got) != len(want) {
+		t.Fatalf("%d scores, want %d", len(got), len(want))
+	}
+	for r := 0; r < len(got); r += c.Classes {
+		// A Softmax changes the scores of a row by its sum alone: compare differences of logarithms with differences of logits.
+		for k := range c.Classes {
+			g, w := float64(got[r+k]-got[r]), float64(want[r+k]-want[r])
+			switch {
+			case c.Output == c.Logits:
+				g, w = float64(got[r+k]), float64(want[r+k])
+			case want[r] > 0: // probabilities
+				w = math.Log(float64(want[r+k])) - math.Log(float64(want[r]))
+			}
+			if math.Abs(g-w) > 1e-4 {
+				t.Errorf("image %d, class %d: %v, the file says %v", r/c.Classes, k, g, w)
+			}
+		}
+	}
+}
+
+// TestFixedBatch: a file that was exported for a batch of 2 works with any.
+func TestFixedBatch(t *testing.T) {
+	for name, shape := range map[string][]int64{
+		"size inferred": {2, -1}, "size given": {2, 256}, "batch inferred": {-1, 256}, "batch copied": {0, -1}, "three axes": {2, 4, -1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			n := newNet()
+			y := n.Op("Reshape", []string{n.stem(2), n.Int64s(shape...)})
+			if len(shape) == 3 {
+				y = n.Op("Flatten", []string{y})
+			}
+			c := read(t, n.model(t, 17, n.dense(y, 256, 5)), classifier.Options{})
+			if c.FixedBatch != 2 {
+				t.Errorf("fixed batch %d", c.FixedBatch)
+			}
+			x := noise(c, 2)
+			want := evaluate(t, c, nil, x, c.Logits)[0].F32
+			for _, k := range []int64{1, 2, 5} {
+				shapes, err := c.Shapes(k)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if !slices.Equal(shapes["logits"], []int64{k, 5}) {
+					t.Errorf("batch %d: logits %v", k, shapes["logits"])
+				}
+			}
+			first := evaluate(t, c, nil, &ort.Array{Shape: c.ImageShape(1), F32: x.F32[:3*8*8]}, c.Logits)[0].F32
+			if d := difference(first, want[:5]); d > 1e-5 {
+				t.Errorf("the first image alone gives other logits: %.2g", d)
+			}
+		})
+	}
+}
+
+// TestReshapeAtBatchOne: a Reshape of a constant, or one that does not begin with the batch, stays as it is.
+func TestReshapeAtBatchOne(t *testing.T) {
+	n := newNet()
+	x := n.stem(1)
+	shift := n.Op("Reshape", []string{n.weight("shift", 4), n.Int64s(1, 4, 1, 1)})
+	y := n.pooled(n.Op("Add", []string{x, shift}))
+	c := read(t, n.model(t, 17, n.dense(y, 4, 5)), classifier.Options{})
+	shapes, err := c.Shapes(3)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !slices.Equal(shapes[shift], []int64{1, 4, 1, 1}) {
+		t.Errorf("the reshaped constant has shape %v", shapes[shift])
+	}
+}
+
+func TestOpenImageSize(t *testing.T) {
+	build := func() *onnx.Model {
+		n := newNet()
+		n.Input("x", onnx.Float, -1, 3, -1, -1)
+		y := n.Op("Conv", []string{"x", n.weight("w", 4, 3, 3, 3), n.weight("b", 4)})
+		return n.model(t, 17, n.dense(n.pooled(y), 4, 5))
+	}
+	if _, err := classifier.New(build(), classifier.Options{}); !errors.Is(err, classifier.ErrInput) || !strings.Contains(err.Error(), "--size") {
+		t.Errorf("open size: %v", err)
+	}
+	c := read(t, build(), classifier.Options{Height: 12, Width: 20})
+	if !slices.Equal(c.ImageShape(7), []int64{7, 3, 12, 20}) {
+		t.Errorf("image shape %v", c.ImageShape(7))
+	}
+}
+
+func TestNHWC(t *testing.T) {
+	n := newNet()
+	n.Input("x", onnx.Float, -1, 8, 6, 3)
+	y := n.Op("Transpose", []string{"x"}, onnx.Is("perm", 0, 3, 1, 2))
+	y = n.Op("Conv", []string{y, n.weight("w", 4, 3, 3, 3), n.weight("b", 4)})
+	c := read(t, n.model(t, 17, n.dense(n.pooled(y), 4, 5)), classifier.Options{})
+	if c.Layout != classifier.NHWC || c.Height != 8 || c.Width != 6 || c.Channels != 3 || !slices.Equal(c.ImageShape(2), []int64{2, 8, 6, 3}) {
+		t.Errorf("%s %dx%dx%d", c.Layout, c.Height, c.Width, c.Channels)
+	}
+}
+
+// TestRefusals: what is no image classifier is refused with a message that says where.
+func TestRefusals(t *testing.T) {
+	flat := func(n *net, x string, in int64) string { return n.dense(n.Op("Flatten", []string{x}), in, 5) }
+	for _, tt := range []struct {
+		name    string
+		build   func(n *net) string
+		options classifier.Options
+		err     error
+		says    string
+	}{
+		{name: "two inputs", build: func(n *net) string {
+			n.Input("mask", onnx.Float, -1, 4)
+			return n.dense(n.Op("Mul", []string{n.pooled(n.stem(-1)), "mask"}), 4, 5)
+		}, err: classifier.ErrInput, says: `"mask"`},
+		{name: "no input", build: func(n *net) string { return n.dense(n.weight("x", 2, 4), 4, 5) }, err: classifier.ErrInput, says: "has 0"},
+		{name: "rank 2", build: func(n *net) string { n.Input("x", onnx.Float, -1, 192); return flat(n, "x", 192) }, err: classifier.ErrInput, says: "input x"},
+		{name: "bytes", build: func(n *net) string {
+			n.Input("x", onnx.Uint8, -1, 3, 8, 8)
+			return flat(n, n.Op("Cast", []string{"x"}, onnx.I("to", 1)), 192)
+		}, err: classifier.ErrInput, says: "uint8"},
+		{name: "7 channels", build: func(n *net) string { n.Input("x", onnx.Float, -1, 7, 8, 8); return flat(n, "x", 7*64) }, err: classifier.ErrInput, says: "channels"},
+		{name: "the head reads the image", build: func(n *net) string {
+			n.Input("x", onnx.Float, -1, 3, 8, 8)
+			w := n.weight("w", 5, 3, 8, 8)
+			return n.Op("Flatten", []string{n.Op("Conv", []string{"x", w})})
+		}, err: classifier.ErrNoHead, says: "no feature layer"},
+		{name: "no linear layer at the end", build: func(n *net) string {
+			x := n.pooled(n.stem(-1))
+			n.Add(&onnx.Node{Name: "top", Op: "Concat", Inputs: []string{x, x}, Outputs: []string{"y"}, Attrs: []*onnx.Attr{onnx.I("axis", 1)}})
+			return "y"
+		}, err: classifier.ErrNoHead, says: `node "top": Concat`},
+		{name: "weights that are computed", build: func(n *net) string {
+			w := n.Op("Transpose", []string{n.weight("w", 5, 4)})
+			n.Add(&onnx.Node{Name: "fc", Op: "MatMul", Inputs: []string{n.pooled(n.stem(-1)), n.Op("Abs", []string{w})}, Outputs: []string{"y"}})
+			return "y"
+		}, err: classifier.ErrNoHead, says: `node "fc": MatMul`},
+		{name: "output of rank 4", build: func(n *net) string {
+			return n.Op("Conv", []string{n.stem(-1), n.weight("w", 5, 4, 1, 1)})
+		}, err: classifier.ErrOutput, says: "[2 5 8 8]"},
+		{name: "one class", build: func(n *net) string { return n.dense(n.pooled(n.stem(-1)), 4, 1) }, err: classifier.ErrOutput, says: "[2 1]"},
+		{name: "output is the input", build: func(n *net) string { return n.Input("x", onnx.Float, -1, 3, 8, 8) }, err: classifier.ErrOutput, says: `"x"`},
+		{name: "unknown feature tensor", build: func(n *net) string { return n.dense(n.pooled(n.stem(-1)), 4, 5) },
+			options: classifier.Options{Feature: "nothing"}, err: classifier.ErrNoHead, says: `"nothing"`},
+		{name: "feature tensor that is a weight", build: func(n *net) string { return n.dense(n.pooled(n.stem(-1)), 4, 5) },
+			options: classifier.Options{Feature: "fc.w"}, err: classifier.ErrNoHead, says: `"fc.w"`},
+		{name: "the logits as feature tensor", build: func(n *net) string { return n.dense(n.pooled(n.stem(-1)), 4, 5) },
+			options: classifier.Options{Feature: "logits"}, err: classifier.ErrNoHead, says: "feature tensor logits"},
+		{name: "half precision", build: func(n *net) string {
+			x := n.pooled(n.stem(-1))
+			y := n.Op("Cast", []string{x}, onnx.I("to", int64(onnx.Float16)))
+			w, err := onnx.NewFloat("w", []int64{4, 5}, make([]float32, 20)).Convert(onnx.Float16)
+			if err != nil {
+				panic(err)
+			}
+			return n.Op("MatMul", []string{y, n.Const(w)})
+		}, err: classifier.ErrNoHead, says: "no float weight"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			n := newNet()
+			_, err := classifier.New(n.model(t, 17, tt.build(n)), tt.options)
+			if !errors.Is(err, tt.err) || !strings.Contains(err.Error(), tt.says) {
+				t.Errorf("error %v, want %v with %s", err, tt.err, tt.says)
+			}
+		})
+	}
+	if _, err := classifier.New(newNet().Model(17), classifier.Options{}); !errors.Is(err, classifier.ErrInput) {
+		t.Errorf("empty graph: %v", err)
+	}
+}
+
+// TestUnsupported: an operator without a gradient rule is in the way only between a trainable weight and the logits.
+func TestUnsupported(t *testing.T) {
+	n := newNet()
+	x := n.stem(-1)
+	n.Add(&onnx.Node{Name: "swish", Op: "HardSwish", Inputs: []string{x}, Outputs: []string{"swished"}})
+	y := n.Op("Erf", []string{"swished"})
+	c := read(t, n.model(t, 17, n.dense(n.pooled(y), 4, 5)), classifier.Options{})
+	err := c.CheckTrainable()
+	if !errors.Is(err, classifier.ErrUnsupported) || !strings.Contains(err.Error(), `node "swish": HardSwish`) || !strings.Contains(err.Error(), "Erf") {
+		t.Errorf("error %v", err)
+	}
+	if got := c.Unsupported(); len(got) != 2 || got[0].Op != "HardSwish" || got[1].Op != "Erf" {
+		t.Errorf("%d nodes in the way", len(got))
+	}
+
+	n = newNet()
+	n.Input("x", onnx.Float, -1, 3, 8, 8)
+	before := n.Op("HardSwish", []string{"x"}) // before every weight
+	y = n.Op("Conv", []string{before, n.weight("w", 4, 3, 3, 3), n.weight("b", 4)})
+	n.Output(n.Op("Erf", []string{y}), onnx.Float, -1, 4, 6, 6) // beside the way
+	out := n.Op("HardSwish", []string{n.dense(n.pooled(y), 4, 5)})
+	n.Output("logits", onnx.Float, -1, 5)
+	m := n.model(t, 17, out)
+	m.Graph.Outputs = m.Graph.Outputs[1:2]
+	if err := read(t, m, classifier.Options{}).CheckTrainable(); err != nil {
+		t.Errorf("operators off the way: %v", err)
+	}
+}
+
+// TestFrozen: weights that training cannot reach would keep their backdoor, so such a model is refused.
+func TestFrozen(t *testing.T) {
+	for name, build := range map[string]func(n *net, x string) string{
+		`node "layer": Conv: weight "computed"`: func(n *net, x string) string {
+			w := n.Named("computed", "Mul", []string{n.weight("w", 4, 4, 1, 1), n.Float(2)})
+			n.Add(&onnx.Node{Name: "layer", Op: "Conv", Inputs: []string{x, w}, Outputs: []string{"y"}})
+			return "y"
+		},
+		`node "layer": MatMul: weight "computed"`: func(n *net, x string) string {
+			w := n.Named("computed", "Transpose", []string{n.weight("w", 8, 8)})
+			n.Add(&onnx.Node{Name: "layer", Op: "MatMul", Inputs: []string{x, w}, Outputs: []string{"y"}})
+			return "y"
+		},
+		`node "layer": BatchNormalization: weight "computed"`: func(n *net, x string) string {
+			v := n.Named("computed", "Abs", []string{n.weight("variance", 4)})
+			n.Add(&onnx.Node{Name: "layer", Op: "BatchNormalization", Inputs: []string{x, n.weight("a", 4), n.weight("b", 4), n.weight("c", 4), v}, Outputs: []string{"y"}})
+			return "y"
+		},
+		`node "layer": Conv: weight "w"`: func(n *net, x string) string {
+			w := n.Const(onnx.NewDouble("w", []int64{4, 4, 1, 1}, make([]float64, 16)))
+			x = n.Op("Cast", []string{x}, onnx.I("to", int64(onnx.Double)))
+			n.Add(&onnx.Node{Name: "layer", Op: "Conv", Inputs: []string{x, w}, Outputs: []string{"wide"}})
+			return n.Op("Cast", []string{"wide"}, onnx.I("to", int64(onnx.Float)))
+		},
+	} {
+		n := newNet()
+		m := n.model(t, 17, n.dense(n.pooled(build(n, n.stem(-1))), 4, 5))
+		c, err := classifier.New(m, classifier.Options{})
+		if err == nil {
+			err = c.CheckTrainable()
+		}
+		if !errors.Is(err, classifier.ErrFrozen) || !strings.Contains(err.Error(), name) {
+			t.Errorf("error %v, want %v", err, name)
+		}
+	}
+
+	// Products of two activations have no weights.
+	n := newNet()
+	x := n.stem(-1)
+	y := n.Op("MatMul", []string{x, x})
+	if err := read(t, n.model(t, 17, n.dense(n.pooled(y), 4, 5)), classifier.Options{}).CheckTrainable(); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestShapeArithmetic: PyTorch writes x.view(x.size(0), -1) with a dynamic batch as arithmetic on the shape, which has no gradient and
+// needs none.
+func TestShapeArithmetic(t *testing.T) {
+	n := newNet()
+	x := n.stem(-1)
+	batch := n.Op("Gather", []string{n.Op("Shape", []string{x}), n.Int64(0)})
+	shape := n.Op("Concat", []string{n.Op("Unsqueeze", []string{batch, n.Int64s(0)}), n.Int64s(-1)}, onnx.I("axis", 0))
+	c := read(t, n.model(t, 17, n.dense(n.Op("Reshape", []string{x, shape}), 256, 5)), classifier.Options{})
+	if err := c.CheckTrainable(); err != nil {
+		t.Error(err)
+	}
+	if c.FeatureWidth != 256 {
+		t.Errorf("features are %d wide", c.FeatureWidth)
+	}
+}
+
+// TestTiedWeights: a tensor that two layers share is one trainable tensor.
+func TestTiedWeights(t *testing.T) {
+	n := newNet()
+	x := n.stem(-1)
+	w, b := n.weight("w", 4, 4, 1, 1), n.weight("b", 4)
+	for range 2 {
+		x = n.Op("Relu", []string{n.Op("Conv", []string{x, w, b})})
+	}
+	c := read(t, n.model(t, 17, n.dense(n.pooled(x), 4, 5)), classifier.Options{})
+	if got := strings.Join(c.Trainable, " "); got != "stem.w stem.b w b fc.w fc.b" {
+		t.Errorf("trainable: %s", got)
+	}
+}
+
+// TestOldInputs: before IR version 4 every initializer was listed among the inputs.
+func TestOldInputs(t *testing.T) {
+	n := newNet()
+	m := n.model(t, 9, n.dense(n.pooled(n.stem(-1)), 4, 5))
+	for _, w := range m.Graph.Initializers {
+		m.Graph.Inputs = append(m.Graph.Inputs, onnx.NewValue(w.Name, w.Type, w.Shape...))
+	}
+	if c := read(t, m, classifier.Options{}); c.Input != "x" || len(c.Trainable) != 4 {
+		t.Errorf("input %s, %d trainable tensors", c.Input, len(c.Trainable))
+	}
+}
+
+// TestFreshNames: names of the model that look like the builder's own do not collide.
+func TestFreshNames(t *testing.T) {
+	n := newNet()
+	x := n.stem(-1)
+	x = n.Named("shape_1", "Relu", []string{x})
+	x = n.Named("shape_2", "Relu", []string{x})
+	c := read(t, n.model(t, 17, n.dense(n.pooled(x), 4, 5)), classifier.Options{})
+	shapes, err := c.Shapes(2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !slices.Equal(shapes["shape_1"], []int64{2, 4, 8, 8}) {
+		t.Errorf("shape_1 has shape %v", shapes["shape_1"])
+	}
+}
