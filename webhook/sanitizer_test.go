@@ -46,7 +46,7 @@ func TestSanitizerVerdicts(t *testing.T) {
 		"environment":          {},
 		"crash":                {ReasonCrashed, "segmentation violation"},
 		"panic":                {ReasonCrashed, "a bug in the sanitizer"},
-		"hang":                 {ReasonTimeout, "longer than 2s"},
+		"hang":                 {ReasonTimeout, "longer than 4s"},
 		"greedy":               {ReasonOutOfMemory, "more than 400 MiB"},
 		"unsupported":          {ReasonUnsupported, "NonMaxSuppression"},
 		"malformed":            {ReasonInvalidModel, "truncated"},
@@ -66,7 +66,7 @@ func TestSanitizerVerdicts(t *testing.T) {
 			r, source := newRun(t)
 			c := SanitizerConfig{Command: sanitizerCommand(behaviour), Timeout: 20 * time.Second, Memory: 400 << 20}
 			if want.reason == ReasonTimeout {
-				c.Timeout = 2 * time.Second
+				c.Timeout = 4 * time.Second
 			}
 			var lines []sanitize.Progress
 			err := c.run(t.Context(), r, func(p sanitize.Progress) { lines = append(lines, p) })

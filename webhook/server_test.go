@@ -164,6 +164,7 @@ func startServer(t *testing.T, dir string, args ...string) *serverProcess {
 	case <-time.After(60 * time.Second):
 		t.Fatal("the server does not listen")
 	}
+	s.get("/healthz", nil) // it answers when the pipeline is at work
 	return s
 }
 
