@@ -18,6 +18,7 @@ var (
 	ErrNoHead      = errors.New("no head found: no Gemm, MatMul or 1x1 Conv with constant weights leads to the output")
 	ErrUnsupported = errors.New("operators without a gradient rule lie between trainable weights and the output")
 	ErrFrozen      = fmt.Errorf("%w: it is not a float tensor of the file, so training cannot change it", onnx.ErrUnsupported)
+	ErrShared      = fmt.Errorf("%w: another layer shares them", onnx.ErrUnsupported)
 )
 
 // Layout is the order of an image tensor's axes.
@@ -55,8 +56,8 @@ type Classifier struct {
 	FixedBatch int64 // the batch size that the file fixes, 0 if it is open
 	Unfolded   []Unfolded
 
-	stored map[string]bool    // constants that the file holds as tensors
-	shapes map[string][]int64 // of all values, for two images
+	changeable map[string]bool    // constants that the file holds as tensors, and those of Unfold
+	shapes     map[string][]int64 // of all values, for two images
 }
 
 // Options override what New finds by itself.
@@ -75,7 +76,7 @@ func New(m *onnx.Model, o Options) (*Classifier, error) {
 	for _, t := range g.Initializers {
 		c.Constants[t.Name] = t
 	}
-	c.findStored()
+	c.findChangeable()
 	c.resolveAliases()
 	if err := c.findInput(g, o); err != nil {
 		return nil, err

@@ -348,9 +348,20 @@ func TestFrozen(t *testing.T) {
 		}
 	}
 
-	// Products of two activations have no weights.
+	// Two layers cannot follow their own statistics in one tensor.
 	n := newNet()
 	x := n.stem(-1)
+	for _, v := range []string{n.filled("variance", 1, 4), n.Op("Identity", []string{"variance"})} {
+		x = n.Op("BatchNormalization", []string{x, n.weight(v+".scale", 4), n.weight(v+".shift", 4), n.weight(v+".mean", 4), v})
+	}
+	err := read(t, n.model(t, 17, n.dense(n.pooled(x), 4, 5)), classifier.Options{}).CheckTrainable()
+	if !errors.Is(err, classifier.ErrShared) || !strings.Contains(err.Error(), `"variance"`) {
+		t.Errorf("shared statistics: %v", err)
+	}
+
+	// Products of two activations have no weights.
+	n = newNet()
+	x = n.stem(-1)
 	y := n.Op("MatMul", []string{x, x})
 	if err := read(t, n.model(t, 17, n.dense(n.pooled(y), 4, 5)), classifier.Options{}).CheckTrainable(); err != nil {
 		t.Error(err)

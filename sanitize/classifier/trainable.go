@@ -31,21 +31,22 @@ func (c *Classifier) findTrainable() {
 	}
 }
 
-// canTrain reports whether a name is that of a float32 tensor that the file holds: an initializer or a Constant node.
+// canTrain reports whether a name is that of a float32 tensor that the file holds, as an initializer or a Constant node, or that Unfold
+// inserted.
 func (c *Classifier) canTrain(name string) bool {
 	t := c.Constants[name]
-	return t != nil && t.Type == onnx.Float && c.stored[name]
+	return t != nil && t.Type == onnx.Float && c.changeable[name]
 }
 
-// findStored notes the tensors of the file that can be written back.
-func (c *Classifier) findStored() {
-	c.stored = map[string]bool{}
+// findChangeable notes the tensors of the file that can be written back.
+func (c *Classifier) findChangeable() {
+	c.changeable = map[string]bool{}
 	for _, t := range c.Source.Graph.Initializers {
-		c.stored[t.Name] = true
+		c.changeable[t.Name] = true
 	}
 	for _, n := range c.Source.Graph.Nodes {
 		if a := n.Attr("value"); n.Op == "Constant" && n.Domain == "" && a != nil && a.Tensor != nil {
-			c.stored[n.Output(0)] = true
+			c.changeable[n.Output(0)] = true
 		}
 	}
 }
@@ -72,15 +73,22 @@ func (c *Classifier) resolveAliases() {
 }
 
 // frozen returns an error for every weight of a linear layer or normalization that training cannot change, since it is computed by other
-// nodes or is not of type float. Weights that stay as they were would keep what is hidden in them.
+// nodes or is not of type float, and for running statistics that are not a layer's own. Weights that stay as they were would keep what
+// is hidden in them.
 func (c *Classifier) frozen() []error {
 	by := producers(c.Nodes)
 	live := grad.Reach(c.Nodes, []string{c.Input})
+	users := c.users()
 	var bad []error
 	for _, n := range c.Nodes {
 		names := c.weightsOf(by, n)
 		if n.Op == "BatchNormalization" {
 			names = n.Inputs[1:]
+			for _, name := range names[2:] {
+				if users[name] != 1 {
+					bad = append(bad, &onnx.Error{Node: n.Label(), What: fmt.Sprintf("running statistics %q", name), Err: ErrShared})
+				}
+			}
 		}
 		for _, name := range names {
 			if name != "" && !live[name] && !c.canTrain(name) {
@@ -89,6 +97,17 @@ func (c *Classifier) frozen() []error {
 		}
 	}
 	return bad
+}
+
+// users counts the inputs that read each value.
+func (c *Classifier) users() map[string]int {
+	users := map[string]int{}
+	for _, n := range c.Nodes {
+		for _, in := range n.Inputs {
+			users[in]++
+		}
+	}
+	return users
 }
 
 // weightsOf returns the inputs of a node that hold weights.

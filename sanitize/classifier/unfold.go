@@ -34,10 +34,9 @@ const epsilon = 1e-5
 // weight or bias with another node, since folding back would change that node too.
 func (c *Classifier) Foldable() []Foldable {
 	by := producers(c.Nodes)
-	users, follows := map[string]int{}, map[string][]*onnx.Node{}
+	users, follows := c.users(), map[string][]*onnx.Node{}
 	for _, n := range c.Nodes {
 		for _, in := range n.Inputs {
-			users[in]++
 			follows[in] = append(follows[in], n)
 		}
 	}
@@ -121,6 +120,7 @@ func (c *Classifier) Unfold(layers []Foldable, mean, variance [][]float32) {
 		put := func(what string, v []float32) string {
 			name := prefix + "/" + what
 			c.Constants[name] = onnx.NewFloat(name, []int64{int64(f.Channels)}, v)
+			c.changeable[name] = true
 			return name
 		}
 		norm := &onnx.Node{Name: prefix, Op: "BatchNormalization", Outputs: []string{out}, Attrs: []*onnx.Attr{onnx.F("epsilon", epsilon), onnx.F("momentum", 0.9)},
