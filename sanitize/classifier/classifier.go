@@ -97,6 +97,7 @@ func New(m *onnx.Model, o Options) (*Classifier, error) {
 	if err := c.measure(); err != nil {
 		return nil, err
 	}
+	c.resolvePadding()
 	return c, nil
 }
 

@@ -213,6 +213,50 @@ func TestNHWC(t *testing.T) {
 	}
 }
 
+// TestAutoPad: padding that the runtime chooses becomes explicit, and the function stays the same.
+func TestAutoPad(t *testing.T) {
+	for _, tt := range []struct {
+		mode string
+		op   string
+		pads []int64 // of a 4x3 window on 8x8 at strides 3 and 2
+	}{
+		{"SAME_UPPER", "Conv", []int64{1, 0, 1, 1}},
+		{"SAME_LOWER", "Conv", []int64{1, 1, 1, 0}},
+		{"VALID", "Conv", []int64{0, 0, 0, 0}},
+		{"SAME_UPPER", "MaxPool", []int64{1, 0, 1, 1}},
+		{"SAME_LOWER", "AveragePool", []int64{1, 1, 1, 0}},
+		{"SAME_UPPER", "the head", []int64{1, 0, 1, 1}},
+	} {
+		t.Run(tt.mode+" "+tt.op, func(t *testing.T) {
+			n := newNet()
+			attrs := []*onnx.Attr{onnx.Is("kernel_shape", 4, 3), onnx.Is("strides", 3, 2), onnx.S("auto_pad", tt.mode)}
+			x := n.stem(-1)
+			var out string
+			switch tt.op {
+			case "Conv":
+				out = n.dense(n.pooled(n.Named("y", tt.op, []string{x, n.weight("w", 4, 4, 4, 3)}, attrs...)), 4, 5)
+			case "the head":
+				out = n.Op("Flatten", []string{n.Op("GlobalAveragePool", []string{n.Named("y", "Conv", []string{x, n.weight("w", 5, 4, 4, 3)}, attrs...)})})
+			default:
+				out = n.dense(n.pooled(n.Named("y", tt.op, []string{x}, attrs...)), 4, 5)
+			}
+			m := n.model(t, 17, out)
+			c := read(t, m, classifier.Options{})
+			for _, node := range c.Nodes {
+				if node.Outputs[0] == "y" && (node.Attr("auto_pad") != nil || !slices.Equal(node.Ints("pads"), tt.pads)) {
+					t.Errorf("pads %v, want %v", node.Ints("pads"), tt.pads)
+				}
+			}
+			for _, h := range c.Head {
+				if !slices.Contains(c.Nodes, h) {
+					t.Errorf("node %s of the head is not in the graph", h.Label())
+				}
+			}
+			sameClasses(t, c, m)
+		})
+	}
+}
+
 // TestRefusals: what is no image classifier is refused with a message that says where.
 func TestRefusals(t *testing.T) {
 	flat := func(n *net, x string, in int64) string { return n.dense(n.Op("Flatten", []string{x}), in, 5) }
