@@ -84,6 +84,7 @@ Exit codes:
 		newSanitizeCommand(),
 		newEvaluateCommand(),
 		newInspectCommand(),
+		newBenchCommand(),
 		newVerifyCommand(),
 		newDoctorCommand(),
 		newVersionCommand(),

@@ -10,8 +10,8 @@ import (
 	"grindstone/sanitize/train"
 )
 
-// stepsPerRun is the number of training steps that one call of the runtime does: progress and interruption happen between calls.
-const stepsPerRun = 8
+// StepsPerRun is the number of training steps that one call of the runtime does: progress and interruption happen between calls.
+const StepsPerRun = 8
 
 // fineTune grinds and restores, at the rate given or found.
 func (r *run) fineTune(ctx context.Context) error {
@@ -84,7 +84,7 @@ func (r *run) runPlan(ctx context.Context, t *train.Trainer, plan train.Plan, se
 	if !r.NoAugment {
 		augment = &data.Augment{Pad: r.c.Height / 8, Cutout: r.c.Height / 2, Flip: r.Flip}
 	}
-	feed := data.NewFeeder(ctx, r.trainSet, r.pre, data.FeedOptions{Batch: r.Batch, StepsPerChunk: stepsPerRun, Steps: plan.Steps, Augment: augment, Seed: seed})
+	feed := data.NewFeeder(ctx, r.trainSet, r.pre, data.FeedOptions{Batch: r.Batch, StepsPerChunk: StepsPerRun, Steps: plan.Steps, Augment: augment, Seed: seed})
 	defer feed.Close()
 	return t.Run(ctx, feed, r.targets, plan, done)
 }

@@ -20,6 +20,7 @@ type sample struct {
 	floats   map[string][]float64 // float constants, scalars or one-dimensional
 	wrt      []string             // inputs to differentiate
 	train    bool                 // BatchNormalization: use the batch's statistics
+	inner    bool                 // in the inner layout
 	kinks    bool                 // not differentiable at some inputs: keep clear of them
 	positive bool                 // the operator wants positive inputs
 }
@@ -49,7 +50,7 @@ func worst(t testing.TB, s sample, rng *rand.Rand) (float64, error) {
 				v[i] = 0.1 + math.Abs(v[i])
 			}
 			if s.kinks { // distinct values, none near zero
-				v[i] = math.Copysign(0.1+math.Abs(v[i]), v[i]) + 1e-3*float64(i)
+				v[i] = math.Copysign(0.1+math.Abs(v[i]), v[i]) * (1 + 1e-3*float64(i))
 			}
 		}
 		values[name] = reference.Floats(shape, v)
@@ -135,6 +136,12 @@ func worst(t testing.TB, s sample, rng *rand.Rand) (float64, error) {
 		seeds[out] = b.Input("weight/"+out, onnx.Double, w.Shape...)
 	}
 	tape := grad.NewTape(b, shapes, constants)
+	if s.inner {
+		tape.Plan([]*onnx.Node{s.node}, s.wrt)
+		for name := range s.inputs {
+			tape.Bind(name, tape.ToNative(name, name))
+		}
+	}
 	tape.Training[s.node.Outputs[0]] = s.train
 	tape.Forward([]*onnx.Node{s.node})
 	grads, err := tape.Backward([]*onnx.Node{s.node}, seeds, s.wrt)
@@ -145,6 +152,7 @@ func worst(t testing.TB, s sample, rng *rand.Rand) (float64, error) {
 		if grads[name] == "" {
 			return 0, fmt.Errorf("no gradient of %s", name)
 		}
+		grads[name] = tape.ToPlain(name, grads[name])
 		b.Output(grads[name], onnx.Double)
 	}
 	if err := b.Err(); err != nil {

@@ -12,7 +12,7 @@ type convGeometry struct {
 }
 
 func (t *Tape) convGeometry(n *onnx.Node) convGeometry {
-	x, w, y := t.Shape(n.Inputs[0]), t.Shape(n.Inputs[1]), t.Shape(n.Outputs[0])
+	x, w, y := t.shapes[n.Inputs[0]], t.shapes[n.Inputs[1]], t.shapes[n.Outputs[0]]
 	d := len(x) - 2
 	g := convGeometry{n: x[0], c: x[1], k: w[0], group: n.Int("group", 1), in: x[2:], out: y[2:], kernel: w[2:]}
 	g.stride, g.dilation = orOnes(n.Ints("strides"), d), orOnes(n.Ints("dilations"), d)

@@ -4,12 +4,15 @@ import "grindstone/sanitize/onnx"
 
 // Forms chooses among exact formulations whose speed depends on shape and provider.
 type Forms struct {
+	// Inner lets Plan keep activations in the inner layout.
+	Inner bool
+
 	// ConvWeight picks the formulation of a convolution's weight gradient.
 	ConvWeight func(g convGeometry) convWeightForm
 }
 
 // DefaultForms suit CPUs.
-var DefaultForms = Forms{ConvWeight: func(g convGeometry) convWeightForm {
+var DefaultForms = Forms{Inner: true, ConvWeight: func(g convGeometry) convWeightForm {
 	if g.group == 1 && g.pointwise() {
 		return (*Tape).convWeightPointwise
 	}

@@ -69,7 +69,8 @@ func sqrtGrad(t *Tape, n *onnx.Node, dy []string) []string {
 
 // reluGrad masks by the output, which is positive exactly where the input is.
 func reluGrad(t *Tape, n *onnx.Node, dy []string) []string {
-	return []string{t.mul(dy[0], t.op("Sign", t.Ref(n.Outputs[0])))}
+	positive := t.op("Greater", t.Ref(n.Outputs[0]), t.B.Float(0))
+	return []string{t.mul(dy[0], t.cast(positive))}
 }
 
 func leakyReluGrad(t *Tape, n *onnx.Node, dy []string) []string {

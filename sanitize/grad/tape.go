@@ -7,6 +7,7 @@ package grad
 
 import (
 	"errors"
+	"maps"
 	"slices"
 
 	"grindstone/sanitize/onnx"
@@ -25,6 +26,22 @@ type Rule struct {
 	// outputs, "" for an output that the loss does not depend on. A Tape's Needs tells which inputs are asked for; returning more
 	// is allowed and wasteful.
 	Backward func(t *Tape, n *onnx.Node, dy []string) []string
+
+	// AnyLayout says that the rule holds for activations in the inner layout as well (see Layout): it treats all elements alike, or
+	// takes axis 1 for the channels and all other axes alike.
+	AnyLayout bool
+
+	// Inner is the rule for activations in the inner layout, nil where there is none.
+	Inner *InnerRule
+}
+
+// InnerRule differentiates an operator whose activations are in the inner layout.
+type InnerRule struct {
+	// Fits reports whether the node can be emitted so. Its output has the inner layout if KeepsLayout, else the plain one.
+	Fits        func(t *Tape, n *onnx.Node) bool
+	KeepsLayout bool
+	Forward     func(t *Tape, n *onnx.Node)
+	Backward    func(t *Tape, n *onnx.Node, dy []string) []string
 }
 
 // Tape emits a forward graph and, from it, the backward graph. Names of values are those of the source graph; Ref translates them
@@ -43,8 +60,11 @@ type Tape struct {
 
 	shapes    map[string][]int64
 	constants map[string]*onnx.Tensor
-	ref       map[string]string
-	grads     map[string]string
+	refs      map[placed]string
+	native    map[string]Layout     // of values; Plain where missing
+	layout    map[*onnx.Node]Layout // that a node is emitted in
+	current   Layout                // of the node being emitted
+	grads     map[string]string     // in the value's native layout
 	needs     map[string]bool
 	saved     map[string][]string
 }
@@ -60,23 +80,25 @@ type BatchStatistics struct {
 func NewTape(b *onnx.Builder, shapes map[string][]int64, constants map[string]*onnx.Tensor) *Tape {
 	return &Tape{
 		B: b, shapes: shapes, constants: constants, Training: map[string]bool{}, Forms: DefaultForms,
-		ref: map[string]string{}, grads: map[string]string{}, needs: map[string]bool{}, saved: map[string][]string{},
+		refs: map[placed]string{}, native: map[string]Layout{}, layout: map[*onnx.Node]Layout{},
+		grads: map[string]string{}, needs: map[string]bool{}, saved: map[string][]string{},
 	}
 }
 
-// Bind says that the source graph's value is called emitted in the graph being built.
-func (t *Tape) Bind(value, emitted string) { t.ref[value] = emitted }
+// Bind says that the source graph's value, in its native layout, is called emitted in the graph being built.
+func (t *Tape) Bind(value, emitted string) { t.refs[placed{value, t.native[value]}] = emitted }
 
-// Ref returns the emitted name of a source value.
-func (t *Tape) Ref(value string) string {
-	if name, ok := t.ref[value]; ok {
-		return name
+// Ref returns the emitted name of a source value, in the layout of the node being emitted.
+func (t *Tape) Ref(value string) string { return t.refIn(value, t.layoutOf(value)) }
+
+// Shape returns the static shape of a source value, in the layout of the node being emitted.
+func (t *Tape) Shape(value string) []int64 {
+	s := t.shapes[value]
+	if t.layoutOf(value) == Inner {
+		return []int64{s[2] * s[3], s[1], s[0]}
 	}
-	return value
+	return s
 }
-
-// Shape returns the static shape of a source value.
-func (t *Tape) Shape(value string) []int64 { return t.shapes[value] }
 
 // Ints returns the elements of a constant of the source graph, nil if the value is no integer constant.
 func (t *Tape) Ints(value string) []int64 {
@@ -97,12 +119,18 @@ func (t *Tape) Saved(value string) []string { return t.saved[value] }
 
 // Forward emits the nodes, given in topological order.
 func (t *Tape) Forward(nodes []*onnx.Node) {
+	defer func() { t.current = Plain }()
 	for _, n := range nodes {
-		if r, ok := Rules[n.Op]; ok && n.Domain == "" && r.Forward != nil {
+		t.current = t.layout[n]
+		r, ok := Rules[n.Op]
+		switch {
+		case ok && n.Domain == "" && t.current == Inner && r.Inner != nil:
+			r.Inner.Forward(t, n)
+		case ok && n.Domain == "" && r.Forward != nil:
 			r.Forward(t, n)
-			continue
+		default:
+			t.Copy(n, len(n.Outputs))
 		}
-		t.Copy(n, len(n.Outputs))
 	}
 }
 
@@ -123,12 +151,14 @@ func (t *Tape) Copy(n *onnx.Node, outputs int) []string {
 	return out
 }
 
-// Backward emits the gradients of the wanted source values, given the emitted gradients of some values (the seeds), and returns the
-// emitted names. A wanted value that no seed depends on is missing from the result. Forward must have emitted the same nodes.
+// Backward emits the gradients of the wanted source values, given the emitted gradients of some values (the seeds, in the plain
+// layout), and returns the emitted names. They are in the value's native layout. A wanted value that no seed depends on is missing
+// from the result. Forward must have emitted the same nodes.
 func (t *Tape) Backward(nodes []*onnx.Node, seeds map[string]string, wanted []string) (map[string]string, error) {
+	defer func() { t.current = Plain }()
 	t.needs = Reach(nodes, wanted)
-	for value, g := range seeds {
-		t.accumulate(value, g)
+	for _, value := range slices.Sorted(maps.Keys(seeds)) {
+		t.accumulate(value, seeds[value], Plain)
 	}
 	for _, n := range slices.Backward(nodes) {
 		if !t.anyNeeded(n) {
@@ -146,9 +176,14 @@ func (t *Tape) Backward(nodes []*onnx.Node, seeds map[string]string, wanted []st
 		if !ok || n.Domain != "" {
 			return nil, &onnx.Error{Node: n.Label(), What: n.Op, Err: ErrNoRule}
 		}
-		for i, g := range r.Backward(t, n, dy) {
-			if g != "" && n.Inputs[i] != "" && t.needs[n.Inputs[i]] {
-				t.accumulate(n.Inputs[i], g)
+		t.current = t.layout[n]
+		backward := r.Backward
+		if t.current == Inner && r.Inner != nil {
+			backward = r.Inner.Backward
+		}
+		for i, g := range backward(t, n, dy) {
+			if in := n.Inputs[i]; g != "" && in != "" && t.needs[in] {
+				t.accumulate(in, g, t.layoutOf(in))
 			}
 		}
 	}
@@ -161,7 +196,9 @@ func (t *Tape) Backward(nodes []*onnx.Node, seeds map[string]string, wanted []st
 	return out, nil
 }
 
-func (t *Tape) accumulate(value, g string) {
+// accumulate adds a gradient that is in the given layout to what the value already has.
+func (t *Tape) accumulate(value, g string, from Layout) {
+	g = t.convert(g, t.shapes[value], from, t.native[value])
 	if have := t.grads[value]; have != "" {
 		g = t.B.Op("Add", []string{have, g})
 	}

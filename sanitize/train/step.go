@@ -29,6 +29,8 @@ type Slot struct {
 	Shape  []int64
 	Offset int
 	Size   int
+
+	taps bool // a convolution weight kept as grad.Taps: [R, S, K, C]
 }
 
 // Step is the training step of a classifier as an ONNX model.
@@ -79,6 +81,7 @@ func (s *stepBuilder) build() error {
 	b, batch, f := s.b, int64(s.o.Batch), int64(s.c.FeatureWidth)
 	image := s.c.ImageShape(batch)
 
+	s.tape.Plan(s.c.Nodes, s.c.Trainable)
 	s.layOut()
 	p, st := length(s.step.Parameters), length(s.step.Statistics)
 	b.Input("step/parameters", onnx.Float, p)
@@ -111,6 +114,8 @@ func (s *stepBuilder) build() error {
 func (s *stepBuilder) layOut() {
 	for _, name := range s.c.Trainable {
 		s.step.Parameters = appendSlot(s.step.Parameters, name, s.c.Constants[name].Shape)
+		last := &s.step.Parameters[len(s.step.Parameters)-1]
+		last.taps = s.tape.Native(last.Name) == grad.Taps
 	}
 	for _, n := range s.c.Nodes {
 		if n.Op != "BatchNormalization" {
@@ -155,7 +160,7 @@ func (s *stepBuilder) bindParameters() {
 	}
 	parts := s.b.OpN("Split", len(sizes), []string{"step/parameters", s.b.Int64s(sizes...)}, onnx.I("axis", 0))
 	for i, slot := range s.step.Parameters {
-		s.tape.Bind(slot.Name, s.b.Op("Reshape", []string{parts[i], s.b.Int64s(slot.Shape...)}))
+		s.tape.Bind(slot.Name, s.b.Op("Reshape", []string{parts[i], s.b.Int64s(slot.stored()...)}))
 	}
 	for _, slot := range s.step.Statistics {
 		trained[slot.Name] = true // not read while training: no need to carry them
@@ -262,7 +267,43 @@ func Fill(flat []float32, slots []Slot, values map[string][]float32) error {
 		if len(v) != s.Size {
 			return fmt.Errorf("tensor %q has %d elements, its slot %d", s.Name, len(v), s.Size)
 		}
-		copy(flat[s.Offset:], v)
+		s.write(flat, v)
 	}
 	return nil
+}
+
+// stored is the shape in which the flat vector keeps the tensor.
+func (s Slot) stored() []int64 {
+	if s.taps {
+		return []int64{s.Shape[2], s.Shape[3], s.Shape[0], s.Shape[1]}
+	}
+	return s.Shape
+}
+
+// write puts a tensor into the flat vector.
+func (s Slot) write(flat, v []float32) {
+	s.each(func(at, i int) { flat[at] = v[i] })
+}
+
+// read takes the tensor out of the flat vector.
+func (s Slot) read(flat []float32) []float32 {
+	v := make([]float32, s.Size)
+	s.each(func(at, i int) { v[i] = flat[at] })
+	return v
+}
+
+// each pairs every position in the flat vector with the element of the tensor that stands there.
+func (s Slot) each(pair func(at, element int)) {
+	if !s.taps {
+		for i := range s.Size {
+			pair(s.Offset+i, i)
+		}
+		return
+	}
+	outer, taps := int(s.Shape[0]*s.Shape[1]), int(s.Shape[2]*s.Shape[3])
+	for kc := range outer {
+		for rs := range taps {
+			pair(s.Offset+rs*outer+kc, kc*taps+rs)
+		}
+	}
 }

@@ -81,7 +81,7 @@ func (t *Trainer) Values() map[string][]float32 {
 	for i, slots := range [][]Slot{0: t.step.Parameters, 2: t.step.Statistics} {
 		for _, s := range slots {
 			if s.Name != "" {
-				values[s.Name] = append([]float32(nil), t.state[i].F32[s.Offset:s.Offset+s.Size]...)
+				values[s.Name] = s.read(t.state[i].F32)
 			}
 		}
 	}

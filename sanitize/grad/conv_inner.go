@@ -1,0 +1,230 @@
+package grad
+
+import (
+	"slices"
+
+	"grindstone/sanitize/onnx"
+)
+
+// innerConv is Conv with the batch innermost, for kernels 1x1 and 3x3 at stride 1 or 2 without groups and dilation.
+//
+// A 3x3 convolution is a bilinear algorithm (Winograd 1980; Lavin and Gray 2016): y = A[(Gw) . (Bx)] in each direction, with constant
+// matrices for the whole image side, so that each transform is one matrix product and the element-wise product in the middle becomes a
+// matrix product over channels for every transformed position. Forward pass, input gradient and weight gradient share the
+// transforms: they are the same bilinear form, transposed.
+var innerConv = InnerRule{Fits: innerConvFits, KeepsLayout: true, Forward: innerConvForward, Backward: innerConvGrad}
+
+// minInnerBatch is the least batch for which rows of the inner layout are long enough to pay.
+const minInnerBatch = 16
+
+func innerConvFits(t *Tape, n *onnx.Node) bool {
+	if !t.Forms.Inner || len(t.shapes[n.Inputs[0]]) != 4 {
+		return false
+	}
+	g := t.convGeometry(n)
+	if g.group != 1 || g.n < minInnerBatch || !g.all(g.dilation, 1) || g.stride[0] != g.stride[1] || g.stride[0] > 2 || g.kernel[0] != g.kernel[1] {
+		return false
+	}
+	switch g.kernel[0] {
+	case 1:
+		return g.all(g.before, 0) && g.all(g.after, 0)
+	case 3:
+		return g.before[0] <= 2 && g.before[1] <= 2
+	}
+	return false
+}
+
+func innerConvForward(t *Tape, n *onnx.Node) {
+	g := t.convGeometry(n)
+	var y string
+	switch {
+	case g.kernel[0] == 1:
+		y = t.pointwiseForward(n, g)
+	case t.unfolds(n, g):
+		y = t.unfoldForward(n, g)
+	default:
+		y = t.bilinearForward(n, g)
+	}
+	if len(n.Inputs) > 2 && n.Inputs[2] != "" {
+		y = t.add(y, t.reshape(t.Ref(n.Inputs[2]), g.k, 1))
+	}
+	t.Bind(n.Outputs[0], y)
+}
+
+func innerConvGrad(t *Tape, n *onnx.Node, dy []string) []string {
+	g := t.convGeometry(n)
+	var out []string
+	switch {
+	case g.kernel[0] == 1:
+		out = t.pointwiseGrad(n, g, dy[0])
+	case t.unfolds(n, g):
+		out = t.unfoldGrad(n, g, dy[0])
+	default:
+		out = t.bilinearGrad(n, g, dy[0])
+	}
+	if len(n.Inputs) > 2 {
+		out = append(out, t.lazy(n, 2, func() string { return t.channelSum(dy[0], t.Shape(n.Outputs[0])) }))
+	}
+	return out
+}
+
+// pointwise: one matrix product over the channels for every position; at stride 2 for every other one.
+func (t *Tape) pointwiseForward(n *onnx.Node, g convGeometry) string {
+	x := t.Ref(n.Inputs[0])
+	if g.stride[0] > 1 {
+		x = t.B.Op("Gather", []string{x, t.B.Int64s(strided(g)...)}, onnx.I("axis", 0))
+	}
+	t.Save(n.Outputs[0], x)
+	return t.op("MatMul", t.reshape(t.refIn(n.Inputs[1], Plain), g.k, g.c), x)
+}
+
+func (t *Tape) pointwiseGrad(n *onnx.Node, g convGeometry, dy string) []string {
+	return []string{
+		t.lazy(n, 0, func() string {
+			w := t.reshape(t.refIn(n.Inputs[1], Plain), g.k, g.c)
+			dx := t.op("MatMul", t.transpose(w, 1, 0), dy)
+			if g.stride[0] == 1 {
+				return dx
+			}
+			// Scatter to the positions that were read: gather from the outputs, with one position of zeros behind them for the rest.
+			at := make([]int64, size(g.in))
+			for i := range at {
+				at[i] = size(g.out)
+			}
+			for i, p := range strided(g) {
+				at[p] = int64(i)
+			}
+			return t.B.Op("Gather", []string{t.pad(dx, 0, 0, 0, 1, 0, 0), t.B.Int64s(at...)}, onnx.I("axis", 0))
+		}),
+		t.lazy(n, 1, func() string {
+			x := t.Saved(n.Outputs[0])[0]
+			dw := t.sum(t.op("MatMul", dy, t.transpose(x, 0, 2, 1)), false, 0)
+			return t.reshape(dw, t.shapes[n.Inputs[1]]...)
+		}),
+	}
+}
+
+// strided lists the flat input positions that a pointwise convolution reads.
+func strided(g convGeometry) []int64 {
+	var at []int64
+	for y := range g.out[0] {
+		for x := range g.out[1] {
+			at = append(at, y*g.stride[0]*g.in[1]+x*g.stride[1])
+		}
+	}
+	return at
+}
+
+// unfolds: a stem, with few channels and an input that needs no gradient. Its kernel windows are laid out once and shared by the forward
+// pass and the weight gradient.
+func (t *Tape) unfolds(n *onnx.Node, g convGeometry) bool { return g.c <= 4 && !t.Needs(n.Inputs[0]) }
+
+func (t *Tape) unfoldForward(n *onnx.Node, g convGeometry) string {
+	wide, high := g.in[1]+g.before[1]+g.after[1], g.in[0]+g.before[0]+g.after[0]
+	x := t.reshape(t.Ref(n.Inputs[0]), g.in[0], g.in[1], g.c*g.n)
+	x = t.reshape(t.pad(x, g.before[0], g.before[1], 0, g.after[0], g.after[1], 0), high*wide, g.c*g.n)
+	var at []int64
+	for oy := range g.out[0] {
+		for ox := range g.out[1] {
+			for r := range g.kernel[0] {
+				for s := range g.kernel[1] {
+					at = append(at, (oy*g.stride[0]+r)*wide+ox*g.stride[1]+s)
+				}
+			}
+		}
+	}
+	x = t.B.Op("Gather", []string{x, t.B.Int64s(at...)}, onnx.I("axis", 0))
+	x = t.reshape(x, size(g.out), size(g.kernel)*g.c, g.n)
+	t.Save(n.Outputs[0], x)
+	w := t.transpose(t.refIn(n.Inputs[1], Taps), 2, 0, 1, 3) // [K, R, S, C]
+	return t.op("MatMul", t.reshape(w, g.k, size(g.kernel)*g.c), x)
+}
+
+func (t *Tape) unfoldGrad(n *onnx.Node, g convGeometry, dy string) []string {
+	return []string{"", t.lazy(n, 1, func() string {
+		x := t.Saved(n.Outputs[0])[0]
+		dw := t.sum(t.op("MatMul", dy, t.transpose(x, 0, 2, 1)), false, 0)
+		dw = t.transpose(t.reshape(dw, g.k, g.kernel[0], g.kernel[1], g.c), 1, 2, 0, 3) // [R, S, K, C]
+		return t.convert(dw, t.shapes[n.Inputs[1]], Taps, t.layoutOf(n.Inputs[1]))
+	})}
+}
+
+// bilinear algorithm, both directions at once. Axes of a transformed tensor: [position a, tile, position b, tile, channels, batch].
+
+func (t *Tape) bilinearForward(n *onnx.Node, g convGeometry) string {
+	v, h := bilinearOf(g, 0), bilinearOf(g, 1)
+	xh := t.transform(t.Ref(n.Inputs[0]), v.b, h.b, g.c, g.n)
+	xh = t.reshape(xh, v.products, v.tiles, h.products, h.tiles, g.c, g.n)
+	wh := t.transformWeight(n, g, v, h)
+	t.Save(n.Outputs[0], xh, wh)
+	return t.transform(t.op("MatMul", wh, xh), v.a, h.a, g.k, g.n)
+}
+
+func (t *Tape) bilinearGrad(n *onnx.Node, g convGeometry, dy string) []string {
+	v, h := bilinearOf(g, 0), bilinearOf(g, 1)
+	saved := t.Saved(n.Outputs[0])
+	xh, wh := saved[0], saved[1]
+	dyh := t.transform(dy, v.a.transposed(), h.a.transposed(), g.k, g.n)
+	dyh = t.reshape(dyh, v.products, v.tiles, h.products, h.tiles, g.k, g.n)
+	swap := []int64{0, 1, 2, 3, 5, 4}
+	return []string{
+		t.lazy(n, 0, func() string {
+			return t.transform(t.op("MatMul", t.transpose(wh, swap...), dyh), v.b.transposed(), h.b.transposed(), g.c, g.n)
+		}),
+		t.lazy(n, 1, func() string {
+			d := t.sum(t.op("MatMul", dyh, t.transpose(xh, swap...)), false, 1, 3) // over the tiles: [a, b, K, C]
+			p := v.products * h.products
+			d = t.op("MatMul", t.matrix(kron(v.g, h.g).transposed()), t.reshape(d, p, g.k*g.c))
+			d = t.reshape(d, g.kernel[0], g.kernel[1], g.k, g.c)
+			return t.convert(d, t.shapes[n.Inputs[1]], Taps, t.layoutOf(n.Inputs[1]))
+		}),
+	}
+}
+
+// transformWeight is [products, 1, products, 1, K, C].
+func (t *Tape) transformWeight(n *onnx.Node, g convGeometry, v, h bilinear) string {
+	w := t.reshape(t.refIn(n.Inputs[1], Taps), size(g.kernel), g.k*g.c)
+	return t.reshape(t.op("MatMul", t.matrix(kron(v.g, h.g)), w), v.products, 1, h.products, 1, g.k, g.c)
+}
+
+// transform multiplies the vertical and the horizontal axis of [v.cols*h.cols, C, N] by matrices: [v.rows*h.rows, C, N]
+func (t *Tape) transform(x string, v, h matrix, channels, batch int64) string {
+	x = t.reshape(x, v.cols, h.cols*channels*batch)
+	x = t.reshape(t.op("MatMul", t.matrix(v), x), v.rows, h.cols, channels*batch)
+	return t.reshape(t.op("MatMul", t.matrix(h), x), v.rows*h.rows, channels, batch)
+}
+
+func (t *Tape) matrix(m matrix) string {
+	v := make([]float32, len(m.v))
+	for i, x := range m.v {
+		v[i] = float32(x)
+	}
+	return t.B.Floats([]int64{m.rows, m.cols}, v)
+}
+
+// innerGlobalAverage and innerAveragePool: the mean over all positions, [H*W, C, N] -> [N, C, 1, 1].
+var (
+	innerGlobalAverage = InnerRule{Fits: innerInput, Forward: innerMeanForward, Backward: innerMeanGrad}
+	innerAveragePool   = InnerRule{Fits: wholeImagePool, Forward: innerMeanForward, Backward: innerMeanGrad}
+)
+
+func innerInput(t *Tape, n *onnx.Node) bool { return t.native[n.Inputs[0]] == Inner }
+
+// wholeImagePool: an AveragePool whose one window is the whole image.
+func wholeImagePool(t *Tape, n *onnx.Node) bool {
+	in, out := t.shapes[n.Inputs[0]], t.shapes[n.Outputs[0]]
+	return innerInput(t, n) && slices.Equal(n.Ints("kernel_shape"), in[2:]) && size(out[2:]) == 1 &&
+		!slices.ContainsFunc(n.Ints("pads"), func(p int64) bool { return p != 0 })
+}
+
+func innerMeanForward(t *Tape, n *onnx.Node) {
+	mean := t.transpose(t.mean(t.Ref(n.Inputs[0]), false, 0), 1, 0)
+	t.Bind(n.Outputs[0], t.reshape(mean, t.shapes[n.Outputs[0]]...))
+}
+
+func innerMeanGrad(t *Tape, n *onnx.Node, dy []string) []string {
+	in := t.shapes[n.Inputs[0]]
+	area := in[2] * in[3]
+	g := t.scale(t.transpose(t.reshape(dy[0], in[0], in[1]), 1, 0), 1/float64(area))
+	return []string{t.expand(t.reshape(g, 1, in[1], in[0]), area, in[1], in[0])}
+}
