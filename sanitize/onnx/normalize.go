@@ -24,7 +24,7 @@ func Normalize(m *Model) (*Graph, error) {
 		return nil, &Error{What: "opset_import", Err: fmt.Errorf("%w: version %d, at least 7 is needed", ErrOperatorSet, version)}
 	}
 	g := &Graph{Name: m.Graph.Name, Initializers: slices.Clone(m.Graph.Initializers), Inputs: m.Graph.Inputs, Outputs: m.Graph.Outputs, Values: m.Graph.Values}
-	u := &upgrade{graph: g, version: version}
+	u := &upgrade{model: m, graph: g, version: version}
 	for _, n := range m.Graph.Nodes {
 		if n.Domain == "ai.onnx" {
 			standard := *n
@@ -75,8 +75,9 @@ func constantValue(n *Node) *Tensor {
 }
 
 type upgrade struct {
-	graph   *Graph
-	version int64 // of the model's operators
+	model   *Model
+	graph   *Graph // as far as it is made
+	version int64  // of the model's operators
 	made    int
 }
 
@@ -104,9 +105,14 @@ func (n *Node) replace(inputs []string, without ...string) *Node {
 	return &c
 }
 
-func (u *upgrade) constant(n *Node, what string, make func(name string) *Tensor) string {
+// fresh returns a new name for something about a value.
+func (u *upgrade) fresh(value, what string) string {
 	u.made++
-	t := make(fmt.Sprintf("%s/%s_%d", n.Output(0), what, u.made))
+	return fmt.Sprintf("%s/%s_%d", value, what, u.made)
+}
+
+func (u *upgrade) constant(n *Node, what string, make func(name string) *Tensor) string {
+	t := make(u.fresh(n.Output(0), what))
 	u.graph.Initializers = append(u.graph.Initializers, t)
 	return t.Name
 }
@@ -190,17 +196,41 @@ func (u *upgrade) batchNormalization(n *Node) (*Node, error) {
 	return c, nil
 }
 
-// softmax: until opset 12 the input was flattened to two dimensions at the axis, which defaulted to 1. For a two-dimensional input,
-// and for the last axis, that is the same as today's.
+// softmax: until opset 12 the input was flattened to two dimensions at the axis, which defaulted to 1. That is spelled out, except for
+// the Softmax that closes a classifier, whose input has two dimensions.
 func (u *upgrade) softmax(n *Node) (*Node, error) {
 	if u.version >= 13 {
 		return n, nil
 	}
 	axis := n.Int("axis", 1)
 	c := n.replace(n.Inputs, "axis")
-	if axis == 1 || axis == -1 {
+	if u.closes(n.Output(0)) {
+		if axis != 1 && axis != -1 {
+			return nil, fmt.Errorf("axis %d at opset %d is not supported", axis, u.version)
+		}
 		c.Attrs = append(c.Attrs, I("axis", axis))
 		return c, nil
 	}
-	return nil, fmt.Errorf("axis %d at opset %d is not supported", axis, u.version)
+	x, out := n.Inputs[0], n.Output(0)
+	flat, rows, shape := u.fresh(out, "flat"), u.fresh(out, "rows"), u.fresh(out, "shape")
+	c.Inputs, c.Outputs, c.Attrs = []string{flat}, []string{rows}, append(c.Attrs, I("axis", 1))
+	u.graph.Nodes = append(u.graph.Nodes,
+		&Node{Name: n.Name + "/flatten", Op: "Flatten", Inputs: []string{x}, Outputs: []string{flat}, Attrs: []*Attr{I("axis", axis)}},
+		&Node{Name: n.Name + "/shape", Op: "Shape", Inputs: []string{x}, Outputs: []string{shape}}, c)
+	return &Node{Name: n.Name + "/restore", Op: "Reshape", Inputs: []string{rows, shape}, Outputs: n.Outputs[:1]}, nil
+}
+
+// closes reports whether a value is an output of the model, or becomes one by nothing but Identity.
+func (u *upgrade) closes(value string) bool {
+	for _, o := range u.model.Graph.Outputs {
+		if o.Name == value {
+			return true
+		}
+	}
+	for _, n := range u.model.Graph.Nodes {
+		if n.Op == "Identity" && n.Input(0) == value && u.closes(n.Output(0)) {
+			return true
+		}
+	}
+	return false
 }

@@ -1,0 +1,221 @@
+package onnx_test
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+	"strings"
+	"testing"
+
+	"grindstone/sanitize/onnx"
+	"grindstone/sanitize/ort"
+)
+
+// TestNormalizeKeepsTheFunction runs small models of old and new operator sets as they are, and normalized at opset 17.
+func TestNormalizeKeepsTheFunction(t *testing.T) {
+	type build func(b *onnx.Builder, x string) string
+	op := func(name string, attrs ...*onnx.Attr) build {
+		return func(b *onnx.Builder, x string) string { return b.Op(name, []string{x}, attrs...) }
+	}
+	inner := func(name string, attrs ...*onnx.Attr) build { // not at the end, where Softmax is a classifier's last
+		return func(b *onnx.Builder, x string) string {
+			return b.Op("Neg", []string{b.Op(name, []string{x}, attrs...)})
+		}
+	}
+	channels := func(b *onnx.Builder, v float32) string { return b.Floats([]int64{3}, []float32{v, v / 2, v + 1}) }
+	for _, tt := range []struct {
+		name  string
+		opset int64
+		build build
+	}{
+		{"Clip", 7, op("Clip", onnx.F("min", -0.5), onnx.F("max", 0.25))},
+		{"Clip below", 10, op("Clip", onnx.F("max", 0.25))},
+		{"Clip above", 10, op("Clip", onnx.F("min", -0.25))},
+		{"Clip by inputs", 11, func(b *onnx.Builder, x string) string { return b.Op("Clip", []string{x, "", b.Float(0.1)}) }},
+		{"Dropout with a ratio", 11, op("Dropout", onnx.F("ratio", 0.7))},
+		{"Dropout with inputs", 13, func(b *onnx.Builder, x string) string {
+			return b.OpN("Dropout", 2, []string{x, b.Float(0.7), b.Const(onnx.NewBool("", nil, []bool{false}))})[0]
+		}},
+		{"Pad", 10, op("Pad", onnx.Is("pads", 0, 0, 1, 0, 0, 0, 2, 1), onnx.F("value", 3))},
+		{"Pad with zeros", 7, op("Pad", onnx.Is("pads", 0, 0, 1, 0, 0, 0, 2, 1))},
+		{"Pad by reflection", 10, op("Pad", onnx.Is("pads", 0, 0, 1, 1, 0, 0, 1, 1), onnx.S("mode", "reflect"))},
+		{"Pad at opset 18", 18, func(b *onnx.Builder, x string) string {
+			return b.Op("Pad", []string{x, b.Int64s(0, 0, 1, 0, 0, 0, 2, 1)})
+		}},
+		{"ReduceSum", 11, op("ReduceSum", onnx.Is("axes", 1, 3), onnx.I("keepdims", 0))},
+		{"ReduceSum of everything", 11, op("ReduceSum")},
+		{"ReduceMean", 13, op("ReduceMean", onnx.Is("axes", 2, 3))},
+		{"ReduceMean at opset 18", 18, func(b *onnx.Builder, x string) string {
+			return b.Op("ReduceMean", []string{x, b.Int64s(2, 3)}, onnx.I("keepdims", 0))
+		}},
+		{"ReduceMax at opset 20", 20, func(b *onnx.Builder, x string) string { return b.Op("ReduceMax", []string{x, b.Int64s(-1)}) }},
+		{"ReduceMin of everything at opset 18", 18, op("ReduceMin", onnx.I("noop_with_empty_axes", 0))},
+		{"ReduceMean of nothing at opset 18", 18, op("ReduceMean", onnx.I("noop_with_empty_axes", 1))},
+		{"Squeeze and Unsqueeze", 11, func(b *onnx.Builder, x string) string {
+			return b.Op("Squeeze", []string{b.Op("Unsqueeze", []string{x}, onnx.Is("axes", 0, 2))}, onnx.Is("axes", 0))
+		}},
+		{"Squeeze of everything", 11, func(b *onnx.Builder, x string) string {
+			return b.Op("Squeeze", []string{b.Op("Unsqueeze", []string{x}, onnx.Is("axes", 0, 2))})
+		}},
+		{"Softmax over all but the batch", 11, inner("Softmax")},
+		{"LogSoftmax from axis 2", 9, inner("LogSoftmax", onnx.I("axis", 2))},
+		{"Softmax over the last axis", 12, inner("Softmax", onnx.I("axis", -1))},
+		{"Softmax at opset 13", 13, inner("Softmax", onnx.I("axis", 1))},
+		{"Softmax at the end", 9, func(b *onnx.Builder, x string) string { return b.Op("Softmax", []string{b.Op("Flatten", []string{x})}) }},
+		{"Softmax and Identity at the end", 9, func(b *onnx.Builder, x string) string {
+			return b.Op("Identity", []string{b.Op("LogSoftmax", []string{b.Op("Flatten", []string{x})}, onnx.I("axis", 1))})
+		}},
+		{"BatchNormalization", 7, func(b *onnx.Builder, x string) string {
+			return b.Op("BatchNormalization", []string{x, channels(b, 1), channels(b, 2), channels(b, -1), channels(b, 0.5)}, onnx.F("momentum", 0.3), onnx.F("epsilon", 0.1))
+		}},
+		{"BatchNormalization at opset 15", 15, func(b *onnx.Builder, x string) string {
+			return b.Op("BatchNormalization", []string{x, channels(b, 1), channels(b, 2), channels(b, -1), channels(b, 0.5)}, onnx.I("training_mode", 0))
+		}},
+		{"Constant nodes", 13, func(b *onnx.Builder, x string) string {
+			x = b.Op("Add", []string{x, b.Op("Constant", nil, onnx.T("value", onnx.NewFloat("", []int64{3, 1, 1}, []float32{1, 2, 3})))})
+			x = b.Op("Mul", []string{x, b.Op("Constant", nil, onnx.F("value_float", 2))})
+			x = b.Op("Add", []string{x, b.Op("Constant", nil, onnx.Fs("value_floats", 1, 2, 3, 4, 5))})
+			x = b.Op("Unsqueeze", []string{x, b.Op("Constant", nil, onnx.Is("value_ints", 0, 2))})
+			return b.Op("Gather", []string{x, b.Op("Constant", nil, onnx.I("value_int", 1))}, onnx.I("axis", 1))
+		}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			b := onnx.NewBuilder()
+			b.Input("x", onnx.Float, 2, 3, 4, 5)
+			b.Output(tt.build(b, "x"), onnx.Float)
+			m := b.Model(tt.opset)
+			m.Graph.Outputs[0].Shape = nil
+			raw, err := m.Marshal()
+			if err != nil {
+				t.Fatal(err)
+			}
+			before, err := onnx.Parse(raw)
+			if err != nil {
+				t.Fatal(err)
+			}
+			g, err := onnx.Normalize(before)
+			if err != nil {
+				t.Fatal(err)
+			}
+			normalized, err := (&onnx.Model{IRVersion: 8, Opsets: map[string]int64{"": onnx.Opset}, Graph: g}).Marshal()
+			if err != nil {
+				t.Fatal(err)
+			}
+			want, got := runOne(t, raw), runOne(t, normalized)
+			if !slices.Equal(got.Shape, want.Shape) {
+				t.Fatalf("shape %v, want %v", got.Shape, want.Shape)
+			}
+			for i := range want.F32 {
+				if math.Abs(float64(got.F32[i]-want.F32[i])) > 1e-5 {
+					t.Fatalf("element %d is %v, want %v", i, got.F32[i], want.F32[i])
+				}
+			}
+			for _, n := range g.Nodes {
+				if n.Op == "Constant" || n.Op == "Dropout" {
+					t.Errorf("%s is left", n.Op)
+				}
+			}
+			again, err := onnx.Parse(raw)
+			if err != nil || !onnx.Equal(before, again) {
+				t.Errorf("the model was changed (%v)", err)
+			}
+		})
+	}
+}
+
+func runOne(t *testing.T, model []byte) *ort.Array {
+	t.Helper()
+	s, err := ort.NewSession(model, ort.Options{Provider: ort.CPU})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	x := &ort.Array{Shape: []int64{2, 3, 4, 5}, F32: make([]float32, 120)}
+	for i := range x.F32 {
+		x.F32[i] = float32(math.Sin(float64(i * i)))
+	}
+	out := make([]*ort.Array, 1)
+	if err := s.Run(t.Context(), []*ort.Array{x}, out); err != nil {
+		t.Fatal(err)
+	}
+	return out[0]
+}
+
+// TestNormalizeRefuses: what has no equal at opset 17 is an error that names the node.
+func TestNormalizeRefuses(t *testing.T) {
+	for _, tt := range []struct {
+		opset int64
+		node  *onnx.Node
+		says  string
+	}{
+		{7, &onnx.Node{Op: "BatchNormalization", Inputs: []string{"x", "x", "x", "x", "x"}, Attrs: []*onnx.Attr{onnx.I("spatial", 0)}}, "spatial=0"},
+		{18, &onnx.Node{Op: "ReduceMean", Inputs: []string{"x", "axes"}}, "not constant"},
+		{18, &onnx.Node{Op: "Pad", Inputs: []string{"x", "x", "", "axes"}}, "axes"},
+		{9, &onnx.Node{Op: "Softmax", Inputs: []string{"x"}, Attrs: []*onnx.Attr{onnx.I("axis", 2)}}, "axis 2"},
+	} {
+		b := onnx.NewBuilder()
+		b.Input("x", onnx.Float, 2, 3, 4, 5)
+		b.Input("axes", onnx.Int64, 1)
+		tt.node.Name, tt.node.Outputs = "culprit", []string{"y"}
+		b.Add(tt.node)
+		b.Output("y", onnx.Float)
+		_, err := onnx.Normalize(b.Model(tt.opset))
+		var where *onnx.Error
+		if !errors.As(err, &where) || where.Node != "culprit" || !strings.Contains(err.Error(), tt.says) {
+			t.Errorf("%s: error %v, want one about %s", tt.node.Op, err, tt.says)
+		}
+	}
+}
+
+func TestNormalizeOperatorSet(t *testing.T) {
+	for opsets, ok := range map[string]bool{"6": false, "7": true, "none": false, "ai.onnx 13": true, "others only": false} {
+		m := onnx.NewBuilder().Model(17)
+		switch opsets {
+		case "none":
+			m.Opsets = nil
+		case "ai.onnx 13":
+			m.Opsets = map[string]int64{"ai.onnx": 13}
+		case "others only":
+			m.Opsets = map[string]int64{"com.microsoft": 1}
+		default:
+			var v int64
+			if _, err := fmt.Sscan(opsets, &v); err != nil {
+				t.Fatal(err)
+			}
+			m.Opsets = map[string]int64{"": v}
+		}
+		if _, err := onnx.Normalize(m); errors.Is(err, onnx.ErrOperatorSet) == ok {
+			t.Errorf("operator set %s: error %v", opsets, err)
+		}
+	}
+}
+
+// TestNormalizeDomains: the standard's domain has two spellings; nodes of another domain are left alone.
+func TestNormalizeDomains(t *testing.T) {
+	b := onnx.NewBuilder()
+	b.Add(&onnx.Node{Op: "Clip", Domain: "ai.onnx", Inputs: []string{"x"}, Outputs: []string{"y"}, Attrs: []*onnx.Attr{onnx.F("min", 0)}})
+	b.Add(&onnx.Node{Op: "Clip", Domain: "example.org", Inputs: []string{"y"}, Outputs: []string{"z"}, Attrs: []*onnx.Attr{onnx.F("min", 0)}})
+	b.Add(&onnx.Node{Op: "Constant", Domain: "ai.onnx", Outputs: []string{"c"}, Attrs: []*onnx.Attr{onnx.F("value_float", 3)}})
+	b.Add(&onnx.Node{Op: "Constant", Domain: "example.org", Outputs: []string{"d"}, Attrs: []*onnx.Attr{onnx.F("value_float", 3)}})
+	g, err := onnx.Normalize(b.Model(10))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(g.Nodes) != 3 || g.Nodes[0].Domain != "" || len(g.Nodes[0].Inputs) != 3 || len(g.Nodes[1].Inputs) != 1 || g.Nodes[2].Output(0) != "d" {
+		t.Errorf("%d nodes: %+v", len(g.Nodes), g.Nodes)
+	}
+	if c := g.Initializer("c"); c == nil || c.Floats()[0] != 3 {
+		t.Errorf("the constant became %+v", c)
+	}
+}
+
+// TestNormalizeConstantsOfOtherKinds: strings and sparse tensors are no numbers; their nodes stay.
+func TestNormalizeConstantsOfOtherKinds(t *testing.T) {
+	b := onnx.NewBuilder()
+	b.Add(&onnx.Node{Op: "Constant", Outputs: []string{"c"}, Attrs: []*onnx.Attr{onnx.S("value_string", "a")}})
+	g, err := onnx.Normalize(b.Model(13))
+	if err != nil || len(g.Nodes) != 1 || len(g.Initializers) != 0 {
+		t.Errorf("%d nodes, %d initializers, %v", len(g.Nodes), len(g.Initializers), err)
+	}
+}
