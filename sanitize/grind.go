@@ -6,10 +6,9 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"math"
-	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"time"
 
@@ -17,7 +16,6 @@ import (
 	"grindstone/sanitize/data"
 	"grindstone/sanitize/onnx"
 	"grindstone/sanitize/ort"
-	"grindstone/sanitize/train"
 )
 
 // Run sanitizes a model by Feature Grinding and writes the result to Options.Output, which appears only when everything succeeded.
@@ -55,7 +53,11 @@ type run struct {
 	values         map[string][]float32 // weights at its end
 }
 
-func (r *run) ort() ort.Options { return ort.Options{Provider: r.Provider, Threads: r.Threads} }
+// ort are the options of every session. Idle threads do not spin: the sanitizer shares its machine with the server, and under load
+// spinning makes a step several times slower.
+func (r *run) ort() ort.Options {
+	return ort.Options{Provider: r.Provider, Threads: r.Threads, Config: map[string]string{"session.intra_op.allow_spinning": "0"}}
+}
 
 func (r *run) load(context.Context) error {
 	r.Progress(Progress{Phase: "load", Message: r.Model})
@@ -79,6 +81,9 @@ func (r *run) load(context.Context) error {
 	}
 	r.report.FeatureLayer, r.report.FeatureWidth = r.c.Feature, r.c.FeatureWidth
 	r.report.Runtime = Runtime{Engine: "onnxruntime", Version: info.Version, Device: first(info.Devices), Threads: r.Threads}
+	if r.Threads <= 0 {
+		r.report.Runtime.Threads = runtime.GOMAXPROCS(0)
+	}
 	r.report.Source, err = fileInfo(r.Model)
 	return err
 }
@@ -105,6 +110,12 @@ func (r *run) openData(ctx context.Context) error {
 		}
 	case err != nil:
 		return err
+	}
+	if r.HeldOut != "" && r.held.Digest() == r.trainSet.Digest() {
+		return fmt.Errorf("%w: %s and %s are the same images; held-out images must never be trained on", ErrOptions, r.Data, r.HeldOut)
+	}
+	if n := r.held.Len(); n < minHeldOut {
+		return fmt.Errorf("%w: %d, at least %d are needed to measure an accuracy", ErrTooFewHeldOut, n, minHeldOut)
 	}
 	if r.Samples > 0 && r.Samples < r.trainSet.Len() {
 		r.trainSet = r.trainSet.Subset(r.Samples, r.Seed)
@@ -177,29 +188,6 @@ func (r *run) unfold(ctx context.Context) error {
 	}
 	r.c.Unfold(layers, mean, variance)
 	r.report.Unfolded = len(layers)
-	return nil
-}
-
-// resetHead re-initialises the layers above the features, uniformly within 1/sqrt(fan-in).
-func (r *run) resetHead(context.Context) error {
-	r.start = train.Values(r.c)
-	random := rand.New(rand.NewPCG(r.Seed, 0x68656164))
-	bound := 1 / math.Sqrt(float64(r.c.FeatureWidth))
-	for _, name := range r.c.HeadWeights {
-		if shape := r.c.Constants[name].Shape; len(shape) > 1 {
-			fanIn := 1.0
-			for _, d := range shape {
-				fanIn *= float64(d)
-			}
-			bound = 1 / math.Sqrt(fanIn/float64(r.c.Classes))
-		}
-	}
-	for _, name := range r.c.HeadWeights {
-		v := r.start[name]
-		for i := range v {
-			v[i] = float32((2*random.Float64() - 1) * bound)
-		}
-	}
 	return nil
 }
 

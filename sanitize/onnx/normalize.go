@@ -151,10 +151,18 @@ func (u *upgrade) reduceAttribute(n *Node) (*Node, error) {
 	return c, nil
 }
 
-// pad: until opset 10 pads and value were attributes; since 18 there may be an axes input.
+// pad: until opset 10 pads and value were attributes; since 18 there may be an axes input. Exporters leave pads of zero, which do
+// nothing.
 func (u *upgrade) pad(n *Node) (*Node, error) {
 	if n.Input(3) != "" {
 		return nil, errors.New("an axes input is not supported")
+	}
+	pads := n.Ints("pads")
+	if t := u.graph.Initializer(n.Input(1)); t != nil {
+		pads = t.Ints()
+	}
+	if len(pads) > 0 && !slices.ContainsFunc(pads, func(p int64) bool { return p != 0 }) {
+		return &Node{Name: n.Name, Op: "Identity", Inputs: n.Inputs[:1], Outputs: n.Outputs}, nil
 	}
 	if n.Attr("pads") == nil {
 		return n, nil
