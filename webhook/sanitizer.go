@@ -65,7 +65,10 @@ func (c SanitizerConfig) run(ctx context.Context, r sanitizerRun, progress func(
 	cmd := exec.CommandContext(limited, c.Command[0], args...) //nolint:gosec // the program is the operator's, and no shell reads the arguments
 	cmd.Dir = r.Dir
 	cmd.Env = reducedEnv(os.Environ(), r.Dir)
-	lines := &progressLines{report: progress}
+	lines := &progressLines{report: func(p sanitize.Progress) {
+		p.Message, p.Error = r.publicWords(p.Message), r.publicWords(p.Error)
+		progress(p)
+	}}
 	errs := &tail{limit: 8 << 10}
 	cmd.Stdout, cmd.Stderr = lines, errs
 	cmd.Cancel = func() error { return killGroup(cmd.Process) }
@@ -95,7 +98,16 @@ func (c SanitizerConfig) run(ctx context.Context, r sanitizerRun, progress func(
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
-	return c.verdict(context.Cause(limited), cmd.ProcessState, lines.failure, errs.String(), oomKills() > oomBefore)
+	return c.verdict(context.Cause(limited), cmd.ProcessState, r.publicWords(lines.failure), r.publicWords(errs.String()), oomKills() > oomBefore)
+}
+
+// publicWords takes the server's folders out of what a sanitizer said: clients know the files by their names in the package.
+func (r sanitizerRun) publicWords(s string) string {
+	scratch := filepath.Dir(r.Dir)
+	for _, dir := range []string{filepath.Join(scratch, "in"), r.Dir, scratch, filepath.Dir(r.Data)} {
+		s = strings.ReplaceAll(s, filepath.Clean(dir)+string(filepath.Separator), "")
+	}
+	return s
 }
 
 // verdict names why a run failed. stopped is why the server stopped it, if it did.
@@ -116,7 +128,7 @@ func (c SanitizerConfig) verdict(stopped error, state *os.ProcessState, failure,
 	switch state.ExitCode() {
 	case exitModel:
 		reason = ReasonUnsupported
-		for _, invalid := range []error{onnx.ErrNotModel, onnx.ErrMalformed} {
+		for _, invalid := range []error{onnx.ErrNotModel, onnx.ErrMalformed, onnx.ErrExternal} {
 			if strings.Contains(failure, invalid.Error()) {
 				reason = ReasonInvalidModel
 			}
