@@ -62,6 +62,9 @@ type Options struct {
 // steps and the rate, not the number of epochs: with 5,000 images five epochs leave it in place.
 const DefaultSteps = 2000
 
+// minHeldOut is the least number of images that an accuracy is measured on; below it, its interval says nothing.
+const minHeldOut = 20
+
 func (o *Options) setDefaults() error {
 	def := func(v *float64, d float64) {
 		if *v == 0 {
@@ -95,11 +98,15 @@ func (o *Options) setDefaults() error {
 	check(o.Data != "", "no clean dataset given (--data)")
 	check(o.HoldOut > 0 && o.HoldOut < 1, "the held-out share must lie between 0 and 1, not %v", o.HoldOut)
 	check(o.Batch >= 2, "a batch needs at least 2 images, not %d", o.Batch)
-	check(o.Steps >= 0 && o.Epochs >= 0 && o.GrindEpochs >= 0, "steps and epochs cannot be negative")
+	check(o.Steps >= 0 && o.Epochs >= 0 && o.GrindEpochs >= 0 && !math.IsInf(o.Epochs, 0), "steps and epochs must be finite and cannot be negative")
 	check(o.Epochs == 0 || o.GrindEpochs <= o.Epochs, "%v grinding epochs do not fit into %v epochs", o.GrindEpochs, o.Epochs)
 	check(o.Epochs != 0 || o.GrindEpochs == 0, "grinding epochs need the number of epochs as well (--epochs)")
 	check(o.GrindSteps >= 0 && (o.GrindSteps == 0 || o.GrindSteps <= o.Steps), "%d grinding steps do not fit into %d steps", o.GrindSteps, o.Steps)
 	check(o.Steps == 0 || o.Epochs == 0, "give steps or epochs, not both")
+	check(o.Samples >= 0, "the number of samples cannot be negative")
+	check(o.Momentum >= 0 && o.Momentum < 1, "momentum lies between 0 and 1, not %v", o.Momentum)
+	check(o.WeightDecay >= 0 && !math.IsInf(o.WeightDecay, 0), "weight decay cannot be %v", o.WeightDecay)
+	check(!math.IsNaN(o.Angle) && !math.IsInf(o.Angle, 0), "the angle cannot be %v", o.Angle)
 	check(o.LearningRate >= 0 && !math.IsInf(o.LearningRate, 0), "the learning rate must be positive")
 	check(o.AlphaGrind >= 0 && o.AlphaGrind <= 1 && o.AlphaRestore >= 0 && o.AlphaRestore <= 1, "alpha lies between 0 and 1")
 	return errors.Join(problems...)

@@ -50,12 +50,15 @@ func (r *run) fineTune(ctx context.Context) error {
 	begin := time.Now()
 	grinding := phase{name: "grind", alpha: r.AlphaGrind}
 	restoring := phase{name: "restore", alpha: r.AlphaRestore}
+	before := begin
 	err = r.runPlan(ctx, t, plan, r.Seed, func(ms []train.Metrics) {
+		each := time.Since(before).Seconds() / float64(len(ms))
+		before = time.Now()
 		for _, m := range ms {
 			if m.Step < grind {
-				grinding.add(m)
+				grinding.add(m, each)
 			} else {
-				restoring.add(m)
+				restoring.add(m, each)
 			}
 		}
 		last := ms[len(ms)-1]
@@ -136,16 +139,13 @@ type phase struct {
 	name    string
 	alpha   float64
 	metrics []train.Metrics
-	start   time.Time
-	end     time.Time
+	seconds float64
 }
 
-func (p *phase) add(m train.Metrics) {
-	if p.start.IsZero() {
-		p.start = time.Now()
-	}
-	p.end = time.Now()
+// add takes a step's metrics and what it took in seconds.
+func (p *phase) add(m train.Metrics, seconds float64) {
 	p.metrics = append(p.metrics, m)
+	p.seconds += seconds
 }
 
 func (p *phase) report() Phase {
@@ -159,7 +159,7 @@ func (p *phase) report() Phase {
 		return e
 	}
 	return Phase{
-		Name: p.name, Alpha: p.alpha, Steps: len(p.metrics), Seconds: p.end.Sub(p.start).Seconds(),
+		Name: p.name, Alpha: p.alpha, Steps: len(p.metrics), Seconds: p.seconds,
 		Loss:    ends(func(m train.Metrics) float64 { return m.Loss }),
 		Feature: ends(func(m train.Metrics) float64 { return m.Feature }),
 		Task:    ends(func(m train.Metrics) float64 { return m.Task }),

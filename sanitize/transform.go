@@ -45,6 +45,9 @@ type secret struct {
 
 // drawSecret samples a transformation from the operating system's random source.
 func drawSecret(kind Transformation, n int, angle float64) (*secret, error) {
+	if n < 2 {
+		return nil, fmt.Errorf("a feature layer of width %d cannot be perturbed", n)
+	}
 	random := mathrand.New(osSource{})
 	s := &secret{n: n}
 	switch kind {
@@ -56,9 +59,6 @@ func drawSecret(kind Transformation, n int, angle float64) (*secret, error) {
 			return nil, fmt.Errorf("sampled rotation is not orthogonal: error %.2g", e)
 		}
 	case Rotate2D:
-		if n < 2 {
-			return nil, fmt.Errorf("a feature layer of width %d has no plane to rotate in", n)
-		}
 		s.u, s.v = randomPlane(random, n)
 		s.cos, s.sin = math.Cos(angle), math.Sin(angle)
 	default:
@@ -158,6 +158,9 @@ func haarRotation(random *mathrand.Rand, n int) []float64 {
 			q[i*n+j] *= sign[j]
 		}
 	}
+	clear(v)
+	clear(w)
+	clear(sign)
 	return q
 }
 

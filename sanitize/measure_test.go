@@ -1,0 +1,172 @@
+package sanitize
+
+import (
+	"errors"
+	"math"
+	"strings"
+	"testing"
+
+	"grindstone/sanitize/onnx"
+)
+
+// TestWilson: intervals that Newcombe published (Statistics in Medicine 17, 1998, table I, method 3), and the ends.
+func TestWilson(t *testing.T) {
+	for _, tt := range []struct {
+		hits, count int
+		low, high   float64
+	}{
+		{81, 263, .2553, .3662}, {15, 148, .0624, .1605}, {0, 20, 0, .1611}, {1, 29, .0061, .1718},
+		{20, 20, 1 - .1611, 1}, {28, 29, 1 - .1718, 1 - .0061},
+	} {
+		r := NewRate(tt.hits, tt.count)
+		if math.Abs(r.Low-tt.low) > 6e-5 || math.Abs(r.High-tt.high) > 6e-5 || r.Value != float64(tt.hits)/float64(tt.count) || r.Hits != tt.hits || r.Count != tt.count {
+			t.Errorf("%d of %d: %+v, want %v to %v", tt.hits, tt.count, r, tt.low, tt.high)
+		}
+	}
+	if r := NewRate(0, 0); r.Low != 0 || r.High != 1 || r.Value != 0 {
+		t.Errorf("nothing measured: %+v", r)
+	}
+	if s := NewRate(1, 4).String(); !strings.HasPrefix(s, "25.00 %") || !strings.HasSuffix(s, "(1 of 4)") {
+		t.Error(s)
+	}
+}
+
+func TestAtChance(t *testing.T) {
+	for _, tt := range []struct {
+		hits, count, classes int
+		want                 bool
+	}{
+		{100, 1000, 10, true},  // chance
+		{140, 1000, 10, true},  // above chance for sure, but not by half
+		{160, 1000, 10, false}, // clearly above
+		{3, 20, 10, true},      // too few images to tell
+		{9, 10, 10, false},
+		{55, 100, 2, true},
+		{80, 100, 2, false},
+		{0, 0, 10, true},
+	} {
+		if got := atChance(NewRate(tt.hits, tt.count), tt.classes); got != tt.want {
+			t.Errorf("%d of %d with %d classes: %v", tt.hits, tt.count, tt.classes, got)
+		}
+	}
+}
+
+func TestMeanDistance(t *testing.T) {
+	a := []float32{3, 4, 0, 1, 1, 1}
+	b := []float32{0, 0, 0, 1, 1, 3}
+	if got := meanDistance(a, b, 3); got != (5+2)/2. {
+		t.Errorf("%v, want 3.5", got)
+	}
+	if got := meanDistance(a, b, 2); math.Abs(got-(5+0+2)/3.) > 1e-12 {
+		t.Errorf("%v, want 7/3", got)
+	}
+	if got := meanDistance(nil, nil, 3); got != 0 {
+		t.Errorf("no rows: %v", got)
+	}
+}
+
+// TestUnreachable: features behind a ReLU cannot become negative, so the targets' negative part is out of reach.
+func TestUnreachable(t *testing.T) {
+	nonNegative, targets := []float32{1, 2, 0, 5}, []float32{-3, -4, 7, -1}
+	if got := unreachable(nonNegative, targets, 2); got != (5+1)/2. {
+		t.Errorf("%v, want 3", got)
+	}
+	if got := unreachable([]float32{1, 2, -0.1, 5}, targets, 2); got != 0 {
+		t.Errorf("features that can be negative: %v", got)
+	}
+	if got := unreachable(nonNegative, nonNegative, 2); got != 0 {
+		t.Errorf("targets that a permutation makes: %v", got)
+	}
+	if targets[0] != -3 {
+		t.Error("the targets were changed")
+	}
+}
+
+func TestSchedule(t *testing.T) {
+	for _, tt := range []struct {
+		name         string
+		o            Options
+		images       int
+		steps, grind int
+	}{
+		{"few images: the least number of steps", Options{Batch: 128}, 5000, DefaultSteps, 800},
+		{"CIFAR-10: five epochs are 1,954 steps", Options{Batch: 128}, 50000, DefaultSteps, 800},
+		{"many images: five epochs", Options{Batch: 128}, 128000, 5000, 2000},
+		{"a part of a batch counts as a step", Options{Batch: 100, Epochs: 1}, 250, 3, 1},
+		{"epochs", Options{Batch: 128, Epochs: 2.5}, 1280, 25, 10},
+		{"grinding epochs", Options{Batch: 128, Epochs: 4, GrindEpochs: 1}, 1280, 40, 10},
+		{"grinding alone", Options{Batch: 128, Epochs: 2, GrindEpochs: 2}, 1280, 20, 20},
+		{"steps", Options{Batch: 128, Steps: 100}, 5000, 100, 40},
+		{"grinding steps", Options{Batch: 128, Steps: 100, GrindSteps: 70}, 5000, 100, 70},
+	} {
+		if steps, grind := tt.o.schedule(tt.images); steps != tt.steps || grind != tt.grind {
+			t.Errorf("%s: %d steps, %d of them grinding, want %d and %d", tt.name, steps, grind, tt.steps, tt.grind)
+		}
+	}
+}
+
+func TestOptions(t *testing.T) {
+	good := Options{Model: "m.onnx", Data: "images"}
+	o := good
+	if err := o.setDefaults(); err != nil {
+		t.Fatal(err)
+	}
+	if o.Transformation != Permute || o.Batch != 128 || o.HoldOut != 0.1 || o.Momentum != 0.9 || o.WeightDecay != 5e-4 || o.AlphaGrind != 0.8 || o.AlphaRestore != 0.2 || o.Angle != math.Pi/2 {
+		t.Errorf("defaults: %+v", o)
+	}
+	o.Progress(Progress{}) // must not be nil
+
+	for says, change := range map[string]func(o *Options){
+		"no model given":                    func(o *Options) { o.Model = "" },
+		"--data":                            func(o *Options) { o.Data = "" },
+		`"reflect"`:                         func(o *Options) { o.Transformation = "reflect" },
+		"held-out share":                    func(o *Options) { o.HoldOut = 1 },
+		"not NaN":                           func(o *Options) { o.HoldOut = math.NaN() },
+		"at least 2 images, not 1":          func(o *Options) { o.Batch = 1 },
+		"cannot be negative":                func(o *Options) { o.Steps = -1 },
+		"must be finite":                    func(o *Options) { o.Epochs = math.Inf(1) },
+		"3 grinding epochs":                 func(o *Options) { o.Epochs, o.GrindEpochs = 2, 3 },
+		"(--epochs)":                        func(o *Options) { o.GrindEpochs = 3 },
+		"9 grinding steps":                  func(o *Options) { o.Steps, o.GrindSteps = 8, 9 },
+		"5 grinding steps":                  func(o *Options) { o.GrindSteps = 5 },
+		"not both":                          func(o *Options) { o.Steps, o.Epochs = 8, 9 },
+		"rate must be positive":             func(o *Options) { o.LearningRate = -0.1 },
+		"the learning rate":                 func(o *Options) { o.LearningRate = math.NaN() },
+		"alpha lies between":                func(o *Options) { o.AlphaGrind = 1.5 },
+		"alpha":                             func(o *Options) { o.AlphaRestore = -0.5 },
+		"samples":                           func(o *Options) { o.Samples = -1 },
+		"momentum lies between 0 and 1":     func(o *Options) { o.Momentum = 1 },
+		"weight decay cannot be -1":         func(o *Options) { o.WeightDecay = -1 },
+		"the angle cannot be NaN":           func(o *Options) { o.Angle = math.NaN() },
+		"no model given\ninvalid options: ": func(o *Options) { o.Model, o.Data = "", "" }, // all problems at once
+	} {
+		o := good
+		change(&o)
+		if err := o.setDefaults(); !errors.Is(err, ErrOptions) || !strings.Contains(err.Error(), says) {
+			t.Errorf("error %v, want one with %q", err, says)
+		}
+	}
+}
+
+// TestFanIn: how many inputs an output of each kind of linear layer sums.
+func TestFanIn(t *testing.T) {
+	for _, tt := range []struct {
+		node  onnx.Node
+		i     int
+		shape []int64
+		want  int64
+	}{
+		{onnx.Node{Op: "Gemm"}, 1, []int64{256, 10}, 256},
+		{onnx.Node{Op: "Gemm", Attrs: []*onnx.Attr{onnx.I("transB", 1)}}, 1, []int64{10, 64}, 64},
+		{onnx.Node{Op: "Gemm"}, 2, []int64{1, 10}, 0}, // a bias, although it has two axes
+		{onnx.Node{Op: "MatMul"}, 1, []int64{64, 10}, 64},
+		{onnx.Node{Op: "MatMul"}, 0, []int64{10, 64}, 64},
+		{onnx.Node{Op: "Conv"}, 1, []int64{10, 32, 1, 1}, 32},
+		{onnx.Node{Op: "Conv"}, 2, []int64{10}, 0},
+		{onnx.Node{Op: "Add"}, 1, []int64{1, 10}, 0},
+	} {
+		if got := fanIn(&tt.node, tt.i, tt.shape); got != tt.want {
+			t.Errorf("%s, input %d, %v: %d, want %d", tt.node.Op, tt.i, tt.shape, got, tt.want)
+		}
+	}
+}
