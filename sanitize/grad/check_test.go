@@ -20,7 +20,8 @@ type sample struct {
 	floats   map[string][]float64 // float constants, scalars or one-dimensional
 	wrt      []string             // inputs to differentiate
 	train    bool                 // BatchNormalization: use the batch's statistics
-	inner    bool                 // in the inner layout
+	inner    bool                 // with the batch innermost
+	direct   bool                 // convolutions in their direct form, where it exists
 	kinks    bool                 // not differentiable at some inputs: keep clear of them
 	positive bool                 // the operator wants positive inputs
 }
@@ -137,6 +138,9 @@ func worst(t testing.TB, s sample, rng *rand.Rand) (float64, error) {
 	}
 	tape := grad.NewTape(b, shapes, constants)
 	if s.inner {
+		if !s.direct {
+			tape.Forms.MaxDirect = 0
+		}
 		tape.Plan([]*onnx.Node{s.node}, s.wrt)
 		for name := range s.inputs {
 			tape.Bind(name, tape.ToNative(name, name))

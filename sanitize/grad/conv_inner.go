@@ -12,26 +12,29 @@ import (
 // matrices for the whole image side, so that each transform is one matrix product and the element-wise product in the middle becomes a
 // matrix product over channels for every transformed position. Forward pass, input gradient and weight gradient share the
 // transforms: they are the same bilinear form, transposed.
-var innerConv = InnerRule{Fits: innerConvFits, KeepsLayout: true, Forward: innerConvForward, Backward: innerConvGrad}
+var innerConv = InnerRule{Choose: chooseConv, KeepsLayout: true, Forward: innerConvForward, Backward: innerConvGrad}
 
 // minInnerBatch is the least batch for which rows of the inner layout are long enough to pay.
 const minInnerBatch = 16
 
-func innerConvFits(t *Tape, n *onnx.Node) bool {
+// chooseConv picks Outer where few channels make the transforms of the bilinear algorithm dearer than the products they save.
+func chooseConv(t *Tape, n *onnx.Node) Layout {
 	if !t.Forms.Inner || len(t.shapes[n.Inputs[0]]) != 4 {
-		return false
+		return Plain
 	}
 	g := t.convGeometry(n)
 	if g.group != 1 || g.n < minInnerBatch || !g.all(g.dilation, 1) || g.stride[0] != g.stride[1] || g.stride[0] > 2 || g.kernel[0] != g.kernel[1] {
-		return false
+		return Plain
 	}
-	switch g.kernel[0] {
-	case 1:
-		return g.all(g.before, 0) && g.all(g.after, 0)
-	case 3:
-		return g.before[0] <= 2 && g.before[1] <= 2
+	switch {
+	case g.kernel[0] == 1 && g.all(g.before, 0) && g.all(g.after, 0):
+		return Inner
+	case g.kernel[0] == 3 && g.k <= t.Forms.MaxDirect && (t.unfolds(n, g) || g.c <= t.Forms.MaxDirect && g.direct()):
+		return Outer
+	case g.kernel[0] == 3 && g.before[0] <= 2 && g.before[1] <= 2:
+		return Inner
 	}
-	return false
+	return Plain
 }
 
 func innerConvForward(t *Tape, n *onnx.Node) {
@@ -42,6 +45,8 @@ func innerConvForward(t *Tape, n *onnx.Node) {
 		y = t.pointwiseForward(n, g)
 	case t.unfolds(n, g):
 		y = t.unfoldForward(n, g)
+	case t.current == Outer:
+		y = t.directForward(n, g)
 	default:
 		y = t.bilinearForward(n, g)
 	}
@@ -59,6 +64,8 @@ func innerConvGrad(t *Tape, n *onnx.Node, dy []string) []string {
 		out = t.pointwiseGrad(n, g, dy[0])
 	case t.unfolds(n, g):
 		out = t.unfoldGrad(n, g, dy[0])
+	case t.current == Outer:
+		out = t.directGrad(n, g, dy[0])
 	default:
 		out = t.bilinearGrad(n, g, dy[0])
 	}
@@ -113,40 +120,6 @@ func strided(g convGeometry) []int64 {
 		}
 	}
 	return at
-}
-
-// unfolds: a stem, with few channels and an input that needs no gradient. Its kernel windows are laid out once and shared by the forward
-// pass and the weight gradient.
-func (t *Tape) unfolds(n *onnx.Node, g convGeometry) bool { return g.c <= 4 && !t.Needs(n.Inputs[0]) }
-
-func (t *Tape) unfoldForward(n *onnx.Node, g convGeometry) string {
-	wide, high := g.in[1]+g.before[1]+g.after[1], g.in[0]+g.before[0]+g.after[0]
-	x := t.reshape(t.Ref(n.Inputs[0]), g.in[0], g.in[1], g.c*g.n)
-	x = t.reshape(t.pad(x, g.before[0], g.before[1], 0, g.after[0], g.after[1], 0), high*wide, g.c*g.n)
-	var at []int64
-	for oy := range g.out[0] {
-		for ox := range g.out[1] {
-			for r := range g.kernel[0] {
-				for s := range g.kernel[1] {
-					at = append(at, (oy*g.stride[0]+r)*wide+ox*g.stride[1]+s)
-				}
-			}
-		}
-	}
-	x = t.B.Op("Gather", []string{x, t.B.Int64s(at...)}, onnx.I("axis", 0))
-	x = t.reshape(x, size(g.out), size(g.kernel)*g.c, g.n)
-	t.Save(n.Outputs[0], x)
-	w := t.transpose(t.refIn(n.Inputs[1], Taps), 2, 0, 1, 3) // [K, R, S, C]
-	return t.op("MatMul", t.reshape(w, g.k, size(g.kernel)*g.c), x)
-}
-
-func (t *Tape) unfoldGrad(n *onnx.Node, g convGeometry, dy string) []string {
-	return []string{"", t.lazy(n, 1, func() string {
-		x := t.Saved(n.Outputs[0])[0]
-		dw := t.sum(t.op("MatMul", dy, t.transpose(x, 0, 2, 1)), false, 0)
-		dw = t.transpose(t.reshape(dw, g.k, g.kernel[0], g.kernel[1], g.c), 1, 2, 0, 3) // [R, S, K, C]
-		return t.convert(dw, t.shapes[n.Inputs[1]], Taps, t.layoutOf(n.Inputs[1]))
-	})}
 }
 
 // bilinear algorithm, both directions at once. Axes of a transformed tensor: [position a, tile, position b, tile, channels, batch].
@@ -204,17 +177,24 @@ func (t *Tape) matrix(m matrix) string {
 
 // innerGlobalAverage and innerAveragePool: the mean over all positions, [H*W, C, N] -> [N, C, 1, 1].
 var (
-	innerGlobalAverage = InnerRule{Fits: innerInput, Forward: innerMeanForward, Backward: innerMeanGrad}
-	innerAveragePool   = InnerRule{Fits: wholeImagePool, Forward: innerMeanForward, Backward: innerMeanGrad}
+	innerGlobalAverage = InnerRule{Choose: innerInput, Forward: innerMeanForward, Backward: innerMeanGrad}
+	innerAveragePool   = InnerRule{Choose: wholeImagePool, Forward: innerMeanForward, Backward: innerMeanGrad}
 )
 
-func innerInput(t *Tape, n *onnx.Node) bool { return t.native[n.Inputs[0]] == Inner }
+func innerInput(t *Tape, n *onnx.Node) Layout {
+	if t.native[n.Inputs[0]] != Plain {
+		return Inner
+	}
+	return Plain
+}
 
 // wholeImagePool: an AveragePool whose one window is the whole image.
-func wholeImagePool(t *Tape, n *onnx.Node) bool {
+func wholeImagePool(t *Tape, n *onnx.Node) Layout {
 	in, out := t.shapes[n.Inputs[0]], t.shapes[n.Outputs[0]]
-	return innerInput(t, n) && slices.Equal(n.Ints("kernel_shape"), in[2:]) && size(out[2:]) == 1 &&
-		!slices.ContainsFunc(n.Ints("pads"), func(p int64) bool { return p != 0 })
+	if slices.Equal(n.Ints("kernel_shape"), in[2:]) && size(out[2:]) == 1 && !slices.ContainsFunc(n.Ints("pads"), func(p int64) bool { return p != 0 }) {
+		return innerInput(t, n)
+	}
+	return Plain
 }
 
 func innerMeanForward(t *Tape, n *onnx.Node) {

@@ -4,15 +4,19 @@ import "grindstone/sanitize/onnx"
 
 // Forms chooses among exact formulations whose speed depends on shape and provider.
 type Forms struct {
-	// Inner lets Plan keep activations in the inner layout.
+	// Inner lets Plan keep activations with the batch innermost.
 	Inner bool
+
+	// MaxDirect is the number of channels up to which a 3x3 convolution with the batch innermost is done directly; above, the
+	// transforms of the bilinear algorithm cost less than the products that they save.
+	MaxDirect int64
 
 	// ConvWeight picks the formulation of a convolution's weight gradient.
 	ConvWeight func(g convGeometry) convWeightForm
 }
 
 // DefaultForms suit CPUs.
-var DefaultForms = Forms{Inner: true, ConvWeight: func(g convGeometry) convWeightForm {
+var DefaultForms = Forms{Inner: true, MaxDirect: 16, ConvWeight: func(g convGeometry) convWeightForm {
 	if g.group == 1 && g.pointwise() {
 		return (*Tape).convWeightPointwise
 	}

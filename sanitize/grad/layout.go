@@ -16,6 +16,7 @@ type Layout int
 const (
 	Plain Layout = iota // as the ONNX standard has it: [N, C, H, W], [K, C, R, S]
 	Inner               // activations with the batch innermost: [H*W, C, N]
+	Outer               // activations with the channels outermost, then as Inner: [1, C, H*W*N]
 	Taps                // convolution weights with the kernel position outermost: [R, S, K, C]
 )
 
@@ -46,8 +47,11 @@ func (t *Tape) Plan(nodes []*onnx.Node, wanted []string) {
 	plainUse := map[string]bool{} // weights that some node reads in the plain layout
 	for _, n := range nodes {
 		t.plan(n)
+		if n.Op == "Conv" {
+			t.weight[n.Inputs[1]] = true
+		}
 		for i, in := range n.Inputs {
-			if t.layout[n] != Inner || n.Op != "Conv" || i != 1 {
+			if t.layout[n] != Inner || n.Op != "Conv" || i != 1 { // the direct form of Outer reads plain weights
 				plainUse[in] = true
 			}
 		}
@@ -67,14 +71,17 @@ func (t *Tape) plan(n *onnx.Node) {
 	if !ok || n.Domain != "" {
 		return
 	}
-	if r.Inner != nil && r.Inner.Fits(t, n) {
-		t.layout[n] = Inner
-		if r.Inner.KeepsLayout {
-			t.native[n.Outputs[0]] = Inner
+	if r.Inner != nil {
+		if l := r.Inner.Choose(t, n); l != Plain {
+			t.layout[n] = l
+			if r.Inner.KeepsLayout {
+				t.native[n.Outputs[0]] = l
+			}
 		}
 		return
 	}
-	if !r.AnyLayout || !slices.ContainsFunc(n.Inputs, func(in string) bool { return t.native[in] == Inner }) {
+	first := slices.IndexFunc(n.Inputs, func(in string) bool { return t.native[in] == Inner || t.native[in] == Outer })
+	if !r.AnyLayout || first < 0 {
 		return
 	}
 	out := t.shapes[n.Outputs[0]]
@@ -85,18 +92,19 @@ func (t *Tape) plan(n *onnx.Node) {
 			return // broadcasts by axes of the plain layout
 		}
 	}
-	t.layout[n], t.native[n.Outputs[0]] = Inner, Inner
+	t.layout[n] = t.native[n.Inputs[first]]
+	t.native[n.Outputs[0]] = t.layout[n]
 }
 
 // layoutOf is the layout in which the node being emitted reads or makes a value.
 func (t *Tape) layoutOf(value string) Layout {
 	switch {
-	case t.current != Inner:
+	case t.current == Plain:
 		return Plain
-	case t.native[value] != Plain:
-		return t.native[value]
-	case t.constants[value] == nil && len(t.shapes[value]) == 4 && size(t.shapes[value][2:]) > 1:
-		return Inner // an activation that was made in the plain layout
+	case t.native[value] == Taps:
+		return Taps
+	case t.native[value] != Plain || !t.weight[value] && t.constants[value] == nil && len(t.shapes[value]) == 4 && size(t.shapes[value][2:]) > 1:
+		return t.current // an activation, whatever layout it was made in
 	}
 	return Plain
 }
@@ -124,13 +132,23 @@ func (t *Tape) convert(name string, shape []int64, from, to Layout) string {
 	if from == to {
 		return name
 	}
+	switch {
+	case from == Inner && to == Outer:
+		return t.reshape(t.transpose(t.reshape(name, shape[2]*shape[3], shape[1], shape[0]), 1, 0, 2), 1, shape[1], -1)
+	case from == Outer && to == Inner:
+		return t.transpose(t.reshape(name, shape[1], shape[2]*shape[3], shape[0]), 1, 0, 2)
+	}
 	switch from {
+	case Outer:
+		name = t.transpose(t.reshape(name, shape[1], shape[2], shape[3], shape[0]), 3, 0, 1, 2)
 	case Inner:
 		name = t.transpose(t.reshape(name, shape[2], shape[3], shape[1], shape[0]), 3, 2, 0, 1)
 	case Taps:
 		name = t.transpose(name, 2, 3, 0, 1)
 	}
 	switch to {
+	case Outer:
+		name = t.reshape(t.transpose(name, 1, 2, 3, 0), 1, shape[1], -1)
 	case Inner:
 		name = t.reshape(t.transpose(name, 2, 3, 1, 0), shape[2]*shape[3], shape[1], shape[0])
 	case Taps:

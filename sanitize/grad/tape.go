@@ -27,18 +27,19 @@ type Rule struct {
 	// is allowed and wasteful.
 	Backward func(t *Tape, n *onnx.Node, dy []string) []string
 
-	// AnyLayout says that the rule holds for activations in the inner layout as well (see Layout): it treats all elements alike, or
+	// AnyLayout says that the rule holds for activations in other layouts as well (see Layout): it treats all elements alike, or
 	// takes axis 1 for the channels and all other axes alike.
 	AnyLayout bool
 
-	// Inner is the rule for activations in the inner layout, nil where there is none.
+	// Inner is the rule for activations with the batch innermost, nil where there is none.
 	Inner *InnerRule
 }
 
-// InnerRule differentiates an operator whose activations are in the inner layout.
+// InnerRule differentiates an operator whose activations have the batch innermost.
 type InnerRule struct {
-	// Fits reports whether the node can be emitted so. Its output has the inner layout if KeepsLayout, else the plain one.
-	Fits        func(t *Tape, n *onnx.Node) bool
+	// Choose returns the layout in which the node is best emitted, Plain if not by this rule. The output has this layout too if
+	// KeepsLayout, else the plain one.
+	Choose      func(t *Tape, n *onnx.Node) Layout
 	KeepsLayout bool
 	Forward     func(t *Tape, n *onnx.Node)
 	Backward    func(t *Tape, n *onnx.Node, dy []string) []string
@@ -63,6 +64,7 @@ type Tape struct {
 	refs      map[placed]string
 	native    map[string]Layout     // of values; Plain where missing
 	layout    map[*onnx.Node]Layout // that a node is emitted in
+	weight    map[string]bool       // values that a Conv uses as its kernel
 	current   Layout                // of the node being emitted
 	grads     map[string]string     // in the value's native layout
 	needs     map[string]bool
@@ -80,7 +82,7 @@ type BatchStatistics struct {
 func NewTape(b *onnx.Builder, shapes map[string][]int64, constants map[string]*onnx.Tensor) *Tape {
 	return &Tape{
 		B: b, shapes: shapes, constants: constants, Training: map[string]bool{}, Forms: DefaultForms,
-		refs: map[placed]string{}, native: map[string]Layout{}, layout: map[*onnx.Node]Layout{},
+		refs: map[placed]string{}, native: map[string]Layout{}, layout: map[*onnx.Node]Layout{}, weight: map[string]bool{},
 		grads: map[string]string{}, needs: map[string]bool{}, saved: map[string][]string{},
 	}
 }
@@ -94,8 +96,11 @@ func (t *Tape) Ref(value string) string { return t.refIn(value, t.layoutOf(value
 // Shape returns the static shape of a source value, in the layout of the node being emitted.
 func (t *Tape) Shape(value string) []int64 {
 	s := t.shapes[value]
-	if t.layoutOf(value) == Inner {
+	switch t.layoutOf(value) {
+	case Inner:
 		return []int64{s[2] * s[3], s[1], s[0]}
+	case Outer:
+		return []int64{1, s[1], s[2] * s[3] * s[0]}
 	}
 	return s
 }
@@ -124,7 +129,7 @@ func (t *Tape) Forward(nodes []*onnx.Node) {
 		t.current = t.layout[n]
 		r, ok := Rules[n.Op]
 		switch {
-		case ok && n.Domain == "" && t.current == Inner && r.Inner != nil:
+		case ok && n.Domain == "" && t.current != Plain && r.Inner != nil:
 			r.Inner.Forward(t, n)
 		case ok && n.Domain == "" && r.Forward != nil:
 			r.Forward(t, n)
@@ -178,7 +183,7 @@ func (t *Tape) Backward(nodes []*onnx.Node, seeds map[string]string, wanted []st
 		}
 		t.current = t.layout[n]
 		backward := r.Backward
-		if t.current == Inner && r.Inner != nil {
+		if t.current != Plain && r.Inner != nil {
 			backward = r.Inner.Backward
 		}
 		for i, g := range backward(t, n, dy) {

@@ -1,0 +1,59 @@
+package grad
+
+import "grindstone/sanitize/onnx"
+
+// unfolds: a stem, with few channels and an input that needs no gradient. Its kernel windows are laid out once and shared by the forward
+// pass and the weight gradient, each of which is then one matrix product.
+func (t *Tape) unfolds(n *onnx.Node, g convGeometry) bool { return g.c <= 4 && !t.Needs(n.Inputs[0]) }
+
+// unfoldForward works in Inner, where a window is [H*W, R*S*C, N], and in Outer, where it is [C*R*S, H*W*N].
+func (t *Tape) unfoldForward(n *onnx.Node, g convGeometry) string {
+	wide, high := g.in[1]+g.before[1]+g.after[1], g.in[0]+g.before[0]+g.after[0]
+	if t.current == Outer {
+		x := t.pad(t.reshape(t.Ref(n.Inputs[0]), g.c, g.in[0], g.in[1], g.n), 0, g.before[0], g.before[1], 0, 0, g.after[0], g.after[1], 0)
+		var at []int64
+		for tap := range size(g.kernel) {
+			for o := range size(g.out) {
+				at = append(at, windowPosition(g, wide, o, tap))
+			}
+		}
+		x = t.B.Op("Gather", []string{t.reshape(x, g.c, high*wide, g.n), t.B.Int64s(at...)}, onnx.I("axis", 1))
+		x = t.reshape(x, g.c*size(g.kernel), size(g.out)*g.n)
+		t.Save(n.Outputs[0], x)
+		w := t.reshape(t.refIn(n.Inputs[1], Plain), g.k, g.c*size(g.kernel))
+		return t.reshape(t.op("MatMul", w, x), 1, g.k, -1)
+	}
+	x := t.reshape(t.Ref(n.Inputs[0]), g.in[0], g.in[1], g.c*g.n)
+	x = t.reshape(t.pad(x, g.before[0], g.before[1], 0, g.after[0], g.after[1], 0), high*wide, g.c*g.n)
+	var at []int64
+	for o := range size(g.out) {
+		for tap := range size(g.kernel) {
+			at = append(at, windowPosition(g, wide, o, tap))
+		}
+	}
+	x = t.B.Op("Gather", []string{x, t.B.Int64s(at...)}, onnx.I("axis", 0))
+	x = t.reshape(x, size(g.out), size(g.kernel)*g.c, g.n)
+	t.Save(n.Outputs[0], x)
+	w := t.transpose(t.refIn(n.Inputs[1], Taps), 2, 0, 1, 3) // [K, R, S, C]
+	return t.op("MatMul", t.reshape(w, g.k, size(g.kernel)*g.c), x)
+}
+
+// windowPosition is the flat position in the padded image that a kernel tap reads for an output.
+func windowPosition(g convGeometry, wide, output, tap int64) int64 {
+	y, x := output/g.out[1], output%g.out[1]
+	r, s := tap/g.kernel[1], tap%g.kernel[1]
+	return (y*g.stride[0]+r)*wide + x*g.stride[1] + s
+}
+
+func (t *Tape) unfoldGrad(n *onnx.Node, g convGeometry, dy string) []string {
+	return []string{"", t.lazy(n, 1, func() string {
+		x := t.Saved(n.Outputs[0])[0]
+		if t.current == Outer {
+			dw := t.op("MatMul", t.reshape(dy, g.k, -1), t.transpose(x, 1, 0))
+			return t.convert(t.reshape(dw, t.shapes[n.Inputs[1]]...), t.shapes[n.Inputs[1]], Plain, t.layoutOf(n.Inputs[1]))
+		}
+		dw := t.sum(t.op("MatMul", dy, t.transpose(x, 0, 2, 1)), false, 0)
+		dw = t.transpose(t.reshape(dw, g.k, g.kernel[0], g.kernel[1], g.c), 1, 2, 0, 3) // [R, S, K, C]
+		return t.convert(dw, t.shapes[n.Inputs[1]], Taps, t.layoutOf(n.Inputs[1]))
+	})}
+}
