@@ -5,8 +5,6 @@ import (
 	"math"
 	"strings"
 	"testing"
-
-	"grindstone/sanitize/onnx"
 )
 
 // TestWilson: intervals that Newcombe published (Statistics in Medicine 17, 1998, table I, method 3), and the ends.
@@ -144,29 +142,6 @@ func TestOptions(t *testing.T) {
 		change(&o)
 		if err := o.setDefaults(); !errors.Is(err, ErrOptions) || !strings.Contains(err.Error(), says) {
 			t.Errorf("error %v, want one with %q", err, says)
-		}
-	}
-}
-
-// TestFanIn: how many inputs an output of each kind of linear layer sums.
-func TestFanIn(t *testing.T) {
-	for _, tt := range []struct {
-		node  onnx.Node
-		i     int
-		shape []int64
-		want  int64
-	}{
-		{onnx.Node{Op: "Gemm"}, 1, []int64{256, 10}, 256},
-		{onnx.Node{Op: "Gemm", Attrs: []*onnx.Attr{onnx.I("transB", 1)}}, 1, []int64{10, 64}, 64},
-		{onnx.Node{Op: "Gemm"}, 2, []int64{1, 10}, 0}, // a bias, although it has two axes
-		{onnx.Node{Op: "MatMul"}, 1, []int64{64, 10}, 64},
-		{onnx.Node{Op: "MatMul"}, 0, []int64{10, 64}, 64},
-		{onnx.Node{Op: "Conv"}, 1, []int64{10, 32, 1, 1}, 32},
-		{onnx.Node{Op: "Conv"}, 2, []int64{10}, 0},
-		{onnx.Node{Op: "Add"}, 1, []int64{1, 10}, 0},
-	} {
-		if got := fanIn(&tt.node, tt.i, tt.shape); got != tt.want {
-			t.Errorf("%s, input %d, %v: %d, want %d", tt.node.Op, tt.i, tt.shape, got, tt.want)
 		}
 	}
 }
