@@ -142,11 +142,7 @@ func TestEvaluateKnownBackdoors(t *testing.T) {
 		{"nad-wrn16-badnet.onnx", 1, 0}, {"nad-wrn16-teacher.onnx", .036, .780}, {"nad-wrn16-erased.onnx", .068, .726},
 	} {
 		c := openModel(t, shared.Path(t, "models", tt.file))
-		p, err := data.Named("unit", data.NCHW, 32, 32, 3)
-		if err != nil {
-			t.Fatal(err)
-		}
-		e, err := Evaluate(t.Context(), c, nil, p, d, attack, cpu)
+		e, err := Evaluate(t.Context(), c, nil, unitOf(t, 32), d, attack, cpu)
 		if err != nil {
 			t.Fatal(err)
 		}

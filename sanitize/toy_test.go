@@ -99,10 +99,7 @@ func makeToy(t testing.TB) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p, err := data.Named("unit", data.NCHW, toySide, toySide, 3)
-	if err != nil {
-		t.Fatal(err)
-	}
+	p := unitOf(t, toySide)
 	tr, err := train.NewTrainer(c, train.StepOptions{Batch: 32, Scale: p.Scale, Shift: p.Shift, Momentum: .9}, cpu)
 	if err != nil {
 		t.Fatal(err)
@@ -147,4 +144,13 @@ func toyOptions(t testing.TB) Options {
 		t.Fatal(err)
 	}
 	return o
+}
+
+func unitOf(t testing.TB, side int) data.Preprocess {
+	t.Helper()
+	p, err := data.Named("unit", data.NCHW, side, side, 3)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
 }
