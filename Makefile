@@ -8,7 +8,6 @@ MAKEFLAGS += --no-print-directory
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 TOOLS := $(CURDIR)/.cache/tools
 TIMEOUT ?= 30m
-VULNDB ?= https://vuln.go.dev
 
 .PHONY: help build runtime demo test lint bench clean
 
@@ -34,14 +33,16 @@ lint: ## vet, staticcheck and more (.golangci.yml), known vulnerabilities (VULN=
 ifeq ($(VULN),skip)
 	@echo 'make lint: known vulnerabilities were NOT checked (VULN=skip)'
 else
-	@'$(TOOLS)/govulncheck' -db '$(VULNDB)' ./... || { \
+	@'$(TOOLS)/govulncheck' $(if $(VULNDB),-db "$(VULNDB)") ./... || { \
 	  code=$$?; [[ $$code == 3 ]] || \
-	  echo 'make lint: govulncheck could not do its work (its message is above). It needs the database at $(VULNDB); VULNDB=file:///copy/of/it names another, VULN=skip leaves it out.' >&2; \
+	  echo 'make lint: govulncheck could not do its work (its message is above). It needs its database: VULNDB=file:///copy/of/it names a copy, VULN=skip leaves it out.' >&2; \
 	  exit $$code; }
 endif
 
-bench: runtime ## run the benchmarks (ARGS: further flags of go test)
-	go test -run '^$$' -bench . -benchmem -timeout $(TIMEOUT) $(ARGS) ./...
+bench: build runtime ## benchmarks, and the training step against PyTorch (ARGS: further flags of bench/step.py; NAD: the published model's file)
+	go test -run '^$$' -bench . -benchmem -timeout $(TIMEOUT) ./...
+	test -x .cache/bench/bin/python || { python3 -m venv .cache/bench && .cache/bench/bin/pip install -q -r bench/requirements.txt; }
+	.cache/bench/bin/python bench/step.py $(if $(NAD),--nad '$(NAD)') $(ARGS)
 
 clean: ## remove what was built; the downloaded runtime stays in the user's cache folder
 	rm -rf bin dist .cache
