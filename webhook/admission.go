@@ -26,6 +26,7 @@ type Admission struct {
 
 	Decision *policy.AdmissionDecision `json:"decision,omitempty"`
 	Report   *sanitize.Report          `json:"report,omitempty"`
+	Changed  []ChangedFile             `json:"changed_files,omitempty"` // of the package, by the sanitizer
 	Verdict  *policy.ReleaseDecision   `json:"release_decision,omitempty"`
 	Released *Release                  `json:"released,omitempty"`
 	History  []Change                  `json:"history"`
@@ -51,6 +52,13 @@ type Model struct {
 	Digest    string `json:"digest"`
 	MediaType string `json:"media_type,omitempty"`
 	Size      int64  `json:"size"` // bytes
+}
+
+// ChangedFile is a layer that the sanitizer wrote anew: the model, and the external data files that it keeps weights in.
+type ChangedFile struct {
+	Name   string `json:"name"`
+	Digest string `json:"digest"` // of the pushed layer
+	SHA256 string `json:"sha256"` // hex, of the new file
 }
 
 // Tag is one push of a tag. The highest Order among all admissions' pushes of a tag is the tag's current meaning.

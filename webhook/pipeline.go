@@ -228,7 +228,7 @@ func (p *Pipeline) advance(ctx context.Context, id string, last bool) (final boo
 func (p *Pipeline) commit(work *Admission, from, next State, reason Reason, message string) (*Admission, error) {
 	a, err := p.store.Update(work.ID, func(a *Admission) {
 		a.PolicyDigest, a.Attempts = work.PolicyDigest, work.Attempts
-		a.Decision, a.Report, a.Verdict, a.Released = work.Decision, work.Report, work.Verdict, work.Released
+		a.Decision, a.Report, a.Changed, a.Verdict, a.Released = work.Decision, work.Report, work.Changed, work.Verdict, work.Released
 		if from == Releasing {
 			a.Tags = work.Tags
 		}

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"grindstone/registry"
 	"grindstone/sanitize"
 	"grindstone/sanitize/onnx"
 )
@@ -32,6 +33,7 @@ type sanitizerRun struct {
 	Model, Out, Report, Data string // paths
 	Dir                      string // scratch folder, the process's working and temporary folder
 	Args                     []string
+	Package                  []registry.LocalFile // what the model came with
 }
 
 // Why a running sanitizer was stopped by the server, as causes of its context.
@@ -175,7 +177,7 @@ func checkOutput(r sanitizerRun, sourceSHA256, transformation string) (*sanitize
 	case report.Sanitized.SHA256 != sum || report.Sanitized.Size != size:
 		return nil, bad("its report speaks of another sanitized model than the one written")
 	case sum == sourceSHA256:
-		return nil, bad("the model came back unchanged")
+		return nil, bad("the ONNX file came back unchanged; a model whose weights are all in external data has to be exported with the small ones inside")
 	case !report.SecretDiscarded:
 		return nil, bad("the transformation's secret was not discarded")
 	case transformation != "" && report.Transformation != transformation:

@@ -22,13 +22,14 @@ import (
 // and whoever verifies refuses it.
 func (p *Pipeline) attest(ctx context.Context, a *Admission) (State, error) {
 	repository, admitted := a.Source.Repository, a.Decision.Action == policy.Admit
-	out := p.output(a.ID).Out
 	replace := map[string]string{}
 	if !admitted {
-		if _, err := os.Stat(out); err != nil {
+		if !p.outputThere(a) {
 			return Sanitizing, nil // the scratch folder is gone: do it again
 		}
-		replace[a.Source.Models[0].Digest] = out
+		for _, f := range a.Changed {
+			replace[f.Digest] = filepath.Join(p.outputDir(a.ID), f.Name)
+		}
 	}
 	prepared, err := p.registry.Release(ctx, registry.Release{
 		Repository: repository, Tag: a.tag(), SourceDigest: a.Source.Digest, Replace: replace,

@@ -2,14 +2,13 @@ package webhook
 
 import (
 	"context"
-	"os"
 
 	"grindstone/policy"
 )
 
 // evaluate asks the policy whether the sanitized model may be released, given the report.
 func (p *Pipeline) evaluate(ctx context.Context, a *Admission) (State, error) {
-	if _, err := os.Stat(p.output(a.ID).Out); err != nil {
+	if !p.outputThere(a) {
 		return Sanitizing, nil // the scratch folder is gone: do it again
 	}
 	d, err := p.Policy.Release(ctx, policy.ReleaseInput{

@@ -44,6 +44,9 @@ func (p *Pipeline) sanitize(ctx context.Context, a *Admission) (State, error) {
 	if a.Report, err = checkOutput(run, source, a.Decision.Transformation); err != nil {
 		return "", err
 	}
+	if a.Changed, err = changedFiles(run, p.outputDir(a.ID)); err != nil {
+		return "", err
+	}
 	a.Attempts = 0
 	return Evaluating, nil
 }
@@ -62,9 +65,12 @@ func (p *Pipeline) prepare(ctx context.Context, a *Admission) (sanitizerRun, err
 	if err != nil {
 		return sanitizerRun{}, p.unreadable(a, err)
 	}
-	run := p.output(a.ID)
+	name := a.Source.Models[0].Name
+	run := sanitizerRun{
+		Out: filepath.Join(p.outputDir(a.ID), name), Report: filepath.Join(dir, "report.json"), Dir: filepath.Join(dir, "tmp"), Package: pkg.Files,
+	}
 	for _, f := range pkg.Files {
-		if f.Name == a.Source.Models[0].Name {
+		if f.Name == name {
 			run.Model = f.Path
 		}
 	}
@@ -73,13 +79,20 @@ func (p *Pipeline) prepare(ctx context.Context, a *Admission) (sanitizerRun, err
 	}
 	run.Data = p.Datasets[a.Decision.Dataset]
 	run.Args = p.sanitizerArgs(a.Decision)
-	return run, os.MkdirAll(run.Dir, 0o700)
+	return run, errors.Join(os.MkdirAll(run.Dir, 0o700), os.MkdirAll(filepath.Dir(run.Out), 0o700))
 }
 
-// output names the files that a run writes.
-func (p *Pipeline) output(id string) sanitizerRun {
-	dir := p.scratch(id)
-	return sanitizerRun{Dir: filepath.Join(dir, "tmp"), Out: filepath.Join(dir, "sanitized.onnx"), Report: filepath.Join(dir, "report.json")}
+// outputDir is where a run writes the model and its external data, each under its name in the package.
+func (p *Pipeline) outputDir(id string) string { return filepath.Join(p.scratch(id), "out") }
+
+// outputThere reports whether every file that the run wrote is still there.
+func (p *Pipeline) outputThere(a *Admission) bool {
+	for _, f := range a.Changed {
+		if _, err := os.Stat(filepath.Join(p.outputDir(a.ID), f.Name)); err != nil {
+			return false
+		}
+	}
+	return len(a.Changed) > 0
 }
 
 // sanitizerArgs are the flags of the sanitize command for a decision.

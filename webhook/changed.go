@@ -1,0 +1,43 @@
+package webhook
+
+import (
+	"fmt"
+	"io/fs"
+	"path/filepath"
+	"slices"
+
+	"grindstone/registry"
+)
+
+// changedFiles lists the files of the package that a run wrote anew under dir: the model, and external data that it keeps weights in.
+// All of them take the places of the pushed ones, or the released model would read pushed weights. They are on stable storage when it
+// returns. A file that the package does not have is a verdict.
+func changedFiles(r sanitizerRun, dir string) ([]ChangedFile, error) {
+	var changed []ChangedFile
+	err := filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if e.IsDir() {
+			return syncPath(path)
+		}
+		name, err := filepath.Rel(dir, path)
+		if err != nil {
+			return err
+		}
+		name = filepath.ToSlash(name)
+		i := slices.IndexFunc(r.Package, func(f registry.LocalFile) bool { return f.Name == name })
+		if i < 0 || !e.Type().IsRegular() {
+			return held(ReasonInvalidOutput, fmt.Sprintf("the sanitizer's output is not usable: %q is no file of the package", printable(name, 200)))
+		}
+		if err := syncPath(path); err != nil {
+			return err
+		}
+		sum, _, err := fileSHA256(path)
+		if err == nil && "sha256:"+sum != r.Package[i].Digest {
+			changed = append(changed, ChangedFile{Name: name, Digest: r.Package[i].Digest, SHA256: sum})
+		}
+		return err
+	})
+	return changed, err
+}
