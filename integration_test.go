@@ -40,14 +40,14 @@ func TestBackdooredModelFromPushToRelease(t *testing.T) {
 	needRuntime(t)
 	dir := t.TempDir()
 	clean, held := filepath.Join(dir, "clean.tar.gz"), filepath.Join(dir, "held.tar.gz")
-	subsetTar(t, clean, map[string]int{train: 500, test: 100}) // of each of the ten classes
-	subsetTar(t, held, map[string]int{test: 100})
+	subsetTar(t, clean, map[string]int{train: 500, test: 200}) // of each of the ten classes
+	subsetTar(t, held, map[string]int{test: 200})
 	model, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	config := writeConfig(t, dir, `trainer: {steps: 800, batch: 48, learning_rate: 0.1}
-policy: {data: {settings: {parameters: {grind_steps: 160}}}}
+	config := writeConfig(t, dir, `trainer: {steps: 1200, batch: 48, learning_rate: 0.1}
+policy: {data: {settings: {parameters: {grind_steps: 200}}}}
 `)
 	s := startServer(t, "--config", config, "--data", clean)
 
@@ -68,7 +68,7 @@ policy: {data: {settings: {parameters: {grind_steps: 160}}}}
 		t.Fatalf("%s %s: %s", a.State, a.Reason, a.Message)
 	}
 	t.Logf("sanitizing took %.0f s at %.0f images/s", a.Report.Seconds, a.Report.ImagesPerSecond)
-	if h := a.Report.Hyperparameters; h.Steps != 800 || h.GrindSteps != 160 || h.BatchSize != 48 || a.Report.Dataset.Train != 5000 || a.Report.Dataset.HeldOut != 1000 {
+	if h := a.Report.Hyperparameters; h.Steps != 1200 || h.GrindSteps != 200 || h.BatchSize != 48 || a.Report.Dataset.Train != 5000 || a.Report.Dataset.HeldOut != 2000 {
 		t.Errorf("it was sanitized with other settings: %+v %+v", h, a.Report.Dataset)
 	}
 	s.checkPackageKept(repository, pushed, a)
