@@ -83,6 +83,11 @@ func sigmoidGrad(t *Tape, n *onnx.Node, dy []string) []string {
 	return []string{t.mul(dy[0], t.mul(y, t.sub(t.B.Float(1), y)))}
 }
 
+// softplusGrad: the derivative of log(1 + exp(x)) is the sigmoid.
+func softplusGrad(t *Tape, n *onnx.Node, dy []string) []string {
+	return []string{t.mul(dy[0], t.op("Sigmoid", t.Ref(n.Inputs[0])))}
+}
+
 func tanhGrad(t *Tape, n *onnx.Node, dy []string) []string {
 	y := t.Ref(n.Outputs[0])
 	return []string{t.mul(dy[0], t.sub(t.B.Float(1), t.mul(y, y)))}

@@ -32,6 +32,7 @@ func init() { // in init, since rules refer to the table through the tape
 		"Reshape":            {Backward: reshapeGrad},
 		"Sigmoid":            {Backward: sigmoidGrad, AnyLayout: true},
 		"Softmax":            {Backward: softmaxGrad},
+		"Softplus":           {Backward: softplusGrad, AnyLayout: true},
 		"Sqrt":               {Backward: sqrtGrad, AnyLayout: true},
 		"Squeeze":            {Backward: reshapeGrad},
 		"Sub":                {Backward: subGrad, AnyLayout: true},

@@ -14,7 +14,7 @@ import (
 // draw makes a random sample of an operator. There must be one for every rule in the table.
 var draw = map[string]func(t *rapid.T) sample{
 	"Abs": unary("Abs", true), "Exp": unary("Exp", false), "Identity": unary("Identity", false), "LeakyRelu": unary("LeakyRelu", true),
-	"Neg": unary("Neg", false), "Relu": unary("Relu", true), "Sigmoid": unary("Sigmoid", false), "Tanh": unary("Tanh", false),
+	"Neg": unary("Neg", false), "Relu": unary("Relu", true), "Sigmoid": unary("Sigmoid", false), "Softplus": unary("Softplus", false), "Tanh": unary("Tanh", false),
 	"Log": positive("Log"), "Sqrt": positive("Sqrt"),
 	"Add": binary("Add"), "Sub": binary("Sub"), "Mul": binary("Mul"), "Div": binary("Div"),
 	"Softmax": alongAxis("Softmax"), "LogSoftmax": alongAxis("LogSoftmax"),
