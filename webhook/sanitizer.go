@@ -105,11 +105,11 @@ func (c SanitizerConfig) run(ctx context.Context, r sanitizerRun, progress func(
 
 // publicWords takes the server's folders out of what a sanitizer said: clients know the files by their names in the package.
 func (r sanitizerRun) publicWords(s string) string {
-	scratch := filepath.Dir(r.Dir)
-	for _, dir := range []string{filepath.Join(scratch, "in"), r.Dir, scratch, filepath.Dir(r.Data)} {
-		s = strings.ReplaceAll(s, filepath.Clean(dir)+string(filepath.Separator), "")
+	scratch, separator := filepath.Dir(r.Dir), string(filepath.Separator)
+	for _, dir := range []string{filepath.Join(scratch, "in"), filepath.Join(scratch, "out"), r.Dir, scratch} {
+		s = strings.ReplaceAll(s, dir+separator, "")
 	}
-	return s
+	return strings.ReplaceAll(s, r.Data, filepath.Base(r.Data))
 }
 
 // verdict names why a run failed. stopped is why the server stopped it, if it did.

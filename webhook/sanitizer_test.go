@@ -177,3 +177,17 @@ func FuzzProgressLines(f *testing.F) {
 		}
 	})
 }
+
+func TestPublicWords(t *testing.T) {
+	r := sanitizerRun{Dir: "/srv/work/id/tmp", Data: "/data/images"}
+	for said, want := range map[string]string{
+		"/srv/work/id/in/v1/model.onnx: tensor \"a\": no": "v1/model.onnx: tensor \"a\": no",
+		"cannot write /srv/work/id/out/model.onnx":        "cannot write model.onnx",
+		"/data/images/cat/1.png: damaged":                 "images/cat/1.png: damaged",
+		"v1/data/weights.bin: too short":                  "v1/data/weights.bin: too short",
+	} {
+		if got := r.publicWords(said); got != want {
+			t.Errorf("%q becomes %q, want %q", said, got, want)
+		}
+	}
+}
