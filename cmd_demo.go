@@ -128,7 +128,7 @@ func newTeller(cmd *cobra.Command, asJSON bool) *teller {
 func (t *teller) say(format string, a ...any) {
 	t.end()
 	if t.json != nil {
-		t.json.Encode(map[string]string{"say": fmt.Sprintf(format, a...)})
+		_ = t.json.Encode(map[string]string{"say": fmt.Sprintf(format, a...)})
 		return
 	}
 	fmt.Fprintf(t.cmd.OutOrStdout(), format+"\n", a...)
@@ -136,7 +136,7 @@ func (t *teller) say(format string, a ...any) {
 
 func (t *teller) progress(what string, step, steps int, detail string) {
 	if t.json != nil {
-		t.json.Encode(map[string]any{"progress": what, "step": step, "steps": steps, "detail": detail})
+		_ = t.json.Encode(map[string]any{"progress": what, "step": step, "steps": steps, "detail": detail})
 		return
 	}
 	if t.what != what {

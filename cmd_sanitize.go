@@ -167,7 +167,7 @@ var phaseLabels = map[string]string{
 
 func (p *progress) show(e sanitize.Progress) {
 	if p.out != nil {
-		p.out.Encode(e)
+		_ = p.out.Encode(e) // whoever reads it may have gone: the run matters more
 		return
 	}
 	training := e.Phase == "grind" || e.Phase == "restore"
@@ -194,7 +194,7 @@ func (p *progress) show(e sanitize.Progress) {
 
 func (p *progress) failed(err error) {
 	if p.out != nil {
-		p.out.Encode(sanitize.Progress{Phase: "failed", Error: err.Error()})
+		_ = p.out.Encode(sanitize.Progress{Phase: "failed", Error: err.Error()})
 	} else if p.bar != nil {
 		fmt.Fprintln(p.err)
 	}

@@ -221,7 +221,11 @@ func (s *story) pull(ctx context.Context) error {
 
 // verify checks the attestation with the server's public key.
 func (s *story) verify(ctx context.Context) error {
-	resp, err := http.Get("http://" + s.server.Address + "/api/v1/key")
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+s.server.Address+"/api/v1/key", nil)
+	if err != nil {
+		return err
+	}
+	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
 		return err
 	}

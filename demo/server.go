@@ -3,7 +3,6 @@ package demo
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -19,12 +18,12 @@ type server struct {
 	Address string // host:port
 	cmd     *exec.Cmd
 	log     *os.File
-	ended   chan error
+	done    chan struct{} // closed when the process has ended
 }
 
 // serve starts the real server as a process of its own.
 func (s *story) serve(ctx context.Context) error {
-	address, err := freeAddress()
+	address, err := freeAddress(ctx)
 	if err != nil {
 		return err
 	}
@@ -42,14 +41,18 @@ func (s *story) serve(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	cmd := exec.Command(s.Program, "serve", "--config", config)
+	cmd := exec.CommandContext(context.WithoutCancel(ctx), s.Program, // ended by stop, gracefully
+		"serve", "--config", config)
 	cmd.Stdout, cmd.Stderr = log, log
 	if err := cmd.Start(); err != nil {
 		log.Close()
 		return err
 	}
-	s.server = &server{Address: address, cmd: cmd, log: log, ended: make(chan error, 1)}
-	go func() { s.server.ended <- cmd.Wait() }()
+	s.server = &server{Address: address, cmd: cmd, log: log, done: make(chan struct{})}
+	go func() {
+		defer close(s.server.done)
+		_ = cmd.Wait() // how it ended is in the process state
+	}()
 	if err := s.server.ready(ctx); err != nil {
 		return err
 	}
@@ -73,9 +76,8 @@ func (v *server) ready(ctx context.Context) error {
 			}
 		}
 		select {
-		case err := <-v.ended:
-			v.ended <- err
-			return fmt.Errorf("the server ended: %w\n%s", err, v.tail())
+		case <-v.done:
+			return fmt.Errorf("the server ended: %v\n%s", v.cmd.ProcessState, v.tail())
 		case <-ctx.Done():
 			return fmt.Errorf("the server is not ready: %w\n%s", ctx.Err(), v.tail())
 		case <-time.After(100 * time.Millisecond):
@@ -95,17 +97,17 @@ func (v *server) stop() {
 	defer v.log.Close()
 	_ = v.cmd.Process.Signal(syscall.SIGTERM)
 	select {
-	case <-v.ended:
+	case <-v.done:
 	case <-time.After(10 * time.Second):
 		_ = v.cmd.Process.Kill()
-		<-v.ended
+		<-v.done
 	}
 }
 
-func freeAddress() (string, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+func freeAddress(ctx context.Context) (string, error) {
+	l, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:0")
 	if err != nil {
 		return "", err
 	}
-	return l.Addr().String(), errors.Join(l.Close())
+	return l.Addr().String(), l.Close()
 }

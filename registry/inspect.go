@@ -44,7 +44,7 @@ func inspect(f *os.File, budget int64) (finding, error) {
 	}
 	head := make([]byte, 512)
 	n, err := f.ReadAt(head, 0)
-	if err != nil && err != io.EOF {
+	if err != nil && !errors.Is(err, io.EOF) {
 		return finding{}, err
 	}
 	head = head[:n]

@@ -87,7 +87,6 @@ func TestLargeModelsAreStreamed(t *testing.T) {
 		t.Fatal(err)
 	}
 	d, n := digest.FromBytes(large), len(large)
-	large = nil
 	config := s.putBlob(repo, []byte("{}"))
 	raw := fmt.Sprintf(`{"schemaVersion":2,"config":{"mediaType":"application/json","digest":%q,"size":2},
 		"layers":[{"mediaType":"application/onnx","digest":%q,"size":%d}]}`, config.Digest, d, n)

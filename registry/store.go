@@ -63,19 +63,25 @@ func (s *store) close() error { return s.srv.Close() }
 
 // sweep removes what a crash left behind, unfinished uploads and temporary files, and reports damaged indexes.
 func sweep(root string) error {
-	return filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+	dir, err := os.OpenRoot(root) // nothing is removed outside, whatever links the folder holds
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	return fs.WalkDir(dir.FS(), ".", func(path string, d fs.DirEntry, err error) error {
 		if err != nil {
 			return err
 		}
 		switch name := d.Name(); {
 		case d.IsDir() && name == "_uploads":
-			if err := os.RemoveAll(path); err != nil {
+			if err := dir.RemoveAll(path); err != nil {
 				return err
 			}
 			return fs.SkipDir
 		case !d.IsDir() && (strings.HasPrefix(name, "index.json.") || strings.HasPrefix(name, temporary)):
-			return os.Remove(path)
+			return dir.Remove(path)
 		case !d.IsDir() && name == "index.json":
+			path = filepath.Join(root, path)
 			if _, err := readIndex(path); err != nil {
 				return fmt.Errorf("%s is damaged; restore it from a backup or remove the repository: %w", path, err)
 			}

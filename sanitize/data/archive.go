@@ -163,7 +163,7 @@ func (m *meter) end() error {
 		if len(bytes.Trim(buf[:n], "\x00")) > 0 {
 			return fmt.Errorf("%w: more data follows the archive's end marker; concatenated archives are not read", ErrCorrupt)
 		}
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return nil
 		}
 		if err != nil {

@@ -2,6 +2,7 @@ package data
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"path"
 	"slices"
@@ -122,7 +123,7 @@ func nameIn(want map[string]int, i int) string {
 func conform(ctx context.Context, classes []string, h, w, c int, pixels []byte, labels []int32, o Options) (*Dataset, error) {
 	d, err := New("", classes, h, w, c, pixels, labels)
 	if err != nil {
-		return nil, err.(*Error).Err
+		return nil, errors.Unwrap(err) // the caller names the file
 	}
 	if o.Limit > 0 && o.Limit < d.Len() {
 		rows, err := stratified(d.Labels, len(classes), o.Limit, o.Seed)

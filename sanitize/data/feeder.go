@@ -2,6 +2,7 @@ package data
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -58,7 +59,7 @@ func NewFeeder(ctx context.Context, d *Dataset, p Preprocess, o FeedOptions) *Fe
 		if f.err = checkFeed(d, p, o); f.err == nil {
 			f.err = f.produce(newSampler(d, p, o), o)
 		}
-		if f.err != io.EOF && ctx.Err() == nil && f.inner.Err() != nil {
+		if !errors.Is(f.err, io.EOF) && ctx.Err() == nil && f.inner.Err() != nil {
 			f.err = ErrClosed
 		}
 	}()

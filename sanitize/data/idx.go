@@ -5,6 +5,7 @@ import (
 	"compress/gzip"
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"path"
@@ -161,7 +162,7 @@ func parseIDX(packed []byte, limit int64) (dims []int, payload []byte, err error
 	}
 	if _, err := io.CopyN(io.Discard, r, 1); err == nil {
 		return nil, nil, fmt.Errorf("%w: more bytes follow the %d of its dimensions", ErrCorrupt, size)
-	} else if err != io.EOF { // the checksum of gzip
+	} else if !errors.Is(err, io.EOF) { // the checksum of gzip
 		return nil, nil, fmt.Errorf("%w: at its end: %w", ErrCorrupt, err)
 	}
 	return dims, payload, nil
