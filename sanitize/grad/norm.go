@@ -14,17 +14,8 @@ func batchNormForward(t *Tape, n *onnx.Node) {
 	x, shape := t.Ref(n.Inputs[0]), t.Shape(n.Inputs[0])
 	count := float64(size(shape)) / float64(shape[1])
 
-	// Two stages, each image by itself first: faster and more exact than one sum over everything.
-	mean, square := x, ""
-	if len(shape) > 2 {
-		flat := t.reshape(x, shape[0], shape[1], -1)
-		mean = t.mean(flat, false, 2)
-		square = t.mean(t.B.Op("ReduceSumSquare", []string{flat}, onnx.Is("axes", 2), onnx.I("keepdims", 0)), false, 0)
-		square = t.scale(square, float64(shape[0])*float64(shape[1])/float64(size(shape)))
-	} else {
-		square = t.mean(t.mul(x, x), false, 0)
-	}
-	mean = t.mean(mean, false, 0)
+	mean := t.scale(t.channelSum(x, n.Inputs[0]), 1/count)
+	square := t.scale(t.channelSumSquare(x, n.Inputs[0]), 1/count)
 	variance := t.op("Max", t.sub(square, t.mul(mean, mean)), t.B.Float(0)) // rounding must not make it negative
 
 	y := t.B.Op("BatchNormalization", []string{x, t.Ref(n.Inputs[1]), t.Ref(n.Inputs[2]), mean, variance}, onnx.F("epsilon", n.Float("epsilon", 1e-5)))
@@ -43,8 +34,8 @@ func batchNormGrad(t *Tape, n *onnx.Node, dy []string) []string {
 	}
 	// r = 1/sqrt(var+eps); dbeta = sum dy; dgamma = sum dy*xhat = r*(sum dy*x - mean*sum dy)
 	r := t.op("Reciprocal", t.op("Sqrt", t.add(variance, t.B.Float(n.Float("epsilon", 1e-5)))))
-	dbeta := t.channelSum(dy[0], shape)
-	dgamma := t.mul(r, t.sub(t.channelSum(t.mul(dy[0], x), shape), t.mul(mean, dbeta)))
+	dbeta := t.channelSum(dy[0], n.Inputs[0])
+	dgamma := t.mul(r, t.sub(t.channelSum(t.mul(dy[0], x), n.Inputs[0]), t.mul(mean, dbeta)))
 
 	g := []string{"", dgamma, dbeta, "", ""}
 	g[0] = t.lazy(n, 0, func() string {
