@@ -47,7 +47,7 @@ type Options struct {
 
 	NoUnfold   bool   // leave folded BatchNormalizations folded: an ablation that usually destroys the model
 	Feature    string // name of the feature tensor; "": found
-	Preprocess string // name of a preprocessing; "" or "auto": the one with the best accuracy on clean images
+	Preprocess string // as data.ParsePreprocess reads it; "" or "auto": the common one with the best accuracy on clean images
 	Height     int    // image size where the model leaves it open
 	Width      int
 

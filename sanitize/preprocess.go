@@ -17,7 +17,7 @@ const probeImages = 500
 func FindPreprocess(ctx context.Context, c *classifier.Classifier, name string, d *data.Dataset, run ort.Options) (data.Preprocess, Preprocessing, error) {
 	candidates := data.Candidates(data.Layout(c.Layout), c.Height, c.Width, c.Channels)
 	if name != "" && name != "auto" {
-		p, err := data.Named(name, data.Layout(c.Layout), c.Height, c.Width, c.Channels)
+		p, err := data.ParsePreprocess(name, data.Layout(c.Layout), c.Height, c.Width, c.Channels)
 		return p, Preprocessing{Name: name, Layout: string(c.Layout), From: "flag"}, err
 	}
 	probe := d

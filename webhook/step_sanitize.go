@@ -10,7 +10,6 @@ import (
 	"strings"
 	"time"
 
-	"grindstone/policy"
 	"grindstone/sanitize"
 )
 
@@ -78,7 +77,7 @@ func (p *Pipeline) prepare(ctx context.Context, a *Admission) (sanitizerRun, err
 		return sanitizerRun{}, held(ReasonUnreadable, "the quarantined package does not give back its model file")
 	}
 	run.Data = p.Datasets[a.Decision.Dataset]
-	run.Args = p.sanitizerArgs(a.Decision)
+	run.Args = p.sanitizerArgs(a)
 	return run, errors.Join(os.MkdirAll(run.Dir, 0o700), os.MkdirAll(filepath.Dir(run.Out), 0o700))
 }
 
@@ -95,8 +94,12 @@ func (p *Pipeline) outputThere(a *Admission) bool {
 	return len(a.Changed) > 0
 }
 
+// annotationPreprocess is the manifest annotation by which whoever pushes a model says how pixels become its input. A wrong one costs
+// accuracy, which the release question sees.
+const annotationPreprocess = "dev.grindstone.preprocess"
+
 // sanitizerArgs are the flags of the sanitize command for a decision.
-func (p *Pipeline) sanitizerArgs(d *policy.AdmissionDecision) []string {
+func (p *Pipeline) sanitizerArgs(a *Admission) []string {
 	var args []string
 	text := func(flag, value string) {
 		if value != "" {
@@ -111,6 +114,7 @@ func (p *Pipeline) sanitizerArgs(d *policy.AdmissionDecision) []string {
 			args = append(args, "--"+flag, strconv.FormatFloat(value, 'f', -1, 64))
 		}
 	}
+	d := a.Decision
 	q, def := d.Parameters, p.Defaults
 	text("transform", d.Transformation)
 	number("epochs", float64(q.Epochs), float64(def.Epochs))
@@ -123,7 +127,7 @@ func (p *Pipeline) sanitizerArgs(d *policy.AdmissionDecision) []string {
 	number("angle", q.Angle, def.Angle)
 	text("provider", firstOf(q.Provider, p.Sanitizer.Provider))
 	number("threads", float64(p.Sanitizer.Threads), 0)
-	text("preprocess", firstOf(q.Preprocessing, def.Preprocessing))
+	text("preprocess", firstOf(q.Preprocessing, a.Source.Annotations[annotationPreprocess], def.Preprocessing))
 	return args
 }
 
