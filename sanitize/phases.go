@@ -92,8 +92,9 @@ func (r *run) runPlan(ctx context.Context, t *train.Trainer, plan train.Plan, se
 	return t.Run(ctx, feed, r.targets, plan, done)
 }
 
-// rates are the candidates of the search, from high to low.
-var rates = []float64{0.2, 0.1, 0.05, 0.02, 0.01}
+// rates are the candidates of the search, from high to low. Short trials favour high rates: 0.2 wins them on the NAD network and ends two
+// points of accuracy below 0.1, so that is where the list begins.
+var rates = []float64{0.1, 0.05, 0.02, 0.01}
 
 // searchRate finds the learning rate by clean accuracy alone, never by what happens to a backdoor: each candidate trains for a short
 // while, by the whole schedule in small, and the one that classifies its own last batches best wins.

@@ -1,6 +1,10 @@
 package grad
 
-import "grindstone/sanitize/onnx"
+import (
+	"math"
+
+	"grindstone/sanitize/onnx"
+)
 
 // Element-wise operators; the binary ones broadcast as NumPy does.
 
@@ -67,10 +71,11 @@ func sqrtGrad(t *Tape, n *onnx.Node, dy []string) []string {
 	return []string{t.div(t.scale(dy[0], 0.5), t.Ref(n.Outputs[0]))}
 }
 
-// reluGrad masks by the output, which is positive exactly where the input is.
+// reluGrad masks by the output, which is positive exactly where the input is. A HardSigmoid that is steep enough is 0 at zero and 1 at every
+// positive number, in one pass where a comparison and a cast take two slower ones.
 func reluGrad(t *Tape, n *onnx.Node, dy []string) []string {
-	positive := t.op("Greater", t.Ref(n.Outputs[0]), t.B.Float(0))
-	return []string{t.mul(dy[0], t.cast(positive))}
+	mask := t.B.Op("HardSigmoid", []string{t.Ref(n.Outputs[0])}, onnx.F("alpha", math.MaxFloat32), onnx.F("beta", 0))
+	return []string{t.mul(dy[0], mask)}
 }
 
 func leakyReluGrad(t *Tape, n *onnx.Node, dy []string) []string {

@@ -40,15 +40,25 @@ func batchNormGrad(t *Tape, n *onnx.Node, dy []string) []string {
 	g := []string{"", dgamma, dbeta, "", ""}
 	g[0] = t.lazy(n, 0, func() string {
 		a := t.mul(gamma, r)
+		dx := t.mul(dy[0], t.perChannel(a, shape))
 		if !training {
-			return t.affine(dy[0], a, "", shape[1])
+			return dx
 		}
 		// dx = gamma*r*(dy - dbeta/m - xhat*dgamma/m), as a*dy + (b*x + c)
 		b := t.scale(t.mul(t.mul(a, r), dgamma), -1/count)
 		c := t.sub(t.scale(t.mul(a, dbeta), -1/count), t.mul(b, mean))
-		return t.add(t.affine(dy[0], a, "", shape[1]), t.affine(x, b, c, shape[1]))
+		return t.add(dx, t.affine(x, b, c, shape[1]))
 	})
 	return g
+}
+
+// perChannel shapes a vector [C] so that it broadcasts along the channels of an activation.
+func (t *Tape) perChannel(v string, shape []int64) string {
+	to := []int64{shape[1]}
+	for range shape[2:] {
+		to = append(to, 1)
+	}
+	return t.reshape(v, to...)
 }
 
 // affine is scale*x + shift per channel, in one pass: a BatchNormalization with mean 0 and variance 1.
@@ -57,9 +67,5 @@ func (t *Tape) affine(x, scale, shift string, channels int64) string {
 	for i := range ones {
 		ones[i] = 1
 	}
-	zero := t.B.Floats([]int64{channels}, zeros)
-	if shift == "" {
-		shift = zero
-	}
-	return t.B.Op("BatchNormalization", []string{x, scale, shift, zero, t.B.Floats([]int64{channels}, ones)}, onnx.F("epsilon", 0))
+	return t.B.Op("BatchNormalization", []string{x, scale, shift, t.B.Floats([]int64{channels}, zeros), t.B.Floats([]int64{channels}, ones)}, onnx.F("epsilon", 0))
 }

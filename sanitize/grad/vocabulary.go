@@ -16,11 +16,6 @@ func (t *Tape) mul(a, b string) string { return t.op("Mul", a, b) }
 func (t *Tape) div(a, b string) string { return t.op("Div", a, b) }
 func (t *Tape) neg(a string) string    { return t.op("Neg", a) }
 
-// cast turns booleans into 0 and 1.
-func (t *Tape) cast(a string) string {
-	return t.B.Op("Cast", []string{a}, onnx.I("to", int64(onnx.Float)))
-}
-
 // scale multiplies by a number.
 func (t *Tape) scale(a string, by float64) string {
 	if by == 1 {
