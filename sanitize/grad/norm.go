@@ -14,8 +14,9 @@ func batchNormForward(t *Tape, n *onnx.Node) {
 	x, shape := t.Ref(n.Inputs[0]), t.Shape(n.Inputs[0])
 	count := float64(size(shape)) / float64(shape[1])
 
-	mean := t.scale(t.channelSum(x, n.Inputs[0]), 1/count)
-	square := t.scale(t.channelSumSquare(x, n.Inputs[0]), 1/count)
+	m := t.B.Float(float32(count)) // a division, since 1/count is no float: its rounding would show in the variance
+	mean := t.div(t.channelSum(x, n.Inputs[0]), m)
+	square := t.div(t.channelSumSquare(x, n.Inputs[0]), m)
 	variance := t.op("Max", t.sub(square, t.mul(mean, mean)), t.B.Float(0)) // rounding must not make it negative
 
 	y := t.B.Op("BatchNormalization", []string{x, t.Ref(n.Inputs[1]), t.Ref(n.Inputs[2]), mean, variance}, onnx.F("epsilon", n.Float("epsilon", 1e-5)))
@@ -45,8 +46,9 @@ func batchNormGrad(t *Tape, n *onnx.Node, dy []string) []string {
 			return dx
 		}
 		// dx = gamma*r*(dy - dbeta/m - xhat*dgamma/m), as a*dy + (b*x + c)
-		b := t.scale(t.mul(t.mul(a, r), dgamma), -1/count)
-		c := t.sub(t.scale(t.mul(a, dbeta), -1/count), t.mul(b, mean))
+		m := t.B.Float(float32(-count))
+		b := t.div(t.mul(t.mul(a, r), dgamma), m)
+		c := t.sub(t.div(t.mul(a, dbeta), m), t.mul(b, mean))
 		return t.add(dx, t.affine(x, b, c, shape[1]))
 	})
 	return g
