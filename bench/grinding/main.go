@@ -16,7 +16,6 @@ import (
 	"image/png"
 	"io"
 	"io/fs"
-	"log"
 	"math"
 	"os"
 	"os/exec"
@@ -51,7 +50,8 @@ func main() {
 	flag.Parse()
 	b := bench{program: program, model: model, images: images, held: held, work: work, rate: rate, table: table}
 	if err := b.run(context.Background(), os.Stdout); err != nil {
-		log.Fatal(err)
+		fmt.Fprintln(os.Stderr, "grinding:", err)
+		os.Exit(1)
 	}
 }
 
