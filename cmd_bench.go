@@ -13,7 +13,6 @@ import (
 	"grindstone/sanitize"
 	"grindstone/sanitize/classifier"
 	"grindstone/sanitize/data"
-	"grindstone/sanitize/onnx"
 	"grindstone/sanitize/ort"
 	"grindstone/sanitize/train"
 )
@@ -97,11 +96,7 @@ func timeStep(ctx context.Context, model string, batch, samples int, unfold bool
 	if err != nil {
 		return nil, err
 	}
-	m, err := onnx.ReadFile(model)
-	if err != nil {
-		return nil, err
-	}
-	c, err := classifier.New(m, classifier.Options{})
+	c, err := classifier.Open(model, classifier.Options{})
 	if err != nil {
 		return nil, err
 	}

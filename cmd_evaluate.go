@@ -9,7 +9,6 @@ import (
 	"grindstone/sanitize"
 	"grindstone/sanitize/classifier"
 	"grindstone/sanitize/data"
-	"grindstone/sanitize/onnx"
 	"grindstone/sanitize/ort"
 )
 
@@ -60,11 +59,7 @@ Exit status: 0 done, 1 failed, 2 wrong usage, 3 the model cannot be read, 4 the 
 			if err := parseSize(size, &o.Height, &o.Width); err != nil {
 				return usageError("%w", err)
 			}
-			m, err := onnx.ReadFile(args[0])
-			if err != nil {
-				return err
-			}
-			c, err := classifier.New(m, o)
+			c, err := classifier.Open(args[0], o)
 			if err != nil {
 				return err
 			}

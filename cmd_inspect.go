@@ -8,7 +8,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"grindstone/sanitize/classifier"
-	"grindstone/sanitize/onnx"
 )
 
 // inspection is what inspect prints.
@@ -64,15 +63,11 @@ Exit status: 0 the model can be sanitized, 3 it cannot (the reason is printed), 
 			if err := parseSize(size, &o.Height, &o.Width); err != nil {
 				return usageError("%w", err)
 			}
-			m, err := onnx.ReadFile(args[0])
+			c, err := classifier.Open(args[0], o)
 			if err != nil {
 				return err
 			}
-			c, err := classifier.New(m, o)
-			if err != nil {
-				return err
-			}
-			in := inspect(args[0], m, c)
+			in := inspect(args[0], c)
 			if asJSON {
 				if err := printJSON(cmd.OutOrStdout(), in); err != nil {
 					return err
@@ -89,7 +84,8 @@ Exit status: 0 the model can be sanitized, 3 it cannot (the reason is printed), 
 	return cmd
 }
 
-func inspect(file string, m *onnx.Model, c *classifier.Classifier) *inspection {
+func inspect(file string, c *classifier.Classifier) *inspection {
+	m := c.Source
 	in := &inspection{
 		File: file, Producer: strings.TrimSpace(m.ProducerName + " " + m.ProducerVersion), IRVersion: m.IRVersion, Opsets: m.Opsets,
 		Input: c.Input, Layout: string(c.Layout), Height: c.Height, Width: c.Width, Channels: c.Channels, FixedBatch: c.FixedBatch,

@@ -13,7 +13,6 @@ import (
 	"grindstone/sanitize"
 	"grindstone/sanitize/classifier"
 	"grindstone/sanitize/data"
-	"grindstone/sanitize/onnx"
 	"grindstone/sanitize/ort"
 )
 
@@ -135,7 +134,7 @@ func (s *story) cast(ctx context.Context) error {
 }
 
 func (s *story) castOwn(ctx context.Context) error {
-	c, err := readClassifier(s.Model)
+	c, err := classifier.Open(s.Model, classifier.Options{})
 	if err != nil {
 		return err
 	}
@@ -186,7 +185,7 @@ func (s *story) compare(ctx context.Context) error {
 }
 
 func (s *story) evaluate(ctx context.Context, path string) (*sanitize.Evaluation, error) {
-	c, err := readClassifier(path)
+	c, err := classifier.Open(path, classifier.Options{})
 	if err != nil {
 		return nil, err
 	}
@@ -196,14 +195,6 @@ func (s *story) evaluate(ctx context.Context, path string) (*sanitize.Evaluation
 		return nil, err
 	}
 	return sanitize.Evaluate(ctx, c, nil, p, s.test, s.attack, run)
-}
-
-func readClassifier(path string) (*classifier.Classifier, error) {
-	m, err := onnx.ReadFile(path)
-	if err != nil {
-		return nil, err
-	}
-	return classifier.New(m, classifier.Options{})
 }
 
 func rates(e *sanitize.Evaluation) Rates {

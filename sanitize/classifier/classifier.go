@@ -66,6 +66,15 @@ type Options struct {
 	Height, Width int    // image size where the model leaves it open
 }
 
+// Open reads a file as a classifier: onnx.ReadFile and New.
+func Open(path string, o Options) (*Classifier, error) {
+	m, err := onnx.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	return New(m, o)
+}
+
 // New reads a model as a classifier. Errors are of type *onnx.Error or wrap this package's sentinels.
 func New(m *onnx.Model, o Options) (*Classifier, error) {
 	g, err := onnx.Normalize(m)

@@ -10,15 +10,7 @@ import (
 
 // producers maps each value to the node that makes it.
 func producers(nodes []*onnx.Node) map[string]*onnx.Node {
-	by := map[string]*onnx.Node{}
-	for _, n := range nodes {
-		for _, out := range n.Outputs {
-			if out != "" {
-				by[out] = n
-			}
-		}
-	}
-	return by
+	return (&onnx.Graph{Nodes: nodes}).Producer()
 }
 
 // findLogits follows the first output back over a closing Softmax and drops what lies behind the logits.
