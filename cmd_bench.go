@@ -45,7 +45,7 @@ type stepTiming struct {
 
 func newBenchStepCommand() *cobra.Command {
 	var (
-		model, provider         string
+		model, provider, trace  string
 		batch, threads, samples int
 		asJSON, noUnfold        bool
 	)
@@ -68,7 +68,7 @@ sanitizing does.`,
 			if threads == 0 {
 				threads = runtime.GOMAXPROCS(0)
 			}
-			t, err := timeStep(cmd.Context(), model, batch, samples, !noUnfold, ort.Options{Provider: p, Threads: threads})
+			t, err := timeStep(cmd.Context(), model, batch, samples, !noUnfold, ort.Options{Provider: p, Threads: threads, Profile: trace})
 			if err != nil {
 				return err
 			}
@@ -87,6 +87,7 @@ sanitizing does.`,
 	f.StringVar(&provider, "provider", "auto", "cpu, cuda or auto")
 	f.IntVar(&threads, "threads", 0, "CPU threads (default all)")
 	f.BoolVar(&noUnfold, "no-unfold", false, "leave BatchNormalizations folded")
+	f.StringVar(&trace, "profile", "", "write ONNX Runtime's profile to PREFIX_<time>.json, for chrome://tracing or Perfetto")
 	f.BoolVar(&asJSON, "json", false, "print JSON")
 	return cmd
 }
