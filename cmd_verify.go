@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -15,6 +16,7 @@ func newVerifyCommand() *cobra.Command {
 	var flags struct {
 		key, bundle     string
 		plainHTTP, json bool
+		allowApproved   bool
 	}
 	cmd := &cobra.Command{
 		Use:   "verify REF|FILE --key PUBLIC.pem",
@@ -22,10 +24,12 @@ func newVerifyCommand() *cobra.Command {
 		Long: `Verify that a model was sanitized, by the attestation that Grindstone attached to it: of a reference in a registry (HOST/REPOSITORY:TAG
 or @DIGEST), or of a model file with the bundle in a file of its own. It prints what was checked and what was not.
 
-Exit code 0 says that every check passed. Everything else, also an attestation that is not there, is exit code 1.`,
+Exit code 0 says that every check passed. Everything else, also an attestation that is not there, is exit code 1. A model that an operator or
+the policy approved without sanitizing has an attestation that says so, and passes only with --allow-approved.`,
 		Example: `  grindstone verify registry.example.com/models/resnet:v1 --key grindstone.pub
   grindstone verify 127.0.0.1:5050/models/resnet@sha256:4ae1... --key grindstone.pub --plain-http --json
-  grindstone verify resnet.onnx --bundle resnet.sigstore.json --key grindstone.pub`,
+  grindstone verify resnet.onnx --bundle resnet.sigstore.json --key grindstone.pub
+  grindstone verify registry.example.com/models/legacy:v1 --key grindstone.pub --allow-approved`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if flags.key == "" {
@@ -50,12 +54,16 @@ Exit code 0 says that every check passed. Everything else, also an attestation t
 			} else {
 				result, err = attest.VerifyRef(cmd.Context(), subject, public, attest.RefOptions{PlainHTTP: flags.plainHTTP})
 			}
+			if flags.allowApproved && errors.Is(err, attest.ErrVerification) && result != nil {
+				err = result.AcceptApproved()
+			}
 			return printVerification(cmd.OutOrStdout(), subject, result, err, flags.json)
 		},
 	}
 	cmd.Flags().StringVar(&flags.key, "key", "", "public key of the signer, PEM")
 	cmd.Flags().StringVar(&flags.bundle, "bundle", "", "sigstore bundle of the model file")
 	cmd.Flags().BoolVar(&flags.plainHTTP, "plain-http", false, "talk to the registry without TLS (the default on loopback)")
+	cmd.Flags().BoolVar(&flags.allowApproved, "allow-approved", false, "let models pass that were approved without sanitizing")
 	cmd.Flags().BoolVar(&flags.json, "json", false, "print JSON")
 	return cmd
 }
@@ -105,8 +113,12 @@ func printChecks(w io.Writer, subject string, r *attest.Result, verified bool) {
 		fmt.Fprintf(w, "NOT VERIFIED: %s\n", subject)
 		return
 	}
-	p := r.Statement.Predicate
 	fmt.Fprintf(w, "verified: %s\n  digest        %s\n", subject, r.Digest)
+	if a := r.Statement.Approval; a != nil {
+		fmt.Fprintf(w, "  NOT SANITIZED %s\n  source        %s\n  approved at   %s\n", a, a.Source.URI, a.ApprovedAt.Format("2006-01-02 15:04:05 MST"))
+		return
+	}
+	p := r.Statement.Predicate
 	fmt.Fprintf(w, "  source        %s\n", p.Source.URI)
 	fmt.Fprintf(w, "  transformed   %s, %s; secret discarded\n", p.Transformation.Method, p.Transformation.Type)
 	fmt.Fprintf(w, "  accuracy      %s before, %s after\n", share(p.Metrics.Before), share(p.Metrics.After))

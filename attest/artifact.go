@@ -37,16 +37,16 @@ func (a *Attestation) Artifacts(subject ocispec.Descriptor) (referrer, legacy Ar
 	if subject.Digest.Validate() != nil || subject.Digest.Algorithm() != digest.SHA256 || !statement.about(subject.Digest.Encoded()) {
 		return Artifact{}, Artifact{}, fmt.Errorf("%w: the attestation is not about %s", ErrSubject, subject.Digest)
 	}
-	created := statement.Predicate.FinishedAt
-	if referrer, err = a.referrer(subject, created); err != nil {
+	created, predicateType := statement.created(), statement.PredicateType
+	if referrer, err = a.referrer(subject, predicateType, created); err != nil {
 		return Artifact{}, Artifact{}, err
 	}
-	legacy, err = a.legacy(subject, created)
+	legacy, err = a.legacy(subject, predicateType, created)
 	return referrer, legacy, err
 }
 
 // referrer is the form of the OCI image spec 1.1, section "Guidelines for Artifact Usage".
-func (a *Attestation) referrer(subject ocispec.Descriptor, created time.Time) (Artifact, error) {
+func (a *Attestation) referrer(subject ocispec.Descriptor, predicateType string, created time.Time) (Artifact, error) {
 	manifest := ocispec.Manifest{
 		Versioned:    specs.Versioned{SchemaVersion: 2},
 		MediaType:    ocispec.MediaTypeImageManifest,
@@ -56,7 +56,7 @@ func (a *Attestation) referrer(subject ocispec.Descriptor, created time.Time) (A
 		Subject:      &ocispec.Descriptor{MediaType: subject.MediaType, Digest: subject.Digest, Size: subject.Size},
 		Annotations: map[string]string{
 			annotationContent:         "dsse-envelope",
-			annotationBundlePredicate: PredicateType,
+			annotationBundlePredicate: predicateType,
 			ocispec.AnnotationCreated: created.Format(time.RFC3339),
 		},
 	}
@@ -64,10 +64,10 @@ func (a *Attestation) referrer(subject ocispec.Descriptor, created time.Time) (A
 }
 
 // legacy is the form of cosign's attestations by tag: an image whose layers are envelopes.
-func (a *Attestation) legacy(subject ocispec.Descriptor, created time.Time) (Artifact, error) {
+func (a *Attestation) legacy(subject ocispec.Descriptor, predicateType string, created time.Time) (Artifact, error) {
 	layer := ocispec.Descriptor{
 		MediaType: EnvelopeMediaType, Digest: digest.FromBytes(a.Envelope), Size: int64(len(a.Envelope)),
-		Annotations: map[string]string{annotationSignature: "", annotationPredicate: PredicateType},
+		Annotations: map[string]string{annotationSignature: "", annotationPredicate: predicateType},
 	}
 	config, err := json.Marshal(ocispec.Image{
 		Created: &created,

@@ -42,6 +42,11 @@ func Sign(ctx context.Context, k *Key, subjects []Subject, p Predicate) (*Attest
 	if err != nil {
 		return nil, err
 	}
+	return signStatement(ctx, k, payload)
+}
+
+// signStatement signs a checked statement, once, and encodes the envelope twice.
+func signStatement(ctx context.Context, k *Key, payload []byte) (*Attestation, error) {
 	trusted, err := trust(k.Public())
 	if err != nil {
 		return nil, err

@@ -37,6 +37,7 @@ const (
 	CheckModel         = "model file digest"
 	CheckDecision      = "decision result"
 	CheckClaims        = "policy claims"
+	CheckSanitized     = "sanitized"
 	CheckFound         = "attestation found"
 )
 

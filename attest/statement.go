@@ -19,12 +19,21 @@ type Subject struct {
 	SHA256 string // hex
 }
 
-// Statement is an in-toto statement with our predicate.
+// Statement is an in-toto statement with one of our predicates.
 type Statement struct {
+	Type          string
+	Subject       []ResourceDescriptor
+	PredicateType string
+	Predicate     Predicate // of PredicateType; else zero
+	Approval      *Approval // of ApprovedPredicateType; else nil
+}
+
+// signedStatement is the JSON of a statement.
+type signedStatement struct {
 	Type          string               `json:"_type"`
 	Subject       []ResourceDescriptor `json:"subject"`
 	PredicateType string               `json:"predicateType"`
-	Predicate     Predicate            `json:"predicate"`
+	Predicate     any                  `json:"predicate"`
 }
 
 // ResourceDescriptor names a subject.
@@ -40,16 +49,21 @@ type Digest struct {
 
 var hexSHA256 = regexp.MustCompile(`^[0-9a-f]{64}$`)
 
-// newStatement encodes a statement and has the in-toto library check it.
+// newStatement encodes the statement that a model was sanitized.
 func newStatement(subjects []Subject, p Predicate) ([]byte, error) {
 	p = p.normal()
 	if err := p.Validate(); err != nil {
 		return nil, err
 	}
+	return encodeStatement(subjects, PredicateType, p)
+}
+
+// encodeStatement encodes a statement and has the in-toto library check it.
+func encodeStatement(subjects []Subject, predicateType string, predicate any) ([]byte, error) {
 	if err := checkSubjects(subjects); err != nil {
 		return nil, err
 	}
-	s := Statement{Type: StatementType, PredicateType: PredicateType, Predicate: p}
+	s := signedStatement{Type: StatementType, PredicateType: predicateType, Predicate: predicate}
 	for _, sub := range subjects {
 		s.Subject = append(s.Subject, ResourceDescriptor{Name: sub.Name, Digest: Digest{SHA256: sub.SHA256}})
 	}
@@ -114,18 +128,26 @@ func parsePayload(data []byte) (*envelopePayload, error) {
 	return &p, nil
 }
 
-// parseStatement reads a statement with our predicate.
+// parseStatement reads a statement with one of our predicates.
 func parseStatement(data []byte) (*Statement, error) {
 	p, err := parsePayload(data)
 	if err != nil {
 		return nil, err
 	}
-	if p.PredicateType != PredicateType {
-		return nil, fmt.Errorf("predicate type is %q, want %s", p.PredicateType, PredicateType)
+	s := &Statement{Type: p.Type, Subject: p.Subject, PredicateType: p.PredicateType}
+	switch p.PredicateType {
+	case PredicateType:
+		predicate, err := ParsePredicate(p.Predicate)
+		if err != nil {
+			return nil, err
+		}
+		s.Predicate = *predicate
+	case ApprovedPredicateType:
+		if s.Approval, err = ParseApproval(p.Predicate); err != nil {
+			return nil, err
+		}
+	default:
+		return nil, fmt.Errorf("predicate type is %q, want %s or %s", p.PredicateType, PredicateType, ApprovedPredicateType)
 	}
-	predicate, err := ParsePredicate(p.Predicate)
-	if err != nil {
-		return nil, err
-	}
-	return &Statement{Type: p.Type, Subject: p.Subject, PredicateType: p.PredicateType, Predicate: *predicate}, nil
+	return s, nil
 }

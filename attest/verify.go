@@ -127,10 +127,14 @@ func (r *Result) verify(b *bundle.Bundle, pub crypto.PublicKey, wants []want) {
 	if !r.pass(CheckStatement, err, StatementType) {
 		return
 	}
-	if statement.PredicateType != PredicateType {
+	if statement.PredicateType != PredicateType && statement.PredicateType != ApprovedPredicateType {
 		err = fmt.Errorf("%q, want %s", statement.PredicateType, PredicateType)
 	}
-	if !r.pass(CheckPredicateType, err, PredicateType) {
+	if !r.pass(CheckPredicateType, err, "%s", statement.PredicateType) {
+		return
+	}
+	if statement.PredicateType == ApprovedPredicateType {
+		r.verifyApproval(statement, wants)
 		return
 	}
 	predicate, err := ParsePredicate(statement.Predicate)
@@ -138,6 +142,11 @@ func (r *Result) verify(b *bundle.Bundle, pub crypto.PublicKey, wants []want) {
 		return
 	}
 	r.Statement = &Statement{Type: statement.Type, Subject: statement.Subject, PredicateType: statement.PredicateType, Predicate: *predicate}
+	r.checkSubjects(wants)
+	r.checkVerdict(predicate)
+}
+
+func (r *Result) checkSubjects(wants []want) {
 	for _, w := range wants {
 		var err error
 		if !r.Statement.about(w.sha256) {
@@ -145,7 +154,6 @@ func (r *Result) verify(b *bundle.Bundle, pub crypto.PublicKey, wants []want) {
 		}
 		r.pass(w.check, err, "%s has sha256:%s", w.name, w.sha256)
 	}
-	r.checkVerdict(predicate)
 }
 
 func (r *Result) checkVerdict(p *Predicate) {

@@ -234,7 +234,7 @@ func TestVerifyRefRefuses(t *testing.T) {
 func broken(t testing.TB, reg *testRegistry) Artifact {
 	t.Helper()
 	a := Attestation{Bundle: []byte("{}"), Envelope: signed(t, newKey(t), nil).Envelope}
-	referrer, err := a.referrer(reg.subject, predicate().FinishedAt)
+	referrer, err := a.referrer(reg.subject, PredicateType, predicate().FinishedAt)
 	if err != nil {
 		t.Fatal(err)
 	}
