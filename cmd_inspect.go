@@ -3,11 +3,14 @@ package main
 import (
 	"fmt"
 	"io"
+	"os"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
 
 	"grindstone/sanitize/classifier"
+	"grindstone/sanitize/train"
 )
 
 // inspection is what inspect prints.
@@ -48,11 +51,16 @@ type nodeInfo struct {
 func newInspectCommand() *cobra.Command {
 	var asJSON bool
 	var size, feature string
+	var graph trainingGraph
 	cmd := &cobra.Command{
 		Use:   "inspect MODEL.onnx",
 		Short: "Show how Grindstone sees a model",
 		Long: `Inspect reads a model as an image classifier and prints its input and layout, its classes, the feature layer and the head above it, the
 tensors that training would change, and every node that stands in the way.
+
+With --training-graph it also writes one training step as an ordinary ONNX file: forward pass, losses, backward pass and SGD update in
+standard operators of opset 17, on a batch of --batch images. Its doc_string explains inputs and outputs; the gradient of every weight is
+among them. Any ONNX runtime runs it, any ONNX tool draws it.
 
 Exit status: 0 the model can be sanitized, 3 it cannot (the reason is printed), 5 no ONNX Runtime library.`,
 		Example: `  grindstone inspect resnet18.onnx
@@ -65,6 +73,9 @@ Exit status: 0 the model can be sanitized, 3 it cannot (the reason is printed), 
 			}
 			c, err := classifier.Open(args[0], o)
 			if err != nil {
+				return err
+			}
+			if err := graph.write(c); err != nil {
 				return err
 			}
 			in := inspect(args[0], c)
@@ -81,7 +92,49 @@ Exit status: 0 the model can be sanitized, 3 it cannot (the reason is printed), 
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	cmd.Flags().StringVar(&size, "size", "", "image size HxW, where the model leaves it open")
 	cmd.Flags().StringVar(&feature, "feature-tensor", "", "name of the feature layer's tensor (default: the input of the last linear layer)")
+	cmd.Flags().StringVar(&graph.file, "training-graph", "", "write the training step to this ONNX file")
+	cmd.Flags().IntVar(&graph.batch, "batch", 8, "images of a step in --training-graph")
+	cmd.Flags().BoolVar(&graph.unfold, "unfold", false, "in --training-graph, insert BatchNormalizations as sanitizing does, here with mean 0 and variance 1")
+	cmd.Flags().BoolVar(&graph.fast, "fast-layout", false, "in --training-graph, keep activations in the layouts that training on a CPU uses")
 	return cmd
+}
+
+// trainingGraph says how inspect writes the training step.
+type trainingGraph struct {
+	file         string // "": not at all
+	batch        int
+	unfold, fast bool
+}
+
+func (g *trainingGraph) write(c *classifier.Classifier) error {
+	if g.file == "" {
+		return nil
+	}
+	if g.batch < 2 {
+		return usageError("a batch needs at least 2 images, not %d (--batch)", g.batch)
+	}
+	if g.unfold {
+		unfoldIdentity(c)
+	}
+	m, err := train.BuildGraph(c, train.StepOptions{Batch: g.batch, Feature: true, Momentum: 0.9, WeightDecay: 5e-4, PlainLayout: !g.fast})
+	if err != nil {
+		return err
+	}
+	raw, err := m.Marshal()
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(g.file, raw, 0o644)
+}
+
+// unfoldIdentity inserts BatchNormalizations that change nothing as long as they use their running statistics.
+func unfoldIdentity(c *classifier.Classifier) {
+	layers := c.Foldable()
+	mean, variance := make([][]float32, len(layers)), make([][]float32, len(layers))
+	for i, l := range layers {
+		mean[i], variance[i] = make([]float32, l.Channels), slices.Repeat([]float32{1}, l.Channels)
+	}
+	c.Unfold(layers, mean, variance)
 }
 
 func inspect(file string, c *classifier.Classifier) *inspection {

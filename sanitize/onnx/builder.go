@@ -164,6 +164,12 @@ func (b *Builder) Input(name string, t DataType, shape ...int64) string {
 	return name
 }
 
+// Default declares a graph input that need not be fed: t, which has a name, is its value then. It returns the name.
+func (b *Builder) Default(t *Tensor) string {
+	b.graph.Inputs = append(b.graph.Inputs, NewValue(t.Name, t.Type, t.Shape...))
+	return b.Const(t)
+}
+
 // Output declares a value to be a graph output; -1 is a dynamic dimension.
 func (b *Builder) Output(name string, t DataType, shape ...int64) {
 	b.graph.Outputs = append(b.graph.Outputs, NewValue(name, t, shape...))

@@ -1,0 +1,125 @@
+package train
+
+import (
+	"fmt"
+	"strings"
+
+	"grindstone/sanitize/classifier"
+	"grindstone/sanitize/onnx"
+)
+
+// BuildGraph writes one training step as an ordinary ONNX model that any runtime runs: no subgraphs, standard operators, every tensor of
+// the state an input and an output of its own. Its doc_string says what they are. Scale and Shift of the options have no part in it: images
+// are what the classifier itself takes.
+//
+// Inputs: images float, labels int64 [batch], targets float [batch, F], alpha [1], rate [1]; then per trainable tensor W its value W and
+// its momentum W/momentum, and each running statistic of BatchNormalization. The state's inputs have defaults: the model's own values, and
+// momenta of zero.
+// Outputs: loss, feature_loss, task_loss, accuracy, each [1]; then per trainable tensor W/gradient, of the loss alone, without weight
+// decay, W/next and W/momentum/next; and per statistic S/next.
+func BuildGraph(c *classifier.Classifier, o StepOptions) (*onnx.Model, error) {
+	if err := c.CheckTrainable(); err != nil {
+		return nil, err
+	}
+	shapes, err := c.Shapes(int64(o.Batch))
+	if err != nil {
+		return nil, err
+	}
+	b := c.NewBuilder()
+	s := newStepBuilder(c, o, b, b, shapes)
+	n := int64(o.Batch)
+	b.Input("images", onnx.Float, c.ImageShape(n)...)
+	b.Named("step/labels", "Identity", []string{b.Input("labels", onnx.Int64, n)})
+	b.Named("step/targets", "Identity", []string{b.Input("targets", onnx.Float, n, int64(c.FeatureWidth))})
+	b.Named("step/alpha", "Identity", []string{b.Input("alpha", onnx.Float, 1)})
+	b.Named("step/rate", "Identity", []string{b.Input("rate", onnx.Float, 1)})
+	s.join("step/parameters", s.step.Parameters, func(slot Slot) *onnx.Tensor {
+		return onnx.NewFloat(slot.Name, slot.Shape, c.Constants[slot.Name].Floats())
+	})
+	s.join("step/momentum", s.step.Parameters, func(slot Slot) *onnx.Tensor {
+		return onnx.NewFloat(slot.Name+"/momentum", slot.Shape, make([]float32, slot.Size))
+	})
+	statistics := len(s.step.Statistics) > 1 // else the one that stands for none
+	if statistics {
+		s.join("step/statistics", s.step.Statistics, func(slot Slot) *onnx.Tensor {
+			return onnx.NewFloat(slot.Name, slot.Shape, c.Constants[slot.Name].Floats())
+		})
+	} else {
+		b.Named("step/statistics", "Identity", []string{b.Floats([]int64{1}, []float32{0})})
+	}
+	a, err := s.emit("images")
+	if err != nil {
+		return nil, err
+	}
+	for i, name := range []string{"loss", "feature_loss", "task_loss", "accuracy"} {
+		at := int64(i)
+		b.Output(b.Named(name, "Slice", []string{a.metrics, b.Int64s(at), b.Int64s(at + 1)}), onnx.Float, 1)
+	}
+	s.cut(a.gradient, s.step.Parameters, "/gradient")
+	s.cut(a.parameters, s.step.Parameters, "/next")
+	s.cut(a.momentum, s.step.Parameters, "/momentum/next")
+	if statistics {
+		s.cut(a.statistics, s.step.Statistics, "/next")
+	}
+	m := b.Model(onnx.Opset)
+	m.Doc = s.describe()
+	return m, b.Err()
+}
+
+// join makes one flat vector of tensors that are inputs of their own, with defaults.
+func (s *stepBuilder) join(name string, slots []Slot, initial func(Slot) *onnx.Tensor) {
+	flat := make([]string, len(slots))
+	for i, slot := range slots {
+		x := s.b.Default(initial(slot))
+		if slot.taps {
+			x = s.b.Op("Transpose", []string{x}, onnx.Is("perm", 2, 3, 0, 1))
+		}
+		flat[i] = s.b.Op("Reshape", []string{x, s.b.Int64s(-1)})
+	}
+	s.b.Named(name, "Concat", flat, onnx.I("axis", 0))
+}
+
+// cut makes an output of every tensor in a flat vector.
+func (s *stepBuilder) cut(flat string, slots []Slot, suffix string) {
+	sizes := make([]int64, len(slots))
+	for i, slot := range slots {
+		sizes[i] = int64(slot.Size)
+	}
+	for i, part := range s.b.OpN("Split", len(slots), []string{flat, s.b.Int64s(sizes...)}, onnx.I("axis", 0)) {
+		slot := slots[i]
+		name, shape := slot.Name+suffix, s.b.Int64s(slot.stored()...)
+		if slot.taps {
+			s.b.Named(name, "Transpose", []string{s.b.Op("Reshape", []string{part, shape})}, onnx.Is("perm", 2, 3, 0, 1))
+		} else {
+			s.b.Named(name, "Reshape", []string{part, shape})
+		}
+		s.b.Output(name, onnx.Float, slot.Shape...)
+	}
+}
+
+// describe is the model's documentation.
+func (s *stepBuilder) describe() string {
+	c, o := s.c, s.o
+	return strings.Join([]string{
+		fmt.Sprintf("One step of SGD on a batch of %d images, for the loss alpha*feature_loss + (1-alpha)*task_loss.", o.Batch),
+		"",
+		"Inputs:",
+		fmt.Sprintf("  images   what the classifier itself takes (%s), after preprocessing", c.Layout),
+		fmt.Sprintf("  labels   the true classes, 0 to %d", c.Classes-1),
+		fmt.Sprintf("  targets  what the feature layer %q should be, a row an image", c.Feature),
+		"  alpha    the weight of the feature loss",
+		"  rate     the learning rate",
+		"  and the state, which begins as the classifier's own: each trained tensor and running statistic by its name, momenta as NAME/momentum.",
+		"",
+		"Outputs:",
+		"  loss",
+		"  feature_loss    mean over the images of the L2 norm (not squared) of features minus targets",
+		"  task_loss       mean cross entropy",
+		"  accuracy        share of the images classified correctly",
+		"  NAME/gradient   of the loss, without weight decay",
+		"  NAME/next, NAME/momentum/next  the state after the step: feed it as NAME, NAME/momentum",
+		"",
+		fmt.Sprintf("Update: g = gradient + %g*p; v = %g*v + g; p = p - rate*(g + %g*v).", o.WeightDecay, o.Momentum, o.Momentum),
+		"BatchNormalization normalizes by the batch; its statistics follow as m*running + (1-m)*batch, with the unbiased variance. Dropout is off.",
+	}, "\n")
+}

@@ -1,0 +1,53 @@
+package train
+
+import "grindstone/sanitize/onnx"
+
+// flatten joins the gradients to a vector like the parameters'.
+func (s *stepBuilder) flatten(grads map[string]string) string {
+	flat := make([]string, len(s.step.Parameters))
+	for i, slot := range s.step.Parameters {
+		if g := grads[slot.Name]; g != "" {
+			flat[i] = s.b.Op("Reshape", []string{g, s.b.Int64s(-1)})
+		} else { // the loss does not depend on it
+			flat[i] = s.b.Floats([]int64{int64(slot.Size)}, make([]float32, slot.Size))
+		}
+	}
+	return s.b.Op("Concat", flat, onnx.I("axis", 0))
+}
+
+// update is SGD with Nesterov momentum and weight decay (Sutskever et al. 2013, in PyTorch's form): g += wd*p; v = mu*v + g;
+// p -= rate*(g + mu*v).
+func (s *stepBuilder) update(g string) (params, momentum string) {
+	b := s.b
+	g = b.Op("Add", []string{g, b.Op("Mul", []string{"step/parameters", b.Float(s.o.WeightDecay)})})
+	v := b.Op("Add", []string{b.Op("Mul", []string{"step/momentum", b.Float(s.o.Momentum)}), g})
+	ahead := b.Op("Add", []string{g, b.Op("Mul", []string{v, b.Float(s.o.Momentum)})})
+	return b.Op("Sub", []string{"step/parameters", b.Op("Mul", []string{ahead, "step/rate"})}), v
+}
+
+// updateStatistics moves the running statistics towards the batch's: running = m*running + (1-m)*batch, m as each node says.
+func (s *stepBuilder) updateStatistics() string {
+	b := s.b
+	batch := s.tape.Statistics
+	if len(batch) == 0 {
+		return b.Op("Identity", []string{"step/statistics"})
+	}
+	var parts []string
+	keep := make([]float32, length(s.step.Statistics))
+	for i, st := range batch {
+		parts = append(parts, st.Mean, st.Variance)
+		for _, slot := range s.step.Statistics[2*i : 2*i+2] {
+			for k := range slot.Size {
+				keep[slot.Offset+k] = st.Node.Float("momentum", 0.9)
+			}
+		}
+	}
+	rest := make([]float32, len(keep))
+	for i, m := range keep {
+		rest[i] = 1 - m
+	}
+	n := int64(len(keep))
+	old := b.Op("Mul", []string{"step/statistics", b.Floats([]int64{n}, keep)})
+	new := b.Op("Mul", []string{b.Op("Concat", parts, onnx.I("axis", 0)), b.Floats([]int64{n}, rest)})
+	return b.Op("Add", []string{old, new})
+}
