@@ -81,6 +81,7 @@ Exit codes:
 	root.AddCommand(
 		newDemoCommand(),
 		newServeCommand(),
+		newAdmissionsCommand(),
 		newSanitizeCommand(),
 		newEvaluateCommand(),
 		newInspectCommand(),

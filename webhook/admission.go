@@ -24,13 +24,15 @@ type Admission struct {
 	CreatedAt     time.Time `json:"created_at"`
 	UpdatedAt     time.Time `json:"updated_at"`
 
-	Decision *policy.AdmissionDecision `json:"decision,omitempty"`
-	Report   *sanitize.Report          `json:"report,omitempty"`
-	Changed  []ChangedFile             `json:"changed_files,omitempty"` // of the package, by the sanitizer
-	Verdict  *policy.ReleaseDecision   `json:"release_decision,omitempty"`
-	Released *Release                  `json:"released,omitempty"`
-	History  []Change                  `json:"history"`
-	Dropped  int                       `json:"history_dropped,omitempty"` // older entries that are no longer kept
+	Decision   *policy.AdmissionDecision `json:"decision,omitempty"`
+	Report     *sanitize.Report          `json:"report,omitempty"`
+	Changed    []ChangedFile             `json:"changed_files,omitempty"` // of the package, by the sanitizer
+	Verdict    *policy.ReleaseDecision   `json:"release_decision,omitempty"`
+	Released   *Release                  `json:"released,omitempty"`
+	Approval   *Operation                `json:"approval,omitempty"`   // an operator lets it pass without sanitizing
+	Operations []Operation               `json:"operations,omitempty"` // all that operators decided, oldest first
+	History    []Change                  `json:"history"`
+	Dropped    int                       `json:"history_dropped,omitempty"` // older entries that are no longer kept
 }
 
 // Source is the pushed package.
@@ -95,6 +97,16 @@ func (a *Admission) enter(s State, r Reason, message string, at time.Time) {
 		a.History = slices.Delete(a.History, 0, over)
 		a.Dropped += over
 	}
+}
+
+// again gives a held admission another try. What an operator approved stays approved.
+func (a *Admission) again(message string, at time.Time) {
+	a.Attempts = 0
+	if a.Approval != nil {
+		a.enter(Attesting, "", message, at)
+		return
+	}
+	a.enter(Quarantined, "", message, at)
 }
 
 // changes is the number of states entered so far.

@@ -28,7 +28,7 @@ func (p *Pipeline) Admit(ctx context.Context, push registry.Push) (*registry.Den
 	}
 	p.passing("quarantined recorded")
 	if a.State == Denied {
-		return &registry.Denial{ID: a.ID, Reasons: a.Decision.Reasons}, nil
+		return &registry.Denial{ID: a.ID, Reasons: a.denialReasons()}, nil
 	}
 	p.queue.add(a.ID)
 	return nil, nil
@@ -41,6 +41,8 @@ func (p *Pipeline) record(src Source, tag string, decision *policy.AdmissionDeci
 	a, ok := p.store.Newest(src.Repository, src.Digest)
 	var err error
 	switch {
+	case ok && a.Reason == ReasonRejected: // by a person, whatever the policy says today
+		return a, nil
 	case !ok || a.PolicyDigest != p.Policy.Digest() || !sameDecision(a.Decision, decision):
 		a, err = p.store.Create(src, tag, p.Policy.Digest(), func(a *Admission) {
 			a.Decision = decision
@@ -58,6 +60,14 @@ func (p *Pipeline) record(src Source, tag string, decision *policy.AdmissionDeci
 	}
 	p.announce(a)
 	return a, nil
+}
+
+// denialReasons are what a client is told whose push is denied.
+func (a *Admission) denialReasons() []string {
+	if a.Reason == ReasonPolicyDenied && a.Decision != nil {
+		return a.Decision.Reasons
+	}
+	return []string{a.Message}
 }
 
 // sameDecision compares what two decisions say.

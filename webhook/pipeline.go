@@ -37,11 +37,13 @@ type Pipeline struct {
 	store    *Store
 	queue    *queue
 	feeds    *feeds
+	runLogs  *runLogs
 	metrics  *metrics
 	registry *registry.Gateway
 
-	tags    sync.Mutex // held while a push of a tag is recorded and while tags are moved
+	tags    sync.Mutex // held while a push of a tag or an operator's decision is recorded, and while tags are moved
 	workers sync.WaitGroup
+	running sync.Map // admission id -> context.CancelFunc of the worker that has it
 
 	// passing is called at every point where the server may die: before and after a state is recorded, and inside the
 	// attesting step. Tests stop the server there.
@@ -77,6 +79,9 @@ func (p *Pipeline) Start(ctx context.Context, gateway *registry.Gateway) error {
 		p.Log.Error("an admission record cannot be read; its model stays in quarantine until it is pushed again", "error", err)
 	}
 	p.store, p.registry = store, gateway
+	if p.runLogs, err = newRunLogs(filepath.Join(p.Dir, "state", runLogFolder)); err != nil {
+		return err
+	}
 	if err := p.resume(); err != nil {
 		return err
 	}
@@ -112,9 +117,9 @@ func (p *Pipeline) resume() error {
 			now := time.Now().UTC()
 			switch {
 			case a.State == Held:
-				a.Decision, a.Attempts = nil, 0
-				a.enter(Quarantined, "", "taken up again at the server's start", now)
-			case a.PolicyDigest != digest:
+				a.Decision = nil
+				a.again("taken up again at the server's start", now)
+			case a.PolicyDigest != digest && a.Approval == nil:
 				a.Decision, a.Verdict = nil, nil
 				a.enter(Deciding, "", "the policy changed", now)
 			default:
@@ -162,8 +167,19 @@ func (p *Pipeline) receive(context.Context, *Admission) (State, error) { return 
 // retries are the pauses before a step that failed for an internal reason is tried again.
 var retries = []time.Duration{time.Second, 5 * time.Second}
 
+// interrupt ends the work on an admission whose record says that there is none to do any more.
+func (p *Pipeline) interrupt(id string) {
+	if cancel, ok := p.running.Load(id); ok {
+		cancel.(context.CancelFunc)()
+	}
+}
+
 // process takes the admission from state to state until a final one or until ctx is done.
 func (p *Pipeline) process(ctx context.Context, id string) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	p.running.Store(id, cancel)
+	defer p.running.Delete(id)
 	failures := 0
 	for ctx.Err() == nil {
 		final, err := p.advance(ctx, id, failures >= len(retries))
@@ -217,22 +233,28 @@ func (p *Pipeline) advance(ctx context.Context, id string, last bool) (final boo
 		p.Log.Error("a step failed for good", "admission", id, "state", from, "error", err)
 		next, reason, message = Held, ReasonInternal, fmt.Sprintf("the server could not finish %q; its log has the cause", from)
 	}
-	if _, err := p.commit(work, from, next, reason, message); err != nil {
+	if _, err := p.commit(work, from, next, reason, message); errors.Is(err, errOvertaken) {
+		return false, nil
+	} else if err != nil {
 		return false, err
 	}
 	p.passing(string(next) + " recorded")
 	return next.Final(), nil
 }
 
-// commit records what a step found and the state that follows.
+// commit records what a step found and the state that follows, unless an operator has decided meanwhile.
 func (p *Pipeline) commit(work *Admission, from, next State, reason Reason, message string) (*Admission, error) {
-	a, err := p.store.Update(work.ID, func(a *Admission) {
+	a, err := p.store.Change(work.ID, func(a *Admission) error {
+		if a.State != from {
+			return errOvertaken
+		}
 		a.PolicyDigest, a.Attempts = work.PolicyDigest, work.Attempts
 		a.Decision, a.Report, a.Changed, a.Verdict, a.Released = work.Decision, work.Report, work.Changed, work.Verdict, work.Released
 		if from == Releasing {
 			a.Tags = work.Tags
 		}
 		a.enter(next, reason, message, time.Now().UTC())
+		return nil
 	})
 	if err != nil {
 		return nil, err
@@ -240,6 +262,9 @@ func (p *Pipeline) commit(work *Admission, from, next State, reason Reason, mess
 	p.announce(a)
 	return a, nil
 }
+
+// errOvertaken says that an admission is no longer in the state whose work was done.
+var errOvertaken = errors.New("the admission is in another state by now")
 
 // announce tells the log, the metrics and the followers of an admission that its state changed.
 func (p *Pipeline) announce(a *Admission) {
@@ -254,6 +279,9 @@ func (p *Pipeline) datasetNames() []string { return slices.Sorted(maps.Keys(p.Da
 
 func (p *Pipeline) progress(a *Admission, line sanitize.Progress) {
 	p.feeds.progress(a.ID, a.changes(), line)
+	if err := p.runLogs.add(a.ID, line); err != nil {
+		p.Log.Warn("what the sanitizer said cannot be kept", "admission", a.ID, "error", err)
+	}
 	if line.Phase == "failed" || line.Message != "" {
 		p.Log.Debug("sanitizer", "admission", a.ID, "phase", line.Phase, "message", line.Message, "error", line.Error)
 	}

@@ -3,8 +3,10 @@ package webhook
 import (
 	"strconv"
 	"strings"
+	"time"
 
 	"grindstone/attest"
+	"grindstone/policy"
 	"grindstone/sanitize"
 )
 
@@ -48,6 +50,36 @@ func (p *Pipeline) predicate(a *Admission) attest.Predicate {
 		predicate.Metrics.Claims = append(predicate.Metrics.Claims, attest.Claim(c))
 	}
 	return predicate
+}
+
+// Unsanitized reports whether the model is released as it was pushed.
+func (a *Admission) Unsanitized() bool {
+	return a.Approval != nil || a.Decision != nil && a.Decision.Action == policy.Admit
+}
+
+// approval says who let the model pass without sanitizing.
+func (p *Pipeline) approval(a *Admission) attest.Approval {
+	approval := attest.Approval{
+		SchemaVersion: attest.SchemaVersion,
+		Approver:      attest.Approver{Kind: attest.ByPolicy},
+		Reason:        "the policy admits it",
+		Source:        attest.ApprovedSource{URI: p.uri(a.Source.Repository, a.Source.Digest), Digest: sha256Of(a.Source.Digest), MediaType: a.Source.MediaType},
+		Policy:        attest.Policy{URI: p.Policy.URI(), Digest: sha256Of(p.Policy.Digest())},
+		Decision:      attest.Decision{Result: attest.Approved},
+		Issuer:        attest.Sanitizer{ID: attest.SanitizerID, Version: p.Version},
+		ApprovedAt:    time.Now(),
+	}
+	if d := a.Decision; d != nil {
+		approval.Decision.ID, approval.Decision.AdmissionID = d.ID, d.ID
+		if len(d.Reasons) > 0 {
+			approval.Reason = reasons(d.Reasons)
+		}
+	}
+	if o := a.Approval; o != nil {
+		approval.Approver = attest.Approver{Kind: attest.ByOperator, Identity: o.By}
+		approval.Reason, approval.Decision.ID, approval.ApprovedAt = o.Reason, o.ID, o.At
+	}
+	return approval
 }
 
 func accuracy(r sanitize.Rate) attest.Accuracy {

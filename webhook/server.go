@@ -17,6 +17,7 @@ import (
 
 // ServerConfig says what the server serves.
 type ServerConfig struct {
+	Operators      Operators     // who may operate; default LoopbackOperators
 	Checks         []Check       // further conditions of /readyz
 	HeaderTimeout  time.Duration // for a request's head; default 10 s
 	RequestTimeout time.Duration // for a request's head and body, uploads too; default 1 hour
@@ -38,6 +39,9 @@ func NewServer(c ServerConfig, p *Pipeline, g *registry.Gateway, log *slog.Logge
 	setDefault(&c.HeaderTimeout, 10*time.Second)
 	setDefault(&c.RequestTimeout, time.Hour)
 	setDefault(&c.GracePeriod, 30*time.Second)
+	if c.Operators == nil {
+		c.Operators = LoopbackOperators{}
+	}
 	s := &Server{config: c, pipeline: p, gateway: g, log: log, echo: echo.New()}
 	s.routes()
 	return s
@@ -56,10 +60,12 @@ func (s *Server) routes() {
 	get("/api/v1/admissions", s.listAdmissions)
 	get("/api/v1/admissions/:id", s.getAdmission)
 	get("/api/v1/admissions/:id/events", s.followAdmission)
+	get("/api/v1/admissions/:id/logs", s.getLog)
 	get("/api/v1/key", s.publicKey)
 	get("/healthz", func(c echo.Context) error { return c.JSON(http.StatusOK, map[string]string{"status": "ok"}) })
 	get("/readyz", s.ready)
 	get("/metrics", echo.WrapHandler(s.pipeline.metrics.handler()))
+	s.operatorRoutes()
 }
 
 // recoverPanics turns a panic of a handler into an error, except the one that net/http uses to break a connection off.

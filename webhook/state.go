@@ -32,6 +32,7 @@ const (
 	ReasonUnsupported     Reason = "unsupported-model"        // the sanitizer cannot work on this graph
 	ReasonUnreadable      Reason = "unreadable-package"       // the quarantined package cannot be read back or fails its digests
 	ReasonPolicyDenied    Reason = "policy-denied"            // the admission policy denies
+	ReasonRejected        Reason = "operator-rejected"        // an operator rejected it
 	ReasonPolicyHeld      Reason = "policy-quarantine"        // the admission policy keeps the model in quarantine
 	ReasonPolicyError     Reason = "policy-error"             // the policy could not be evaluated
 	ReasonNoDataset       Reason = "no-dataset"               // no clean dataset is configured for the decision

@@ -7,23 +7,23 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/opencontainers/go-digest"
 
 	"grindstone/attest"
-	"grindstone/policy"
 	"grindstone/registry"
 )
 
 // attest puts the released package into the registry by its digest, signs the attestation and attaches it. No tag leads there yet.
 //
-// A model that the policy admits unsanitized is released as it was pushed and without an attestation: there is nothing to attest,
-// and whoever verifies refuses it.
+// A model that the policy admits, or an operator approves, is released as it was pushed, with an attestation that says so: its
+// predicate is of another type, and whoever verifies refuses it unless asked not to.
 func (p *Pipeline) attest(ctx context.Context, a *Admission) (State, error) {
-	repository, admitted := a.Source.Repository, a.Decision.Action == policy.Admit
+	repository := a.Source.Repository
 	replace := map[string]string{}
-	if !admitted {
+	if !a.Unsanitized() {
 		if !p.outputThere(a) {
 			return Sanitizing, nil // the scratch folder is gone: do it again
 		}
@@ -39,9 +39,6 @@ func (p *Pipeline) attest(ctx context.Context, a *Admission) (State, error) {
 	}
 	p.passing("package released")
 	a.Released = &Release{Digest: prepared.Digest.String(), MediaType: prepared.MediaType, Size: prepared.Size}
-	if admitted {
-		return Releasing, nil
-	}
 	signed, err := p.sign(ctx, a)
 	if err != nil {
 		return "", err
@@ -67,9 +64,12 @@ func (p *Pipeline) attest(ctx context.Context, a *Admission) (State, error) {
 	return Releasing, nil
 }
 
-// sign signs the attestation of both subjects: the released manifest and the sanitized file. It is kept in the scratch folder, so
-// that a repeated step attaches the same attestation again and not a second one.
+// sign signs the attestation. It is kept in the scratch folder, so that a repeated step attaches the same attestation again and not a
+// second one.
 func (p *Pipeline) sign(ctx context.Context, a *Admission) (*attest.Attestation, error) {
+	if err := os.MkdirAll(p.scratch(a.ID), 0o700); err != nil { // nothing was sanitized there, perhaps
+		return nil, err
+	}
 	path := filepath.Join(p.scratch(a.ID), "attestation-"+strings.TrimPrefix(a.Released.Digest, "sha256:")+".json")
 	var signed attest.Attestation
 	data, err := os.ReadFile(path)
@@ -78,11 +78,7 @@ func (p *Pipeline) sign(ctx context.Context, a *Admission) (*attest.Attestation,
 	} else if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
-	subjects := []attest.Subject{
-		{Name: p.uri(a.Source.Repository, a.Released.Digest), SHA256: strings.TrimPrefix(a.Released.Digest, "sha256:")},
-		{Name: a.Source.Models[0].Name, SHA256: a.Report.Sanitized.SHA256},
-	}
-	fresh, err := attest.Sign(ctx, p.Key, subjects, p.predicate(a))
+	fresh, err := p.attestation(ctx, a)
 	if err != nil {
 		return nil, err
 	}
@@ -94,6 +90,21 @@ func (p *Pipeline) sign(ctx context.Context, a *Admission) (*attest.Attestation,
 	}
 	p.passing("attestation signed")
 	return fresh, nil
+}
+
+// attestation is about the released manifest and its model files.
+func (p *Pipeline) attestation(ctx context.Context, a *Admission) (*attest.Attestation, error) {
+	subjects := []attest.Subject{{Name: p.uri(a.Source.Repository, a.Released.Digest), SHA256: strings.TrimPrefix(a.Released.Digest, "sha256:")}}
+	if !a.Unsanitized() {
+		subjects = append(subjects, attest.Subject{Name: a.Source.Models[0].Name, SHA256: a.Report.Sanitized.SHA256})
+		return attest.Sign(ctx, p.Key, subjects, p.predicate(a))
+	}
+	for _, m := range a.Source.Models {
+		if s := (attest.Subject{Name: m.Name, SHA256: strings.TrimPrefix(m.Digest, "sha256:")}); !slices.Contains(subjects, s) {
+			subjects = append(subjects, s)
+		}
+	}
+	return attest.SignApproval(ctx, p.Key, subjects, p.approval(a))
 }
 
 // uri names a package in an attestation.

@@ -132,14 +132,21 @@ func (s *Store) Repush(id, tag string) (*Admission, error) {
 		case a.State == Released && tag != "":
 			a.enter(Releasing, "", "pushed again", now)
 		case a.State == Held:
-			a.Attempts = 0
-			a.enter(Quarantined, "", "pushed again", now)
+			a.again("pushed again", now)
 		}
 	})
 }
 
 // Update changes the admission by change, under the store's lock, and returns it as it is then on disk.
 func (s *Store) Update(id string, change func(*Admission)) (*Admission, error) {
+	return s.Change(id, func(a *Admission) error {
+		change(a)
+		return nil
+	})
+}
+
+// Change is Update with a change that may refuse: its error is returned, and nothing is changed.
+func (s *Store) Change(id string, change func(*Admission) error) (*Admission, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	old, ok := s.byID[id]
@@ -150,7 +157,9 @@ func (s *Store) Update(id string, change func(*Admission)) (*Admission, error) {
 	if err != nil {
 		return nil, err
 	}
-	change(a)
+	if err := change(a); err != nil {
+		return nil, err
+	}
 	a.UpdatedAt = time.Now().UTC()
 	return a, s.write(a)
 }

@@ -1,0 +1,140 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+)
+
+// apiClient talks to a server's API.
+type apiClient struct {
+	server, token string
+}
+
+// apiError is an answer of the server that is not the one hoped for.
+type apiError struct {
+	status  int
+	message string
+}
+
+func (e *apiError) Error() string {
+	switch e.status {
+	case http.StatusUnauthorized:
+		return "the server asks for credentials: " + e.message + " (--token or GRINDSTONE_TOKEN; or user:password@ in --server)"
+	case http.StatusForbidden:
+		return "the server refuses: " + e.message
+	}
+	return fmt.Sprintf("the server answers %d: %s", e.status, e.message)
+}
+
+// serverFlags adds the flags that say how to reach the server.
+func serverFlags(cmd *cobra.Command, c *apiClient) {
+	server := os.Getenv("GRINDSTONE_SERVER")
+	if server == "" {
+		server = "http://" + DefaultConfig().Listen
+	}
+	cmd.PersistentFlags().StringVar(&c.server, "server", server, "URL of the server (environment: GRINDSTONE_SERVER)")
+	cmd.PersistentFlags().StringVar(&c.token, "token", "", "bearer token (environment: GRINDSTONE_TOKEN)")
+}
+
+// do sends a request and returns the answer's open body, or an *apiError for a status of 400 and more. A body is sent as JSON.
+func (c *apiClient) do(ctx context.Context, method, path string, query url.Values, body any) (*http.Response, error) {
+	base, err := url.Parse(c.server)
+	if err != nil || base.Host == "" || base.Scheme != "http" && base.Scheme != "https" {
+		return nil, usageError("--server %q is no URL of a server, as in http://127.0.0.1:5050", c.server)
+	}
+	user := base.User
+	base.User = nil
+	target := base.JoinPath(path)
+	target.RawQuery = query.Encode()
+	var content io.Reader
+	if body != nil {
+		text, err := json.Marshal(body)
+		if err != nil {
+			return nil, err
+		}
+		content = bytes.NewReader(text)
+	}
+	r, err := http.NewRequestWithContext(ctx, method, target.String(), content)
+	if err != nil {
+		return nil, err
+	}
+	if body != nil {
+		r.Header.Set("Content-Type", "application/json")
+	}
+	token := c.token
+	if token == "" {
+		token = os.Getenv("GRINDSTONE_TOKEN")
+	}
+	switch password, _ := user.Password(); {
+	case token != "":
+		r.Header.Set("Authorization", "Bearer "+token)
+	case user != nil:
+		r.SetBasicAuth(user.Username(), password)
+	}
+	answer, err := http.DefaultClient.Do(r)
+	if err != nil {
+		return nil, err
+	}
+	if answer.StatusCode >= http.StatusBadRequest {
+		defer answer.Body.Close()
+		return nil, readAPIError(answer)
+	}
+	return answer, nil
+}
+
+func readAPIError(answer *http.Response) error {
+	text, err := io.ReadAll(io.LimitReader(answer.Body, 64<<10))
+	if err != nil {
+		return err
+	}
+	e := &apiError{answer.StatusCode, strings.TrimSpace(string(text))}
+	var body struct {
+		Errors []struct{ Message string }
+	}
+	if json.Unmarshal(text, &body) == nil && len(body.Errors) > 0 {
+		e.message = body.Errors[0].Message
+	}
+	return e
+}
+
+// get reads a JSON answer.
+func (c *apiClient) get(ctx context.Context, path string, query url.Values, into any) error {
+	return c.exchange(ctx, http.MethodGet, path, query, nil, into)
+}
+
+// exchange sends a request with a JSON body, if it is not nil, and reads a JSON answer.
+func (c *apiClient) exchange(ctx context.Context, method, path string, query url.Values, body, into any) error {
+	answer, err := c.do(ctx, method, path, query, body)
+	if err != nil {
+		return err
+	}
+	defer answer.Body.Close()
+	if err := json.NewDecoder(answer.Body).Decode(into); err != nil {
+		return fmt.Errorf("%s %s: the answer is not the JSON that was expected: %w", method, path, err)
+	}
+	return nil
+}
+
+// ago says how long something is past, in one unit.
+func ago(t time.Time) string {
+	d := time.Since(t)
+	switch {
+	case d < time.Minute:
+		return fmt.Sprintf("%ds", max(0, int(d.Seconds())))
+	case d < time.Hour:
+		return fmt.Sprintf("%dm", int(d.Minutes()))
+	case d < 48*time.Hour:
+		return fmt.Sprintf("%dh", int(d.Hours()))
+	}
+	return fmt.Sprintf("%dd", int(d.Hours()/24))
+}

@@ -1,0 +1,93 @@
+package webhook
+
+import (
+	"encoding/json"
+	"errors"
+	"net/http"
+
+	"github.com/labstack/echo/v4"
+	"github.com/labstack/echo/v4/middleware"
+)
+
+// operatorRoutes are the requests that change something or show what only operators may see.
+func (s *Server) operatorRoutes() {
+	post := func(path string, h echo.HandlerFunc) {
+		s.echo.POST(path, h, middleware.BodyLimit("64K"), s.operatorOnly)
+	}
+	post("/api/v1/admissions/:id/approve", s.operate(OperationApprove))
+	post("/api/v1/admissions/:id/reject", s.operate(OperationReject))
+	post("/api/v1/admissions/:id/retry", s.operate(OperationRetry))
+}
+
+const maxReason = 500 // runes
+
+// operate carries out what {"reason": "..."} asks for and answers the record.
+func (s *Server) operate(action string) echo.HandlerFunc {
+	return func(c echo.Context) error {
+		var body struct {
+			Reason string `json:"reason"`
+		}
+		if err := readJSON(c, &body); err != nil {
+			return err
+		}
+		reason := printable(body.Reason, maxReason+1)
+		if len([]rune(reason)) > maxReason {
+			return badRequest("the reason is longer than %d characters", maxReason)
+		}
+		a, err := s.pipeline.Operate(c.Param("id"), action, operator(c), reason)
+		switch {
+		case errors.Is(err, ErrNotFound):
+			return notFound("there is no admission %q", printable(c.Param("id"), 60))
+		case errors.Is(err, ErrReason):
+			return badRequest(`%v: send {"reason": "..."}`, err)
+		case errors.Is(err, ErrConflict):
+			return &httpError{Status: http.StatusConflict, Code: "CONFLICT", Message: err.Error()}
+		case err != nil:
+			return err
+		}
+		return c.JSON(http.StatusOK, a)
+	}
+}
+
+// readJSON reads the request's body: one JSON object with known fields, or nothing.
+func readJSON(c echo.Context, into any) error {
+	r := c.Request()
+	if r.ContentLength == 0 {
+		return nil
+	}
+	d := json.NewDecoder(r.Body)
+	d.DisallowUnknownFields()
+	if err := d.Decode(into); err != nil {
+		var he *echo.HTTPError
+		if errors.As(err, &he) { // over the limit
+			return err
+		}
+		return badRequest("the body is not the JSON object that was expected: %v", printable(err.Error(), 200))
+	}
+	if d.More() {
+		return badRequest("there is something after the JSON object")
+	}
+	return nil
+}
+
+// getLog answers the lines of an admission's log, a JSON object each.
+func (s *Server) getLog(c echo.Context) error {
+	a, err := s.admission(c)
+	if err != nil {
+		return err
+	}
+	lines, err := s.pipeline.logOf(a)
+	if err != nil {
+		return err
+	}
+	w := c.Response()
+	w.Header().Set(echo.HeaderContentType, "application/x-ndjson")
+	w.WriteHeader(http.StatusOK)
+	encode := json.NewEncoder(w)
+	for _, line := range lines {
+		if err := encode.Encode(line); err != nil {
+			return nil // the client went away
+		}
+	}
+	return nil
+}
