@@ -51,8 +51,9 @@ func orasPackage(t *testing.T, content []byte) (*memory.Store, ocispec.Descripto
 	return store, root
 }
 
-func TestORAS(t *testing.T) {
-	s := serve(t, t.TempDir(), Limits{})
+func TestORAS(t *testing.T) { eachBackend(t, testORAS) }
+
+func testORAS(t *testing.T, s *server) {
 	ctx := t.Context()
 	r := s.repository(repo)
 	store, root := orasPackage(t, model("from oras"))
@@ -80,8 +81,14 @@ func TestORAS(t *testing.T) {
 	if _, err := r.Manifests().Fetch(ctx, root); !errors.As(err, &response) || response.StatusCode != http.StatusForbidden || response.Errors[0].Code != errcode.ErrorCodeDenied {
 		t.Errorf("fetch by digest: %v, want DENIED", err)
 	}
-	if err := r.Tags(ctx, "", func([]string) error { return nil }); !errors.As(err, &response) || response.StatusCode != http.StatusNotFound {
-		t.Errorf("tags: %v, want not found", err)
+	none := func(tags []string) error {
+		if len(tags) > 0 {
+			t.Errorf("tags %v", tags)
+		}
+		return nil
+	}
+	if err := r.Tags(ctx, "", none); err != nil && (!errors.As(err, &response) || response.StatusCode != http.StatusNotFound) {
+		t.Errorf("tags: %v", err)
 	}
 
 	path, sanitized := sanitize(t)
@@ -116,7 +123,10 @@ func TestORAS(t *testing.T) {
 }
 
 func TestORASPrintsTheReasonsOfADenial(t *testing.T) {
-	s := serve(t, t.TempDir(), Limits{})
+	eachBackend(t, testORASPrintsTheReasonsOfADenial)
+}
+
+func testORASPrintsTheReasonsOfADenial(t *testing.T, s *server) {
 	s.desk.answer(&Denial{Reasons: []string{"no clean dataset is configured"}}, nil)
 	store, _ := orasPackage(t, model("denied"))
 	_, err := oras.Copy(t.Context(), store, "v1", s.repository(repo), "v1", oras.DefaultCopyOptions)
@@ -147,8 +157,9 @@ func image(t *testing.T, content []byte) v1.Image {
 	return img
 }
 
-func TestGoContainerRegistry(t *testing.T) {
-	s := serve(t, t.TempDir(), Limits{})
+func TestGoContainerRegistry(t *testing.T) { eachBackend(t, testGoContainerRegistry) }
+
+func testGoContainerRegistry(t *testing.T, s *server) {
 	img := image(t, model("from crane"))
 	tag, err := name.NewTag(s.host+"/"+repo+":v1", name.Insecure)
 	if err != nil {
@@ -196,11 +207,13 @@ func TestGoContainerRegistry(t *testing.T) {
 		}
 		rc.Close()
 	}
-	if tags, err := crane.ListTags(s.host + "/" + repo); err != nil || !slices.Equal(tags, []string{"v1"}) {
+	if tags, err := crane.ListTags(s.host + "/" + repo); err != nil || !slices.Contains(tags, "v1") {
 		t.Errorf("tags %v, %v", tags, err)
 	}
-	if repos, err := crane.Catalog(s.host); err != nil || !slices.Equal(repos, []string{repo}) {
-		t.Errorf("catalog %v, %v", repos, err)
+	if list := s.catalog(); list != "" {
+		if repos, err := crane.Catalog(s.host); err != nil || !slices.Equal(repos, []string{repo}) {
+			t.Errorf("catalog %v, %v", repos, err)
+		}
 	}
 	index, err := ggcr.Referrers(tag.Context().Digest(p.Digest.String()))
 	if err != nil {
@@ -218,8 +231,9 @@ func TestGoContainerRegistry(t *testing.T) {
 	}
 }
 
-func TestImageIndexIsAProblem(t *testing.T) {
-	s := serve(t, t.TempDir(), Limits{})
+func TestImageIndexIsAProblem(t *testing.T) { eachBackend(t, testImageIndexIsAProblem) }
+
+func testImageIndexIsAProblem(t *testing.T, s *server) {
 	tag, err := name.NewTag(s.host+"/"+repo+":all", name.Insecure)
 	if err != nil {
 		t.Fatal(err)
@@ -257,7 +271,10 @@ func TestImageIndexIsAProblem(t *testing.T) {
 }
 
 func TestOtherRepositoriesAreAPlainRegistry(t *testing.T) {
-	s := serve(t, t.TempDir(), Limits{})
+	eachBackend(t, testOtherRepositoriesAreAPlainRegistry)
+}
+
+func testOtherRepositoriesAreAPlainRegistry(t *testing.T, s *server) {
 	ctx := t.Context()
 	r := s.repository("public/tools")
 	store, root := orasPackage(t, model("public"))
@@ -287,8 +304,9 @@ func TestOtherRepositoriesAreAPlainRegistry(t *testing.T) {
 }
 
 // A large upload is sent in chunks, is asked about, and goes on where it was.
-func TestResumedUpload(t *testing.T) {
-	s := serve(t, t.TempDir(), Limits{})
+func TestResumedUpload(t *testing.T) { eachBackend(t, testResumedUpload) }
+
+func testResumedUpload(t *testing.T, s *server) {
 	for _, repository := range []string{repo, "public/big"} {
 		content := bytes.Repeat([]byte("0123456789abcdef"), 1<<16)
 		half := len(content) / 2
@@ -317,8 +335,9 @@ func TestResumedUpload(t *testing.T) {
 }
 
 // A mount of released content into an intercepted repository is one, any other is an upload.
-func TestMount(t *testing.T) {
-	s := serve(t, t.TempDir(), Limits{})
+func TestMount(t *testing.T) { eachBackend(t, testMount) }
+
+func testMount(t *testing.T, s *server) {
 	d := s.putBlob("public/base", []byte("a public layer")).Digest
 	r := s.expect(http.StatusCreated, "POST", "/v2/"+repo+"/blobs/uploads/?mount="+d.String()+"&from=public/base", nil)
 	if got, want := r.header.Get("Location"), "/v2/"+repo+"/blobs/"+d.String(); got != want {

@@ -47,6 +47,8 @@ const (
 	codeNameUnknown         code = "NAME_UNKNOWN"
 	codeSizeInvalid         code = "SIZE_INVALID"
 	codeTagInvalid          code = "TAG_INVALID"
+	codeTooManyRequests     code = "TOOMANYREQUESTS"
+	codeUnauthorized        code = "UNAUTHORIZED"
 	codeUnavailable         code = "UNAVAILABLE"
 	codeUnknown             code = "UNKNOWN"
 	codeUnsupported         code = "UNSUPPORTED"
@@ -57,6 +59,7 @@ type clientError struct {
 	status   int
 	code     code
 	messages []string // one OCI error each
+	header   http.Header
 	cause    error
 }
 
@@ -81,6 +84,10 @@ func (e *clientError) because(cause error) *clientError {
 
 // writeError is the one place where the gateway answers an error. What is not a clientError becomes a bare 500.
 func writeError(w http.ResponseWriter, r *http.Request, log *slog.Logger, err error) {
+	if q := (*quoted)(nil); errors.As(err, &q) {
+		q.write(w)
+		return
+	}
 	var e *clientError
 	if !errors.As(err, &e) {
 		e = refuse(http.StatusInternalServerError, codeUnknown, "internal error; the log of the registry has the cause").because(err)
@@ -106,7 +113,10 @@ func writeError(w http.ResponseWriter, r *http.Request, log *slog.Logger, err er
 		// The answer to HEAD has no body; clients print this header instead.
 		w.Header().Set("Warning", warning(strings.Join(e.messages, "; ")))
 	}
-	if e.status == http.StatusServiceUnavailable {
+	for name, values := range e.header {
+		w.Header()[name] = values
+	}
+	if e.status == http.StatusServiceUnavailable || e.status == http.StatusTooManyRequests {
 		w.Header().Set("Retry-After", "1")
 	}
 	w.Header().Set("Content-Type", "application/json")

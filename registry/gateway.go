@@ -1,35 +1,38 @@
 // Package registry is the OCI side of Grindstone: a gateway that holds the models that are pushed to intercepted
 // repositories in quarantine and serves what was released instead.
 //
-// The gateway keeps two stores on disk. What is pushed to an intercepted repository goes to the quarantine store; what
-// is read from one comes from the released store. Quarantined content is hidden because no read is ever answered from
-// its store, and it gets into the released store through [Gateway.Release] only. All other repositories live in the
-// released store altogether.
+// What is pushed to an intercepted repository goes to the quarantine store on disk; what is read from one comes from the
+// backend, an embedded store or a registry behind the gateway, which has only what [Gateway.Release] put there. Quarantined
+// content is hidden because no read is ever answered from its store, but to those who pushed it and to operators. All other
+// repositories live in the backend altogether.
 package registry
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
-	"net/url"
 	"os"
 	"path/filepath"
-
-	"github.com/opencontainers/image-spec/specs-go"
-	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
 // Config says how a Gateway works.
 type Config struct {
 	// Dir is the directory of the stores. One process at a time can use it.
 	Dir string
+	// Upstream is the registry behind the gateway. Without a URL the gateway has an embedded one under Dir.
+	Upstream Upstream
 	// Intercept reports whether pushes to a repository are held in quarantine. It must always give the same answer:
 	// the quarantine of a repository that is no longer intercepted cannot be reached, and what was in a repository
 	// before it was intercepted stays readable.
 	Intercept func(repository string) bool
 	Admitter  Admitter
+	// Authorize reports whether the identity that WithIdentity put into the context may do that. nil allows everything
+	// but ActionOperate. It is not asked where the upstream decides (Upstream.PassThrough).
+	Authorize func(ctx context.Context, repository string, a Action) bool
+	Challenge string       // WWW-Authenticate of a 401
 	Log       *slog.Logger // nil logs nothing
 	Limits    Limits
 }
@@ -44,15 +47,20 @@ type Limits struct {
 type Gateway struct {
 	intercept  func(string) bool
 	admitter   Admitter
+	authorize  func(context.Context, string, Action) bool
+	challenge  string
 	log        *slog.Logger
 	limits     Limits
 	quarantine *store
-	released   *store
+	released   backend
+	upstream   *upstream // released, if it is one; else nil
+	holders    holders
 	lock       io.Closer
 	pushes     keyedMutex // by repository and digest
 }
 
-// New opens the stores in c.Dir, which is created if need be. It fails with ErrLocked if another process uses it.
+// New opens the stores in c.Dir, which is created if need be. It fails with ErrLocked if another process uses it. An upstream is not
+// asked for anything yet.
 func New(c Config) (*Gateway, error) {
 	switch {
 	case c.Dir == "":
@@ -70,7 +78,9 @@ func New(c Config) (*Gateway, error) {
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
-	g := &Gateway{intercept: c.Intercept, admitter: c.Admitter, log: c.Log, limits: c.Limits}
+	g := &Gateway{
+		intercept: c.Intercept, admitter: c.Admitter, authorize: c.Authorize, challenge: c.Challenge, log: c.Log, limits: c.Limits,
+	}
 	dir, err := filepath.Abs(c.Dir)
 	if err != nil {
 		return nil, fmt.Errorf("registry: %w", err)
@@ -81,10 +91,17 @@ func New(c Config) (*Gateway, error) {
 	if g.lock, err = lockDir(dir); err != nil {
 		return nil, fmt.Errorf("registry: %s: %w", dir, err)
 	}
+	g.holders = holders{filepath.Join(dir, "holders")}
 	if g.quarantine, err = openStore(filepath.Join(dir, "quarantine"), c.Limits, c.Log); err != nil {
 		return nil, errors.Join(fmt.Errorf("registry: %w", err), g.lock.Close())
 	}
-	if g.released, err = openStore(filepath.Join(dir, "released"), c.Limits, c.Log); err != nil {
+	if c.Upstream.URL != "" {
+		g.upstream, err = openUpstream(c.Upstream)
+		g.released = g.upstream
+	} else {
+		g.released, err = openStore(filepath.Join(dir, "released"), c.Limits, c.Log)
+	}
+	if err != nil {
 		return nil, errors.Join(fmt.Errorf("registry: %w", err), g.quarantine.close(), g.lock.Close())
 	}
 	return g, nil
@@ -94,6 +111,9 @@ func New(c Config) (*Gateway, error) {
 func (g *Gateway) Close() error {
 	return errors.Join(g.quarantine.close(), g.released.close(), g.lock.Close())
 }
+
+// Check reports why released content cannot be served or written now: a folder that is gone, an upstream that does not answer.
+func (g *Gateway) Check(ctx context.Context) error { return g.released.check(ctx) }
 
 // ServeHTTP answers a request of the OCI distribution protocol.
 func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -109,55 +129,48 @@ func (g *Gateway) serve(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	if r, err = g.access(r, rt); err != nil {
+		return err
+	}
 	switch rt.kind {
 	case base:
-		return g.forward(w, r, rt, g.released, nil)
+		return g.base(w, r, rt)
 	case catalog:
 		return g.catalog(w, r)
-	case uploads:
-		if w, err = g.limitUpload(w, r); err != nil {
-			return err
-		}
-	case tags:
-		return g.tags(w, r, rt)
 	}
 	if g.intercept(rt.repository) {
 		return g.serveIntercepted(w, r, rt)
 	}
-	query := r.URL.Query()
-	if from := query.Get("from"); !validName(from) || !g.released.has(from) {
-		query.Del("from") // the mount becomes an upload
+	if g.upstream != nil {
+		return g.released.forward(w, r, rt, nil)
 	}
-	if rt.kind == manifests && r.Method == http.MethodPut {
+	return g.serveEmbedded(w, r, rt)
+}
+
+// base answers whether this is a registry, and in what version. Where the upstream decides, it also says how to log in.
+func (g *Gateway) base(w http.ResponseWriter, r *http.Request, rt route) error {
+	if g.upstream != nil && !g.upstream.passThrough {
+		return g.quarantine.forward(w, r, rt, nil)
+	}
+	return g.released.forward(w, r, rt, nil)
+}
+
+// serveEmbedded answers a request to a repository of the embedded store that is not intercepted.
+func (g *Gateway) serveEmbedded(w http.ResponseWriter, r *http.Request, rt route) error {
+	var err error
+	switch {
+	case rt.kind == uploads:
+		if w, err = g.limitUpload(w, r); err != nil {
+			return err
+		}
+	case rt.kind == tags:
+		return g.tags(w, r, rt)
+	case rt.kind == manifests && r.Method == http.MethodPut:
 		raw, err := g.readManifest(r)
 		if err != nil {
 			return err
 		}
 		r = withBody(r, raw)
 	}
-	return g.forward(w, r, rt, g.released, query)
-}
-
-// forward lets a store answer the request, by the route and query given instead of the request's own.
-func (g *Gateway) forward(w http.ResponseWriter, r *http.Request, rt route, s *store, query url.Values) error {
-	read := r.Method == http.MethodGet || r.Method == http.MethodHead
-	switch {
-	case rt.kind == base:
-	case rt.kind == uploads && rt.reference == "" && r.Method == http.MethodPost, rt.kind == manifests && r.Method == http.MethodPut:
-		if err := s.create(r.Context(), rt.repository); err != nil {
-			return err
-		}
-	case s.has(rt.repository):
-	case rt.kind == referrers && read:
-		w.Header().Set("Content-Type", ocispec.MediaTypeImageIndex)
-		return writeJSON(w, ocispec.Index{
-			Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageIndex, Manifests: []ocispec.Descriptor{},
-		})
-	default:
-		return refuse(http.StatusNotFound, codeNameUnknown, "repository %s is not known", rt.repository)
-	}
-	r = r.Clone(r.Context())
-	r.URL = &url.URL{Path: rt.path(), RawQuery: query.Encode()}
-	s.srv.ServeHTTP(w, r)
-	return nil
+	return g.released.forward(w, r, rt, r.URL.Query())
 }

@@ -67,20 +67,27 @@ func (d *desk) last(t *testing.T) Push {
 // server is a gateway behind HTTP on loopback. Repositories below models/ are intercepted.
 type server struct {
 	*testing.T
-	g    *Gateway
-	dir  string
-	desk *desk
-	host string // host:port
+	g      *Gateway
+	dir    string
+	config Config
+	desk   *desk
+	host   string // host:port
 }
 
 func serve(t *testing.T, dir string, limits Limits) *server {
 	t.Helper()
-	s := &server{T: t, dir: dir, desk: &desk{statuses: map[string]Status{}}}
-	g, err := New(Config{
-		Dir: dir, Limits: limits, Admitter: s.desk,
-		Intercept: func(repository string) bool { return strings.HasPrefix(repository, "models/") },
-		Log:       slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn})),
-	})
+	return serveWith(t, Config{Dir: dir, Limits: limits})
+}
+
+// serveWith serves with a configuration that lacks what is the same in all tests.
+func serveWith(t *testing.T, c Config) *server {
+	t.Helper()
+	s := &server{T: t, dir: c.Dir, desk: &desk{statuses: map[string]Status{}}}
+	c.Admitter = s.desk
+	c.Intercept = func(repository string) bool { return strings.HasPrefix(repository, "models/") }
+	c.Log = slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn}))
+	s.config = c
+	g, err := New(c)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -107,7 +114,7 @@ func (s *server) restart() *server {
 		s.Fatal(err)
 	}
 	s.g = nil
-	again := serve(s.T, s.dir, Limits{})
+	again := serveWith(s.T, s.config)
 	again.desk = s.desk
 	again.g.admitter = s.desk
 	return again
@@ -141,6 +148,9 @@ func (s *server) do(method, path string, body io.Reader, header ...string) respo
 	r, err := http.NewRequestWithContext(s.Context(), method, "http://"+s.host+path, body)
 	if err != nil {
 		s.Fatal(err)
+	}
+	if strings.Contains(path, "/manifests/") { // without it distribution answers an OCI manifest with 404
+		r.Header["Accept"] = []string{ocispec.MediaTypeImageManifest, ocispec.MediaTypeImageIndex}
 	}
 	for i := 0; i+1 < len(header); i += 2 {
 		r.Header.Set(header[i], header[i+1])
@@ -180,13 +190,44 @@ func (s *server) repository(name string) *remote.Repository {
 
 func never(*http.Response, error) (bool, error) { return false, nil }
 
-// putBlob uploads a blob with one POST.
+// pusher is who pushes blobs and packages.
+const pusher = "ci@example.org"
+
+// putBlob uploads a blob with one POST, or as distribution has it, with POST and PUT.
 func (s *server) putBlob(repository string, content []byte) ocispec.Descriptor {
 	s.Helper()
 	d := digest.FromBytes(content)
-	s.expect(http.StatusCreated, "POST", "/v2/"+repository+"/blobs/uploads/?digest="+d.String(), bytes.NewReader(content),
-		"Content-Type", "application/octet-stream")
+	header := []string{"Content-Type", "application/octet-stream", "X-Test-Identity", pusher}
+	r := s.do("POST", "/v2/"+repository+"/blobs/uploads/?digest="+d.String(), bytes.NewReader(content), header...)
+	if r.status == http.StatusAccepted {
+		r = s.do("PUT", withQuery(r.header.Get("Location"), "digest="+d.String()), bytes.NewReader(content), header...)
+	}
+	if r.status != http.StatusCreated {
+		s.Fatalf("upload: %d %s", r.status, r.body)
+	}
 	return ocispec.Descriptor{MediaType: "application/octet-stream", Digest: d, Size: int64(len(content))}
+}
+
+// withQuery adds a parameter to a URL.
+func withQuery(url, parameter string) string {
+	if strings.Contains(url, "?") {
+		return url + "&" + parameter
+	}
+	return url + "?" + parameter
+}
+
+// catalog reads the list of repositories; "" from a backend that has none.
+func (s *server) catalog() string {
+	s.Helper()
+	r := s.do("GET", "/v2/_catalog", nil)
+	switch r.status {
+	case http.StatusOK:
+		return r.body
+	case http.StatusNotFound:
+		return ""
+	}
+	s.Fatalf("catalog: %d %s", r.status, r.body)
+	return ""
 }
 
 // model returns a small ONNX file: a graph of a name, with an IR version and an opset.
@@ -237,6 +278,6 @@ func (s *server) pushPackage(repository, reference string, want int) (fixture, r
 	f.manifest = append([]byte("\n"), append(raw, '\n', ' ')...)
 	f.digest = digest.FromBytes(f.manifest)
 	r := s.expect(want, "PUT", "/v2/"+repository+"/manifests/"+reference, bytes.NewReader(f.manifest),
-		"Content-Type", ocispec.MediaTypeImageManifest, "X-Test-Identity", "ci@example.org")
+		"Content-Type", ocispec.MediaTypeImageManifest, "X-Test-Identity", pusher)
 	return f, r
 }

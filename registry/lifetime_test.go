@@ -26,7 +26,8 @@ func TestQuarantineOutlivesTheGracePeriod(t *testing.T) {
 	s.desk.answer(&Denial{}, nil)
 	refused := s.putBlob(repo, model("refused"))
 	raw := fmt.Sprintf(`{"schemaVersion":2,"config":{"mediaType":"application/json","digest":%q,"size":%d},"layers":[]}`, refused.Digest, refused.Size)
-	s.expect(http.StatusForbidden, "PUT", "/v2/"+repo+"/manifests/v2", strings.NewReader(raw), "Content-Type", ocispec.MediaTypeImageManifest)
+	s.expect(http.StatusForbidden, "PUT", "/v2/"+repo+"/manifests/v2", strings.NewReader(raw), "Content-Type", ocispec.MediaTypeImageManifest,
+		"X-Test-Identity", pusher)
 
 	long := time.Now().Add(-2 * gracePeriod)
 	blobs, err := filepath.Glob(filepath.Join(s.dir, "quarantine", repo, "blobs", "sha256", "*"))

@@ -8,22 +8,25 @@ import (
 	"net/http"
 
 	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
 // serveIntercepted answers requests to an intercepted repository:
 //
 //	manifests  PUT         into quarantine, then the admitter decides
-//	           GET, HEAD   released only
-//	blobs      GET         released only
-//	           HEAD        released or quarantined: clients ask before an upload and after it
+//	           GET, HEAD   released; by digest also what the same identity pushed, and everything to operators
+//	blobs      GET         likewise
+//	           HEAD        released, or sent by the same identity: clients ask before an upload and after it
 //	uploads                into quarantine
-//	referrers              released only
+//	referrers, tags        released only
 //	DELETE                 refused, except of an upload
 func (g *Gateway) serveIntercepted(w http.ResponseWriter, r *http.Request, rt route) error {
 	read := r.Method == http.MethodGet || r.Method == http.MethodHead
 	switch {
 	case rt.kind == uploads:
 		return g.upload(w, r, rt)
+	case rt.kind == tags:
+		return g.tags(w, r, rt)
 	case rt.kind == manifests && r.Method == http.MethodPut:
 		return g.push(w, r, rt)
 	case rt.kind == manifests && read:
@@ -31,7 +34,7 @@ func (g *Gateway) serveIntercepted(w http.ResponseWriter, r *http.Request, rt ro
 	case rt.kind == blobs && read:
 		return g.pullBlob(w, r, rt)
 	case rt.kind == referrers && read:
-		return g.forward(w, r, rt, g.released, r.URL.Query())
+		return g.released.referrers(w, r, rt)
 	case r.Method == http.MethodDelete:
 		return refuse(http.StatusMethodNotAllowed, codeUnsupported, "nothing can be deleted from %s: its pushes are intercepted", rt.repository)
 	}
@@ -94,6 +97,9 @@ func (g *Gateway) push(w http.ResponseWriter, r *http.Request, rt route) error {
 		return denied(denial)
 	}
 	acknowledged = true
+	if err := g.holders.add(rt.repository, p.Identity, d); err != nil {
+		g.log.Warn("who pushed a package cannot be noted: it cannot read it back", "repository", rt.repository, "digest", d, "cause", err)
+	}
 	w.Header().Set("Location", route{kind: manifests, repository: rt.repository, reference: d.String()}.path())
 	w.Header().Set("Docker-Content-Digest", d.String())
 	if m.subject != nil {
@@ -125,50 +131,64 @@ func (g *Gateway) completePackage(ctx context.Context, repository string, m *man
 		return err
 	}
 	for _, d := range m.descriptors() {
-		if _, ok := g.released.blobSize(repository, d.Digest); ok {
-			if err := g.quarantine.linkBlob(ctx, repository, d.Digest, g.released, repository); err != nil {
-				return err
-			}
-		}
-		size, ok := g.quarantine.blobSize(repository, d.Digest)
-		switch {
-		case !ok:
-			return refuse(http.StatusBadRequest, codeManifestBlobUnknown, "%s has not been uploaded", d.Digest)
-		case size != d.Size:
-			return refuse(http.StatusBadRequest, codeManifestInvalid, "%s has %d bytes, not %d as the manifest says", d.Digest, size, d.Size)
-		case g.limits.BlobBytes > 0 && size > g.limits.BlobBytes:
-			return refuse(http.StatusRequestEntityTooLarge, codeSizeInvalid, "%s is larger than %d bytes", d.Digest, g.limits.BlobBytes)
+		if err := g.completeBlob(ctx, repository, d); err != nil {
+			return err
 		}
 	}
 	return g.quarantine.syncBlobs(repository, m.descriptors())
 }
 
-// pull answers a read of a manifest from the released store, and explains why there is none.
-func (g *Gateway) pull(w http.ResponseWriter, r *http.Request, rt route) error {
-	visible, err := g.released.hasManifest(r.Context(), rt.repository, rt.reference)
-	if err != nil {
-		return err
+// completeBlob sees to it that quarantine has one blob. What another identity sent counts as not sent.
+func (g *Gateway) completeBlob(ctx context.Context, repository string, d ocispec.Descriptor) error {
+	if g.limits.BlobBytes > 0 && d.Size > g.limits.BlobBytes {
+		return refuse(http.StatusRequestEntityTooLarge, codeSizeInvalid, "%s is larger than %d bytes", d.Digest, g.limits.BlobBytes)
 	}
-	if visible {
-		return g.forward(w, r, rt, g.released, nil)
-	}
-	status, known := g.admitter.Status(rt.repository, rt.reference)
-	hidden := false
-	if rt.digest != "" {
-		if hidden, err = g.quarantine.hasManifest(r.Context(), rt.repository, rt.reference); err != nil {
+	size, ok := g.quarantine.blobSize(repository, d.Digest)
+	if !ok || !g.holds(ctx, repository, d.Digest) {
+		var err error
+		if size, ok, err = g.released.findBlob(ctx, repository, d.Digest); err != nil {
 			return err
 		}
+		if !ok {
+			return refuse(http.StatusBadRequest, codeManifestBlobUnknown, "%s has not been uploaded", d.Digest)
+		}
 	}
-	message := fmt.Sprintf("%s is not known in %s", rt.reference, rt.repository)
-	if known || hidden {
-		message = explain(rt, status, known)
+	if size != d.Size {
+		return refuse(http.StatusBadRequest, codeManifestInvalid, "%s has %d bytes, not %d as the manifest says", d.Digest, size, d.Size)
 	}
-	// Clients that push ask by HEAD whether a manifest is there, and of oras-go any answer but 404 ends the push. So
-	// that a push can be repeated, HEAD says 404 always; the explanation goes in the Warning header.
-	if rt.digest != "" && (known || hidden) && r.Method == http.MethodGet {
-		return refuse(http.StatusForbidden, codeDenied, "%s", message)
+	if _, ok := g.quarantine.blobSize(repository, d.Digest); ok {
+		return nil
 	}
-	return refuse(http.StatusNotFound, codeManifestUnknown, "%s", message)
+	return g.released.giveBlob(ctx, repository, d.Digest, g.quarantine, repository)
+}
+
+// pull answers a read of a manifest from the backend, else from quarantine to those who may see it, and explains to others
+// why there is none.
+func (g *Gateway) pull(w http.ResponseWriter, r *http.Request, rt route) error {
+	return g.released.read(w, r, rt, func() error {
+		status, known := g.admitter.Status(rt.repository, rt.reference)
+		hidden := false
+		if rt.digest != "" {
+			var err error
+			if hidden, err = g.quarantine.hasManifest(r.Context(), rt.repository, rt.reference); err != nil {
+				return err
+			}
+		}
+		message := fmt.Sprintf("%s is not known in %s", rt.reference, rt.repository)
+		if known || hidden {
+			message = explain(rt, status, known)
+		}
+		if hidden && g.insider(r, rt) {
+			w.Header().Set("Warning", warning(message))
+			return g.quarantine.forward(w, r, rt, nil)
+		}
+		// Clients that push ask by HEAD whether a manifest is there, and of oras-go any answer but 404 ends the push. So
+		// that a push can be repeated, HEAD says 404 always; the explanation goes in the Warning header.
+		if rt.digest != "" && (known || hidden) && r.Method == http.MethodGet {
+			return refuse(http.StatusForbidden, codeDenied, "%s", message)
+		}
+		return refuse(http.StatusNotFound, codeManifestUnknown, "%s", message)
+	})
 }
 
 // explain says why a reference is not visible.
@@ -185,16 +205,17 @@ func explain(rt route, s Status, known bool) string {
 
 // pullBlob answers a read of a blob.
 func (g *Gateway) pullBlob(w http.ResponseWriter, r *http.Request, rt route) error {
-	if _, ok := g.released.blobSize(rt.repository, rt.digest); ok {
-		return g.forward(w, r, rt, g.released, nil)
-	}
-	if _, ok := g.quarantine.blobSize(rt.repository, rt.digest); ok {
-		if r.Method == http.MethodHead {
-			return g.forward(w, r, rt, g.quarantine, nil)
+	return g.released.read(w, r, rt, func() error {
+		if _, ok := g.quarantine.blobSize(rt.repository, rt.digest); ok {
+			if g.insider(r, rt) || r.Method == http.MethodHead && g.holds(r.Context(), rt.repository, rt.digest) {
+				return g.quarantine.forward(w, r, rt, nil)
+			}
+			if r.Method == http.MethodGet {
+				return refuse(http.StatusForbidden, codeDenied, "%s is in quarantine", rt.reference)
+			}
 		}
-		return refuse(http.StatusForbidden, codeDenied, "%s is in quarantine", rt.reference)
-	}
-	return refuse(http.StatusNotFound, codeBlobUnknown, "%s is not known in %s", rt.reference, rt.repository)
+		return refuse(http.StatusNotFound, codeBlobUnknown, "%s is not known in %s", rt.reference, rt.repository)
+	})
 }
 
 // upload lets quarantine take an upload. A mount is done from released content only: else whoever guesses a digest could
@@ -217,17 +238,43 @@ func (g *Gateway) upload(w http.ResponseWriter, r *http.Request, rt route) error
 			return nil
 		}
 	}
-	return g.forward(w, r, rt, g.quarantine, query)
+	w, err := g.limitUpload(w, r)
+	if err != nil {
+		return err
+	}
+	landed := &landing{ResponseWriter: w, digest: query.Get("digest"), done: func(d digest.Digest) error {
+		return g.holders.add(rt.repository, identity(r.Context()), d)
+	}}
+	return g.quarantine.forward(landed, r, rt, query)
+}
+
+// landing notes a blob that was uploaded before the client is told.
+type landing struct {
+	http.ResponseWriter
+	digest string
+	done   func(digest.Digest) error
+}
+
+func (l *landing) WriteHeader(status int) {
+	if d, err := parseDigest(l.digest); err == nil && status == http.StatusCreated {
+		if err := l.done(d); err != nil {
+			status = http.StatusInternalServerError
+		}
+	}
+	l.ResponseWriter.WriteHeader(status)
 }
 
 func (g *Gateway) mount(ctx context.Context, repository string, d digest.Digest, from string) (bool, error) {
-	if _, ok := g.released.blobSize(from, d); !ok {
-		return false, nil
+	if _, ok, err := g.released.findBlob(ctx, from, d); err != nil || !ok {
+		return false, err
 	}
 	if err := g.quarantine.create(ctx, repository); err != nil {
 		return false, err
 	}
-	return true, g.quarantine.linkBlob(ctx, repository, d, g.released, from)
+	if err := g.released.giveBlob(ctx, from, d, g.quarantine, repository); err != nil {
+		return false, err
+	}
+	return true, g.holders.add(repository, identity(ctx), d)
 }
 
 // withBody returns the request with another body.

@@ -3,8 +3,8 @@ package registry
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
-	"os"
 	"slices"
 	"sort"
 
@@ -89,7 +89,7 @@ func (g *Gateway) releaseContent(ctx context.Context, r Release, m *manifest) (m
 		if _, done := replaced[d.Digest]; !ok || done {
 			continue
 		}
-		by, err := g.addFile(ctx, r.Repository, path)
+		by, err := g.released.addFile(ctx, r.Repository, path)
 		if err != nil {
 			return nil, err
 		}
@@ -101,12 +101,15 @@ func (g *Gateway) releaseContent(ctx context.Context, r Release, m *manifest) (m
 	}
 	for _, d := range keep {
 		if m.index { // its manifests must have been released before
-			if _, ok := g.released.blobSize(r.Repository, d.Digest); !ok {
+			if _, _, err := g.released.manifest(ctx, r.Repository, d.Digest.String()); err != nil {
+				if !errors.Is(err, ErrNotFound) {
+					return nil, err
+				}
 				return nil, fmt.Errorf("%w: the manifest %s of this index is not released", ErrPackage, d.Digest)
 			}
 			continue
 		}
-		if err := g.released.linkBlob(ctx, r.Repository, d.Digest, g.quarantine, r.Repository); err != nil {
+		if err := g.released.takeBlob(ctx, r.Repository, d.Digest, g.quarantine, r.Repository); err != nil {
 			return nil, err
 		}
 	}
@@ -132,17 +135,6 @@ func checkReplace(p Push, m *manifest, replace map[string]string) error {
 		}
 	}
 	return nil
-}
-
-// addFile copies a local file into the released store.
-func (g *Gateway) addFile(ctx context.Context, repository, path string) (ocispec.Descriptor, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return ocispec.Descriptor{}, err
-	}
-	defer f.Close()
-	d, n, err := g.released.addBlob(ctx, repository, f, "")
-	return ocispec.Descriptor{Digest: d, Size: n}, err
 }
 
 // replace returns the manifest with the digests and sizes of layers replaced, every other byte as it was.
@@ -212,12 +204,14 @@ func (g *Gateway) attach(ctx context.Context, repository, reference string, a Ar
 		if err != nil {
 			return fmt.Errorf("%w: blob %q: %w", ErrPackage, s, err)
 		}
-		if _, _, err := g.released.addBlob(ctx, repository, bytes.NewReader(content), d); err != nil {
+		if err := g.released.addBytes(ctx, repository, content, d); err != nil {
 			return err
 		}
 	}
 	for _, d := range m.descriptors() {
-		if _, ok := g.released.blobSize(repository, d.Digest); !ok {
+		if _, ok, err := g.released.findBlob(ctx, repository, d.Digest); err != nil {
+			return err
+		} else if !ok {
 			return fmt.Errorf("%w: %s is neither given nor stored", ErrPackage, d.Digest)
 		}
 	}

@@ -129,6 +129,8 @@ func (rt route) path() string {
 	switch rt.kind {
 	case base:
 		return "/v2/"
+	case catalog:
+		return "/v2/_catalog"
 	case manifests:
 		return "/v2/" + rt.repository + "/manifests/" + rt.reference
 	case blobs:

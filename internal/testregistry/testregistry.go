@@ -1,0 +1,126 @@
+// Package testregistry starts registries that other people wrote, for tests that put a gateway in front of them.
+package testregistry
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/olareg/olareg"
+	"github.com/olareg/olareg/config"
+)
+
+// distributionVersion is the release of CNCF distribution that tests run as a process.
+const distributionVersion = "v3.1.2"
+
+// distributionBinary builds CNCF distribution once, outside this module, and keeps it in the user's cache folder.
+var distributionBinary = sync.OnceValues(func() (string, error) {
+	cache, err := os.UserCacheDir()
+	if err != nil {
+		return "", err
+	}
+	dir := filepath.Join(cache, "grindstone", "distribution-"+distributionVersion)
+	path := filepath.Join(dir, "registry")
+	if _, err := os.Stat(path); err == nil {
+		return path, nil
+	}
+	cmd := exec.Command("go", "install", "github.com/distribution/distribution/v3/cmd/registry@"+distributionVersion)
+	cmd.Env = append(os.Environ(), "GOBIN="+dir, "GOFLAGS=")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("%w\n%s", err, out)
+	}
+	return path, nil
+})
+
+// FreePort returns a loopback address that nobody listens on now.
+func FreePort(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
+}
+
+// Distribution runs CNCF distribution on an empty folder until the test ends and returns its URL. more is YAML.
+func Distribution(t *testing.T, more string) string {
+	t.Helper()
+	path, err := distributionBinary()
+	if err != nil {
+		t.Skipf("distribution %s cannot be built here: %v", distributionVersion, err)
+	}
+	address, dir := FreePort(t), t.TempDir()
+	file := filepath.Join(dir, "config.yml")
+	text := fmt.Sprintf("version: 0.1\nlog: {level: error, accesslog: {disabled: true}}\nhttp: {addr: %q, secret: for-tests}\n"+
+		"storage: {filesystem: {rootdirectory: %q}, delete: {enabled: true}, maintenance: {uploadpurging: {enabled: false}}}\n%s", address, dir, more)
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var log bytes.Buffer
+	cmd := exec.Command(path, "serve", file)
+	cmd.Stdout, cmd.Stderr = &log, &log
+	cmd.Env = append(os.Environ(), "OTEL_TRACES_EXPORTER=none")
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = cmd.Process.Signal(syscall.SIGTERM)
+		_ = cmd.Wait()
+		if t.Failed() {
+			t.Logf("end of distribution's log:\n%s", log.String()[max(0, log.Len()-2000):])
+		}
+	})
+	url := "http://" + address
+	wait(t, url+"/v2/")
+	return url
+}
+
+// Olareg serves olareg from memory, within this process, and returns its URL.
+func Olareg(t *testing.T) string {
+	t.Helper()
+	yes := true
+	registry := olareg.New(config.Config{
+		Storage: config.ConfigStorage{StoreType: config.StoreMem},
+		API:     config.ConfigAPI{DeleteEnabled: &yes, Blob: config.ConfigAPIBlob{DeleteEnabled: &yes}, Referrer: config.ConfigAPIReferrer{Enabled: &yes}},
+	})
+	h := httptest.NewServer(registry)
+	t.Cleanup(func() {
+		h.Close()
+		registry.Close()
+	})
+	return h.URL
+}
+
+// wait waits until something answers HTTP.
+func wait(t *testing.T, url string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	for {
+		r, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		answer, err := http.DefaultClient.Do(r)
+		if err == nil {
+			answer.Body.Close()
+			return
+		}
+		if errors.Is(err, context.DeadlineExceeded) {
+			t.Fatalf("%s does not answer", url)
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+}
