@@ -111,6 +111,30 @@ func TestOperatorsCommands(t *testing.T) {
 		}
 	}
 
+	// Garbage: a rejected package, first looked at, then removed; on a folder in use only the server removes.
+	s.admissions("reject", b.ID, "--reason", "after all")
+	gc := func(args ...string) (string, error) {
+		return s.grindstone(append([]string{"gc", "--older-than", "0s"}, args...)...)
+	}
+	if out, err := gc("--server", "http://"+s.address); err != nil || !strings.Contains(out, "models/b@"+b.Source.Digest) || !strings.Contains(out, "to remove") {
+		t.Errorf("gc: %v\n%s", err, out)
+	}
+	if out, err := gc("--dir", s.dir, "--json"); err != nil || !strings.Contains(out, b.Source.Digest) {
+		t.Errorf("gc --dir: %v\n%s", err, out)
+	}
+	if out, err := gc("--dir", s.dir, "--remove"); err == nil || !strings.Contains(out, "the server runs") {
+		t.Errorf("gc --dir --remove beside a server: %v\n%s", err, out)
+	}
+	if err := s.stop(); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := gc("--dir", s.dir, "--remove"); err != nil || !strings.Contains(out, "removed") {
+		t.Errorf("gc --dir --remove: %v\n%s", err, out)
+	}
+	if out, err := gc("--dir", s.dir); err != nil || out != "nothing is left behind\n" {
+		t.Errorf("gc after that: %v\n%s", err, out)
+	}
+
 	out, err = s.grindstone("admissions", "list", "--server", "nowhere")
 	if e, ok := err.(*exec.ExitError); !ok || e.ExitCode() != exitUsage {
 		t.Errorf("a server that is no URL: %v\n%s", err, out)

@@ -82,6 +82,7 @@ Exit codes:
 		newDemoCommand(),
 		newServeCommand(),
 		newAdmissionsCommand(),
+		newGCCommand(),
 		newSanitizeCommand(),
 		newEvaluateCommand(),
 		newInspectCommand(),

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http"
+	"time"
 
 	"github.com/labstack/echo/v4"
 	"github.com/labstack/echo/v4/middleware"
@@ -17,6 +18,7 @@ func (s *Server) operatorRoutes() {
 	post("/api/v1/admissions/:id/approve", s.operate(OperationApprove))
 	post("/api/v1/admissions/:id/reject", s.operate(OperationReject))
 	post("/api/v1/admissions/:id/retry", s.operate(OperationRetry))
+	post("/api/v1/gc", s.collectGarbage)
 }
 
 const maxReason = 500 // runes
@@ -47,6 +49,50 @@ func (s *Server) operate(action string) echo.HandlerFunc {
 		}
 		return c.JSON(http.StatusOK, a)
 	}
+}
+
+// Collection is the answer to a request to collect garbage.
+type Collection struct {
+	Garbage []Garbage `json:"garbage"`
+	Bytes   int64     `json:"bytes"`
+	Removed bool      `json:"removed"` // false: they were only looked for
+}
+
+// NewCollection sums up what was found or removed.
+func NewCollection(garbage []Garbage, removed bool) Collection {
+	c := Collection{Garbage: append([]Garbage{}, garbage...), Removed: removed}
+	for _, g := range garbage {
+		c.Bytes += g.Bytes
+	}
+	return c
+}
+
+// collectGarbage answers what is left behind and not changed for "older_than" (default 24h), and removes it if asked to.
+func (s *Server) collectGarbage(c echo.Context) error {
+	var body struct {
+		OlderThan string `json:"older_than"`
+		Remove    bool   `json:"remove"`
+	}
+	if err := readJSON(c, &body); err != nil {
+		return err
+	}
+	older := 24 * time.Hour
+	if body.OlderThan != "" {
+		var err error
+		if older, err = time.ParseDuration(body.OlderThan); err != nil || older < 0 {
+			return badRequest("older_than: %q is no duration such as 24h", printable(body.OlderThan, 40))
+		}
+	}
+	ctx, p := c.Request().Context(), s.pipeline
+	found, err := findGarbage(ctx, p.Dir, p.store, p.broken, older)
+	if err == nil && body.Remove {
+		found, err = removeGarbage(ctx, p.Dir, found, s.gateway, p.inWork)
+		s.log.Info("garbage collected", "operator", operator(c), "removed", len(found))
+	}
+	if err != nil {
+		return err
+	}
+	return c.JSON(http.StatusOK, NewCollection(found, body.Remove))
 }
 
 // readJSON reads the request's body: one JSON object with known fields, or nothing.

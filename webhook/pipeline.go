@@ -35,6 +35,7 @@ type PipelineConfig struct {
 type Pipeline struct {
 	PipelineConfig
 	store    *Store
+	broken   bool // some records could not be read
 	queue    *queue
 	feeds    *feeds
 	runLogs  *runLogs
@@ -78,7 +79,7 @@ func (p *Pipeline) Start(ctx context.Context, gateway *registry.Gateway) error {
 	for _, err := range broken {
 		p.Log.Error("an admission record cannot be read; its model stays in quarantine until it is pushed again", "error", err)
 	}
-	p.store, p.registry = store, gateway
+	p.store, p.registry, p.broken = store, gateway, len(broken) > 0
 	if p.runLogs, err = newRunLogs(filepath.Join(p.Dir, "state", runLogFolder)); err != nil {
 		return err
 	}

@@ -35,17 +35,26 @@ func OpenStore(dir string) (s *Store, broken []error, err error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, nil, fmt.Errorf("admission store: %w", err)
 	}
+	cutOff, err := filepath.Glob(filepath.Join(dir, tempPrefix+"*"))
+	if err != nil {
+		return nil, nil, fmt.Errorf("admission store: %w", err)
+	}
+	for _, path := range cutOff {
+		os.Remove(path) // the file it was to replace is whole
+	}
+	return readStore(dir)
+}
+
+// readStore reads the admissions under dir and changes nothing there.
+func readStore(dir string) (s *Store, broken []error, err error) {
 	s = &Store{dir: dir, byID: map[string]*Admission{}, newest: map[tagKey]string{}}
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return nil, nil, fmt.Errorf("admission store: %w", err)
 	}
 	for _, e := range entries {
-		switch path := filepath.Join(dir, e.Name()); {
-		case strings.HasPrefix(e.Name(), tempPrefix):
-			os.Remove(path) // a write that was cut off; the file it was to replace is whole
-		case strings.HasSuffix(e.Name(), ".json"):
-			if err := s.load(path); err != nil {
+		if strings.HasSuffix(e.Name(), ".json") {
+			if err := s.load(filepath.Join(dir, e.Name())); err != nil {
 				broken = append(broken, err)
 			}
 		}

@@ -1,0 +1,326 @@
+package webhook
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"grindstone/registry"
+)
+
+// Garbage is something under the server's folder that nothing needs any more.
+type Garbage struct {
+	Kind       string    `json:"kind"`                 // one of the Garbage constants
+	Path       string    `json:"path"`                 // below the server's folder; of a package: its repository's layout
+	Repository string    `json:"repository,omitempty"` // of a package
+	Digest     string    `json:"digest,omitempty"`     // of a package's manifest
+	Admission  string    `json:"admission,omitempty"`  // that it belonged to
+	Bytes      int64     `json:"bytes"`                // that go with it
+	ModifiedAt time.Time `json:"modified_at"`
+	Why        string    `json:"why"`
+}
+
+// The kinds of garbage.
+const (
+	GarbagePackage = "package"   // in quarantine, of an admission that was released or denied, or of none
+	GarbageWork    = "work"      // scratch folder of a sanitizer whose admission is not in work
+	GarbageTemp    = "temporary" // a write or an upload that was cut off
+	GarbageLog     = "log"       // of an admission that there is not
+)
+
+// Discarder takes a package out of quarantine; the registry's Gateway does.
+type Discarder interface {
+	Discard(ctx context.Context, repository, digest string) error
+}
+
+// FindGarbage looks for what is left behind below the server's folder and has not been changed for the given time. It only reads, and
+// the server may run meanwhile.
+func FindGarbage(ctx context.Context, dir string, older time.Duration) ([]Garbage, error) {
+	store, broken, err := readStore(filepath.Join(dir, "state", "admissions"))
+	if err != nil {
+		return nil, err
+	}
+	return findGarbage(ctx, dir, store, len(broken) > 0, older)
+}
+
+// findGarbage is FindGarbage with the admissions at hand. Where records are broken, packages without an admission are kept: they may be
+// those of the records.
+func findGarbage(ctx context.Context, dir string, store *Store, broken bool, older time.Duration) ([]Garbage, error) {
+	c := collector{dir: dir, store: store, keepOrphans: broken, before: time.Now().Add(-older)}
+	for _, find := range []func(context.Context) error{c.packages, c.work, c.temporaries, c.logs} {
+		if err := find(ctx); err != nil {
+			return nil, err
+		}
+	}
+	return c.found, nil
+}
+
+// RemoveGarbage removes what was found. The result is what was removed.
+func RemoveGarbage(ctx context.Context, dir string, found []Garbage, quarantine Discarder) (removed []Garbage, err error) {
+	return removeGarbage(ctx, dir, found, quarantine, func(Garbage) bool { return false })
+}
+
+// removeGarbage is RemoveGarbage for a server that runs: what has come into use meanwhile stays.
+func removeGarbage(ctx context.Context, dir string, found []Garbage, quarantine Discarder, needed func(Garbage) bool) (removed []Garbage, err error) {
+	root, err := os.OpenRoot(dir) // nothing is removed outside, whatever links the folder holds
+	if err != nil {
+		return nil, err
+	}
+	defer root.Close()
+	for _, g := range found {
+		if needed(g) {
+			continue
+		}
+		var err error
+		if g.Kind == GarbagePackage {
+			err = quarantine.Discard(ctx, g.Repository, g.Digest)
+		} else {
+			err = root.RemoveAll(g.Path)
+		}
+		if err != nil && !errors.Is(err, registry.ErrNotFound) {
+			return removed, fmt.Errorf("%s: %w", g.Path, err)
+		}
+		removed = append(removed, g)
+	}
+	return removed, nil
+}
+
+// inWork reports whether somebody has retried the admission of what was garbage, or pushed its package again.
+func (p *Pipeline) inWork(g Garbage) bool {
+	a, ok := p.store.Get(g.Admission)
+	if g.Kind == GarbagePackage {
+		a, ok = p.store.Newest(g.Repository, g.Digest)
+	}
+	return ok && !a.State.Final()
+}
+
+// collector looks for garbage.
+type collector struct {
+	dir         string
+	store       *Store
+	keepOrphans bool
+	before      time.Time // only what was changed before
+	found       []Garbage
+}
+
+// old reports the file's last change if that is long enough ago.
+func (c *collector) old(path string) (time.Time, bool) {
+	info, err := os.Lstat(path)
+	if err != nil {
+		return time.Time{}, false
+	}
+	return info.ModTime(), info.ModTime().Before(c.before)
+}
+
+// add reports a file or folder by its path if it is old enough.
+func (c *collector) add(kind, path, admission, why string) error {
+	name, err := filepath.Rel(c.dir, path)
+	if err != nil {
+		return err
+	}
+	if at, ok := c.old(path); ok {
+		c.found = append(c.found, Garbage{Kind: kind, Path: filepath.ToSlash(name), Admission: admission, Bytes: sizeOf(path), ModifiedAt: at, Why: why})
+	}
+	return nil
+}
+
+// sizeOf is the size of a file, or of all files in a folder, as far as they can be read.
+func sizeOf(path string) (size int64) {
+	_ = filepath.WalkDir(path, func(_ string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return nil //nolint:nilerr // it went away meanwhile
+		}
+		if info, err := d.Info(); err == nil {
+			size += info.Size()
+		}
+		return nil
+	})
+	return size
+}
+
+// packages looks for manifests in quarantine that no admission needs and no other manifest refers to.
+func (c *collector) packages(ctx context.Context) error {
+	root := filepath.Join(c.dir, "registry", "quarantine")
+	return filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+			return nil
+		case err != nil || ctx.Err() != nil:
+			return errors.Join(err, ctx.Err())
+		case d.IsDir() && (d.Name() == "blobs" || d.Name() == "_uploads"):
+			return fs.SkipDir
+		case d.IsDir() || d.Name() != ocispec.ImageIndexFile:
+			return nil
+		}
+		layout := filepath.Dir(path)
+		repository, err := filepath.Rel(root, layout)
+		if err != nil {
+			return err
+		}
+		return c.repository(filepath.ToSlash(repository), layout)
+	})
+}
+
+// quarantined is a manifest in quarantine, as far as the collector looks at it.
+type quarantined struct {
+	ocispec.Descriptor
+	refersTo []ocispec.Descriptor // layers, config, manifests, subject
+	needed   bool
+	why      string
+	id       string // admission
+}
+
+func (c *collector) repository(repository, layout string) error {
+	all, err := c.manifests(repository, layout)
+	if err != nil {
+		return err
+	}
+	kept := map[string]bool{} // what is needed by those that stay
+	for more := true; more; {
+		more = false
+		for _, m := range all {
+			if !m.needed && kept[m.Digest.String()] {
+				m.needed, more = true, true
+			}
+			for _, d := range m.refersTo {
+				if m.needed && !kept[d.Digest.String()] {
+					kept[d.Digest.String()], more = true, true
+				}
+			}
+		}
+	}
+	for _, m := range all {
+		at, old := c.old(filepath.Join(layout, ocispec.ImageBlobsDir, m.Digest.Algorithm().String(), m.Digest.Encoded()))
+		if m.needed || !old {
+			continue
+		}
+		name, err := filepath.Rel(c.dir, layout)
+		if err != nil {
+			return err
+		}
+		g := Garbage{Kind: GarbagePackage, Path: filepath.ToSlash(name), Repository: repository, Digest: m.Digest.String(), Admission: m.id,
+			Bytes: m.Size, ModifiedAt: at, Why: m.why}
+		for _, d := range m.refersTo {
+			if !kept[d.Digest.String()] {
+				g.Bytes += d.Size
+				kept[d.Digest.String()] = true // counted once
+			}
+		}
+		c.found = append(c.found, g)
+	}
+	return nil
+}
+
+// manifests reads a layout's index and says of each manifest whether its admission needs it.
+func (c *collector) manifests(repository, layout string) ([]*quarantined, error) {
+	var index ocispec.Index
+	text, err := os.ReadFile(filepath.Join(layout, ocispec.ImageIndexFile))
+	if err != nil {
+		return nil, err
+	}
+	if err := json.Unmarshal(text, &index); err != nil {
+		return nil, fmt.Errorf("%s: %w", filepath.Join(layout, ocispec.ImageIndexFile), err)
+	}
+	var all []*quarantined
+	for _, d := range index.Manifests {
+		if d.Digest.Validate() != nil || slices.ContainsFunc(all, func(m *quarantined) bool { return m.Digest == d.Digest }) {
+			continue
+		}
+		m := &quarantined{Descriptor: d}
+		all = append(all, m)
+		var content struct {
+			Config    *ocispec.Descriptor
+			Subject   *ocispec.Descriptor
+			Layers    []ocispec.Descriptor
+			Manifests []ocispec.Descriptor
+		}
+		text, err := os.ReadFile(filepath.Join(layout, ocispec.ImageBlobsDir, d.Digest.Algorithm().String(), d.Digest.Encoded()))
+		if err != nil || json.Unmarshal(text, &content) != nil {
+			m.needed = true // it cannot be understood: somebody has to look
+			continue
+		}
+		m.refersTo = append(content.Layers, content.Manifests...)
+		for _, d := range []*ocispec.Descriptor{content.Config, content.Subject} {
+			if d != nil {
+				m.refersTo = append(m.refersTo, *d)
+			}
+		}
+		a, ok := c.store.Newest(repository, d.Digest.String())
+		switch {
+		case !ok:
+			m.needed, m.why = c.keepOrphans, "no admission knows it: its push was not acknowledged"
+		case a.State == Released || a.State == Denied:
+			m.id, m.why = a.ID, "its admission is "+string(a.State)
+		default:
+			m.needed = true
+		}
+	}
+	return all, nil
+}
+
+// work looks for scratch folders of admissions that are not in work.
+func (c *collector) work(context.Context) error {
+	entries, err := os.ReadDir(filepath.Join(c.dir, "work"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	for _, e := range entries {
+		path := filepath.Join(c.dir, "work", e.Name())
+		if a, ok := c.store.Get(e.Name()); !ok {
+			err = errors.Join(err, c.add(GarbageWork, path, "", "no admission has its name"))
+		} else if a.State.Final() {
+			err = errors.Join(err, c.add(GarbageWork, path, a.ID, "its admission is "+string(a.State)))
+		}
+	}
+	return err
+}
+
+// temporaries looks for writes and uploads that were cut off. A write takes seconds and an upload may pause: both have the time that
+// garbage is given.
+func (c *collector) temporaries(ctx context.Context) error {
+	for _, top := range []string{"state", "registry"} {
+		err := filepath.WalkDir(filepath.Join(c.dir, top), func(path string, d fs.DirEntry, err error) error {
+			switch {
+			case errors.Is(err, fs.ErrNotExist):
+				return nil
+			case err != nil || ctx.Err() != nil:
+				return errors.Join(err, ctx.Err())
+			case d.IsDir():
+				return nil
+			case filepath.Base(filepath.Dir(path)) == "_uploads":
+				return c.add(GarbageTemp, path, "", "an upload that did not end")
+			case strings.HasPrefix(d.Name(), tempPrefix), registry.IsLeftover(d.Name()):
+				return c.add(GarbageTemp, path, "", "a write that did not end")
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// logs looks for logs of admissions that there are not.
+func (c *collector) logs(context.Context) error {
+	entries, err := os.ReadDir(filepath.Join(c.dir, "state", runLogFolder))
+	if errors.Is(err, fs.ErrNotExist) || c.keepOrphans {
+		return nil
+	}
+	for _, e := range entries {
+		id, isLog := strings.CutSuffix(e.Name(), ".jsonl")
+		if _, ok := c.store.Get(id); isLog && !ok {
+			err = errors.Join(err, c.add(GarbageLog, filepath.Join(c.dir, "state", runLogFolder, e.Name()), "", "no admission has its name"))
+		}
+	}
+	return err
+}
