@@ -102,13 +102,17 @@ func serve(ctx context.Context, c Config, stdout, stderr io.Writer) error {
 	if err := writePublicKey(c.KeyPath(), key.PublicPEM()); err != nil {
 		return err
 	}
+	targets, err := c.notifyTargets()
+	if err != nil {
+		return err
+	}
 	pipeline, err := webhook.NewPipeline(webhook.PipelineConfig{
 		Dir: c.Dir, Policy: engine, Key: key, Datasets: c.Datasets, Defaults: c.Trainer, Host: c.Host, Log: log,
 		Sanitizer: webhook.SanitizerConfig{
 			Workers: c.Sanitizer.Workers, Timeout: c.Sanitizer.Timeout, Memory: c.Sanitizer.Memory, Provider: c.Sanitizer.Provider,
 			Threads: c.Sanitizer.Threads,
 		},
-		Version: readBuildInfo().attested(),
+		Version: readBuildInfo().attested(), Targets: targets,
 	})
 	if err != nil {
 		return err

@@ -26,6 +26,7 @@ type Config struct {
 	Key       KeyConfig
 	Sanitizer SanitizerConfig
 	Limits    LimitsConfig
+	Notify    map[string]*NotifyConfig // who is told about admissions that have come to an end
 
 	file  string         // what was read
 	lines map[string]int // where each field was set
@@ -72,6 +73,7 @@ func DefaultConfig() Config {
 		Dir:       "grindstone-data",
 		Intercept: []string{"**"},
 		Datasets:  map[string]string{},
+		Notify:    map[string]*NotifyConfig{},
 		Log:       LogConfig{Format: "text", Level: "info"},
 		Sanitizer: SanitizerConfig{Workers: 1, Timeout: 2 * time.Hour, Memory: 8 << 30, Provider: "auto"},
 		Limits:    LimitsConfig{Manifest: 4 << 20, Blob: 16 << 30, Request: time.Hour, Grace: 30 * time.Second},
@@ -122,6 +124,7 @@ func parseConfig(path string, data []byte) (Config, problems, error) {
 			"workers": d.number(&c.Sanitizer.Workers), "timeout": d.duration(&c.Sanitizer.Timeout),
 			"memory": d.bytes(&c.Sanitizer.Memory), "provider": d.text(&c.Sanitizer.Provider), "threads": d.number(&c.Sanitizer.Threads),
 		}),
+		"notify": c.notifyFields(d),
 		"limits": d.section(fields{
 			"manifest": d.bytes(&c.Limits.Manifest), "blob": d.bytes(&c.Limits.Blob),
 			"request": d.duration(&c.Limits.Request), "grace": d.duration(&c.Limits.Grace),
@@ -211,6 +214,7 @@ func (c Config) check() problems {
 	}
 	oneOf("sanitizer.provider", c.Sanitizer.Provider, "auto", "cpu", "cuda")
 	atLeast("sanitizer.threads", float64(c.Sanitizer.Threads), 0)
+	c.checkNotify(bad)
 	holds("limits.manifest", c.Limits.Manifest, 64<<10)
 	holds("limits.blob", c.Limits.Blob, 1<<20)
 	lasts("limits.request", c.Limits.Request, time.Second)
@@ -227,9 +231,12 @@ func (c Config) KeyPath() string {
 }
 
 // Intercepts returns the test whether a repository is intercepted.
-func (c Config) Intercepts() func(repository string) bool {
+func (c Config) Intercepts() func(repository string) bool { return repositoryMatcher(c.Intercept) }
+
+// repositoryMatcher returns the test whether a repository matches one of the patterns.
+func repositoryMatcher(texts []string) func(repository string) bool {
 	var patterns []*regexp.Regexp
-	for _, text := range c.Intercept {
+	for _, text := range texts {
 		if p, err := repositoryPattern(text); err == nil {
 			patterns = append(patterns, p)
 		}

@@ -39,7 +39,7 @@ func TestEveryFieldOfTheExampleIsRead(t *testing.T) {
 		"listen", "host", "dir", "intercept", "intercept[0]", "datasets", "log.format", "log.level", "trainer.epochs", "trainer.grind_epochs",
 		"trainer.steps", "trainer.batch", "trainer.samples", "trainer.learning_rate", "trainer.preprocessing",
 		"policy.dir", "policy.data", "key.path", "sanitizer.workers", "sanitizer.timeout", "sanitizer.memory", "sanitizer.provider",
-		"sanitizer.threads", "limits.manifest", "limits.blob", "limits.request", "limits.grace",
+		"sanitizer.threads", "limits.manifest", "limits.blob", "limits.request", "limits.grace", "notify",
 	} {
 		if c.lines[field] == 0 {
 			t.Errorf("the example does not show %s", field)
@@ -117,7 +117,7 @@ sanitizer:
 	got := strings.Split(err.Error(), "\n")
 	wants := []string{
 		":1: listen: \"5050\" is not host:port",
-		":2: unknown field dirr; known are datasets, dir, host",
+		":2: unknown field dirr; known are auth, datasets, dir, host",
 		":4: datasets.default: cannot be read",
 		":5: datasets.a b: the name must be",
 		":7: log.format: \"xml\" is not one of text, json",
@@ -185,4 +185,39 @@ func writeConfig(t *testing.T, dir, text string) string {
 		t.Fatal(err)
 	}
 	return path
+}
+
+func TestNotifyTargets(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "secret"), []byte("0123456789abcdef\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c, err := LoadConfig(writeConfig(t, dir, "notify: {b: {url: \"https://b.test/x\", secret_file: secret, states: [held], repositories: [models/*]}, a: {url: \"http://a.test\"}}\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	targets, err := c.notifyTargets()
+	if err != nil || len(targets) != 2 || targets[0].Name != "a" || targets[1].Secret != "0123456789abcdef" || targets[1].States[0] != "held" ||
+		!targets[0].Matches("any/thing") || targets[1].Matches("other/x") || !targets[1].Matches("models/x") {
+		t.Errorf("%+v, %v", targets, err)
+	}
+	for text, want := range map[string]string{
+		"notify: {a: {url: ftp://x}}":                                  "notify.a.url",
+		"notify: {a: {}}":                                              "notify.a.url",
+		"notify: {\"a/b\": {url: \"http://x\"}}":                       "the name must be",
+		"notify: {a: {url: \"http://x\", states: [sanitizing]}}":       "notify.a.states[0]",
+		"notify: {a: {url: \"http://x\", secret_file: nothing}}":       "notify.a.secret_file",
+		"notify: {a: {url: \"http://x\", repositories: [\"UPPER\"]}}":  "notify.a.repositories[0]",
+		"notify: {a: {url: \"http://x\", secret: 0123456789abcdef01}}": "unknown field notify.a.secret",
+	} {
+		if _, err := LoadConfig(writeConfig(t, dir, text)); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v", text, err)
+		}
+	}
+	if err := os.WriteFile(filepath.Join(dir, "secret"), []byte("short"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.notifyTargets(); err == nil {
+		t.Error("a short secret is taken")
+	}
 }

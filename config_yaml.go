@@ -164,6 +164,8 @@ func (d *decoder) path(to *string) reader {
 
 func (d *decoder) number(to *int) reader { return scalar(d, "a whole number", to, strconv.Atoi) }
 
+func (d *decoder) boolean(to *bool) reader { return scalar(d, "true or false", to, strconv.ParseBool) }
+
 func (d *decoder) real(to *float64) reader {
 	return scalar(d, "a number", to, func(s string) (float64, error) { return strconv.ParseFloat(s, 64) })
 }
@@ -191,6 +193,22 @@ func (d *decoder) texts(to *[]string) reader {
 	}
 }
 
+// list reads a list of mappings, whose fields known names.
+func list[T any](d *decoder, to *[]T, known func(*T) fields) reader {
+	return func(path string, n *yaml.Node) {
+		if n.Kind != yaml.SequenceNode {
+			d.bad(n, "%s must be a list", path)
+			return
+		}
+		*to = make([]T, len(n.Content))
+		for i, item := range n.Content {
+			at := fmt.Sprintf("%s[%d]", path, i)
+			d.lines[at] = item.Line
+			d.object(at, item, known(&(*to)[i]))
+		}
+	}
+}
+
 func (d *decoder) paths(to *map[string]string) reader {
 	return func(path string, n *yaml.Node) {
 		d.each(path, n, func(at, key string, _, v *yaml.Node) {
@@ -198,6 +216,13 @@ func (d *decoder) paths(to *map[string]string) reader {
 			d.path(&p)(at, v)
 			(*to)[key] = p
 		})
+	}
+}
+
+// named reads a mapping from names of the operator's choice to sections of the fields that known gives for each.
+func (d *decoder) named(known func(name string) fields) reader {
+	return func(path string, n *yaml.Node) {
+		d.each(path, n, func(at, key string, _, v *yaml.Node) { d.object(at, v, known(key)) })
 	}
 }
 

@@ -82,6 +82,7 @@ Exit codes:
 		newDemoCommand(),
 		newServeCommand(),
 		newAdmissionsCommand(),
+		newNotificationsCommand(),
 		newGCCommand(),
 		newSanitizeCommand(),
 		newEvaluateCommand(),

@@ -31,6 +31,7 @@ type Admission struct {
 	Released   *Release                  `json:"released,omitempty"`
 	Approval   *Operation                `json:"approval,omitempty"`   // an operator lets it pass without sanitizing
 	Operations []Operation               `json:"operations,omitempty"` // all that operators decided, oldest first
+	Unsent     bool                      `json:"unsent,omitempty"`     // the final state that it is in has not been given to the notifications yet
 	History    []Change                  `json:"history"`
 	Dropped    int                       `json:"history_dropped,omitempty"` // older entries that are no longer kept
 }

@@ -19,6 +19,9 @@ func (s *Server) operatorRoutes() {
 	post("/api/v1/admissions/:id/reject", s.operate(OperationReject))
 	post("/api/v1/admissions/:id/retry", s.operate(OperationRetry))
 	post("/api/v1/gc", s.collectGarbage)
+	post("/api/v1/notifications/:id/redeliver", s.redeliver)
+	s.echo.GET("/api/v1/notifications", s.listDeliveries, s.operatorOnly)
+	s.echo.GET("/api/v1/notifications/:id", s.getDelivery, s.operatorOnly)
 }
 
 const maxReason = 500 // runes

@@ -17,6 +17,7 @@ type metrics struct {
 	changes  *prometheus.CounterVec
 	sanitize *prometheus.HistogramVec
 	http     *prometheus.HistogramVec
+	notify   *prometheus.CounterVec
 }
 
 func newMetrics(p *Pipeline) *metrics {
@@ -33,8 +34,11 @@ func newMetrics(p *Pipeline) *metrics {
 			Name: "grindstone_http_request_seconds", Help: "Seconds from a request's head to the end of its answer.",
 			Buckets: []float64{.001, .005, .025, .1, .5, 1, 5, 30, 120},
 		}, []string{"method", "route", "code"}),
+		notify: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "grindstone_notification_attempts_total", Help: "Attempts to deliver notifications, by outcome: ok or failed.",
+		}, []string{"target", "outcome"}),
 	}
-	m.registry.MustRegister(m.changes, m.sanitize, m.http, collectors.NewGoCollector(),
+	m.registry.MustRegister(m.changes, m.sanitize, m.http, m.notify, collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), census{p},
 		gauge("grindstone_queue_depth", "Admissions that wait for a worker.", func() float64 { n, _ := p.queue.depth(); return float64(n) }),
 		gauge("grindstone_working", "Admissions that a worker works on.", func() float64 { _, n := p.queue.depth(); return float64(n) }))
@@ -62,6 +66,8 @@ func (m *metrics) sanitized(err error, took time.Duration) {
 	}
 	m.sanitize.WithLabelValues(outcome).Observe(took.Seconds())
 }
+
+func (m *metrics) notified(target, outcome string) { m.notify.WithLabelValues(target, outcome).Inc() }
 
 // request measures one request. The route is the pattern and the method one of the known, so that clients cannot make labels.
 func (m *metrics) request(method, route string, status int, took time.Duration) {

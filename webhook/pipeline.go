@@ -29,6 +29,9 @@ type PipelineConfig struct {
 	Sanitizer SanitizerConfig
 	Version   attest.Version // of this program, for the attestation
 	Log       *slog.Logger
+
+	Targets      []Target        // who is told about admissions that have come to an end
+	NotifyPauses []time.Duration // between the attempts of a notification; default: growing, half a day altogether
 }
 
 // Pipeline takes pushed models from quarantine to release. It is the registry's Admitter.
@@ -39,6 +42,7 @@ type Pipeline struct {
 	queue    *queue
 	feeds    *feeds
 	runLogs  *runLogs
+	notifier *notifier
 	metrics  *metrics
 	registry *registry.Gateway
 
@@ -81,6 +85,9 @@ func (p *Pipeline) Start(ctx context.Context, gateway *registry.Gateway) error {
 	}
 	p.store, p.registry, p.broken = store, gateway, len(broken) > 0
 	if p.runLogs, err = newRunLogs(filepath.Join(p.Dir, "state", runLogFolder)); err != nil {
+		return err
+	}
+	if err := p.startNotifier(ctx); err != nil {
 		return err
 	}
 	if err := p.resume(); err != nil {
@@ -273,6 +280,40 @@ func (p *Pipeline) announce(a *Admission) {
 	p.metrics.entered(a)
 	p.Log.Info("admission", "admission", a.ID, "repository", a.Source.Repository, "digest", a.Source.Digest, "state", a.State,
 		"reason", a.Reason, "message", a.Message)
+	p.notify(a)
+}
+
+// startNotifier makes up for the notifications that a former server could not make, and delivers those that are due. It comes before
+// anything changes the state of an admission.
+func (p *Pipeline) startNotifier(ctx context.Context) (err error) {
+	p.store.outbox = len(p.Targets) > 0
+	pauses := p.NotifyPauses
+	if pauses == nil {
+		pauses = notifyPauses
+	}
+	if p.notifier, err = newNotifier(filepath.Join(p.Dir, "state", "notifications"), p.Host, p.Targets, pauses, p.metrics, p.Log); err != nil {
+		return err
+	}
+	for _, a := range p.store.List(func(a *Admission) bool { return a.Unsent }) {
+		p.notify(a)
+	}
+	p.notifier.start(ctx, &p.workers)
+	return nil
+}
+
+// notify makes the notifications of the final state that the admission has entered, if it has. Where that fails, the next start does it.
+func (p *Pipeline) notify(a *Admission) {
+	if !a.Unsent {
+		return
+	}
+	p.passing("final state recorded")
+	err := p.notifier.tell(a)
+	if err == nil {
+		_, err = p.store.Update(a.ID, func(now *Admission) { now.Unsent = now.Unsent && now.changes() != a.changes() })
+	}
+	if err != nil {
+		p.Log.Error("notifications cannot be made; the next start tries again", "admission", a.ID, "error", err)
+	}
 }
 
 // datasetNames lists the configured clean datasets for the policy.

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"encoding/base64"
 	"encoding/json"
 	"flag"
 	"fmt"
@@ -43,6 +44,7 @@ func testServer(args []string) int {
 	data := flags.String("data", "/dev/null", "")
 	policyDir := flags.String("policy", "", "")
 	workers := flags.Int("workers", 1, "")
+	notify := flags.String("notify", "", "")
 	timeout := flags.Duration("timeout", time.Minute, "")
 	_ = flags.Parse(args)
 	ctx, cancel := signal.NotifyContext(context.Background(), syscall.SIGTERM)
@@ -64,7 +66,12 @@ func testServer(args []string) int {
 	if *data != "" {
 		datasets["default"] = *data
 	}
+	var targets []Target
+	for i, u := range strings.Fields(*notify) {
+		targets = append(targets, Target{Name: fmt.Sprint("t", i), URL: u, Secret: "whsec_" + base64.StdEncoding.EncodeToString([]byte(testSecret))})
+	}
 	p, err := NewPipeline(PipelineConfig{
+		Targets: targets, NotifyPauses: []time.Duration{50 * time.Millisecond, 100 * time.Millisecond, 200 * time.Millisecond},
 		Dir: *dir, Policy: engine, Key: key, Datasets: datasets, Host: "registry.test", Log: log, Version: attest.Version{Grindstone: "test"},
 		Sanitizer: SanitizerConfig{Command: sanitizerCommand(*behaviour), Workers: *workers, Timeout: *timeout, Memory: 1 << 30},
 	})

@@ -25,6 +25,7 @@ type Store struct {
 	byID   map[string]*Admission // values are never changed in place: a change replaces them
 	newest map[tagKey]string     // the admission that holds the newest push of a tag
 	order  uint64                // of the newest push
+	outbox bool                  // final states are marked Unsent, in the same write
 }
 
 type tagKey struct{ repository, tag string }
@@ -175,6 +176,9 @@ func (s *Store) Change(id string, change func(*Admission) error) (*Admission, er
 
 // write puts a on disk and then in memory. The caller holds the lock.
 func (s *Store) write(a *Admission) error {
+	if old := s.byID[a.ID]; s.outbox && a.State.Final() && (old == nil || old.changes() != a.changes()) {
+		a.Unsent = true
+	}
 	data, err := json.MarshalIndent(a, "", "  ")
 	if err != nil {
 		return fmt.Errorf("admission %s: %w", a.ID, err)
