@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -15,6 +16,7 @@ import (
 	"golang.org/x/term"
 
 	"grindstone/attest"
+	"grindstone/auth"
 	"grindstone/policy"
 	"grindstone/registry"
 	"grindstone/webhook"
@@ -34,8 +36,7 @@ answers when the sanitized and signed model is released. The server also answers
   /api/v1/key                     the public key that attestations are verified with
   /healthz /readyz /metrics       for whoever watches the server
 
-It has neither TLS nor logins of its own: keep it on loopback or behind a proxy that has both. A server that is stopped or
-killed goes on at its next start with what it was doing.`,
+Without logins (auth in the configuration) only clients on this machine are served. A server that is stopped or killed goes on at its next start with what it was doing.`,
 		Example: `  grindstone serve --data ./cifar10
   grindstone serve --config grindstone.yaml
   grindstone serve --listen 127.0.0.1:7000 --dir /var/lib/grindstone --data /data/signs.zip`,
@@ -87,6 +88,15 @@ func serve(ctx context.Context, c Config, stdout, stderr io.Writer) error {
 	}
 	defer listener.Close()
 	address := listener.Addr().String()
+	if c.TLS.Cert != "" {
+		secure, err := auth.ServerTLS(auth.TLS{
+			CertFile: c.TLS.Cert, KeyFile: c.TLS.Key, ClientCAFile: c.TLS.ClientCA, RequireClient: c.TLS.ClientAuth == "require",
+		}, log)
+		if err != nil {
+			return err
+		}
+		listener = tls.NewListener(listener, secure)
+	}
 	if c.Host == "" {
 		c.Host = address
 	}
@@ -106,6 +116,14 @@ func serve(ctx context.Context, c Config, stdout, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
+	guard, err := newAccess(c, log)
+	if err != nil {
+		return err
+	}
+	upstream, err := c.upstream()
+	if err != nil {
+		return err
+	}
 	pipeline, err := webhook.NewPipeline(webhook.PipelineConfig{
 		Dir: c.Dir, Policy: engine, Key: key, Datasets: c.Datasets, Defaults: c.Trainer, Host: c.Host, Log: log,
 		Sanitizer: webhook.SanitizerConfig{
@@ -119,6 +137,7 @@ func serve(ctx context.Context, c Config, stdout, stderr io.Writer) error {
 	}
 	gateway, err := registry.New(registry.Config{
 		Dir: filepath.Join(c.Dir, "registry"), Intercept: c.Intercepts(), Admitter: pipeline, Log: log,
+		Upstream: upstream, Authorize: guard.authorize(), Challenge: guard.Challenge(),
 		Limits: registry.Limits{ManifestBytes: c.Limits.Manifest, BlobBytes: c.Limits.Blob},
 	})
 	if errors.Is(err, registry.ErrLocked) {
@@ -127,7 +146,8 @@ func serve(ctx context.Context, c Config, stdout, stderr io.Writer) error {
 		return err
 	}
 	server := webhook.NewServer(webhook.ServerConfig{
-		RequestTimeout: c.Limits.Request, GracePeriod: c.Limits.Grace, Checks: []webhook.Check{runtimeCheck()},
+		RequestTimeout: c.Limits.Request, GracePeriod: c.Limits.Grace, Checks: []webhook.Check{runtimeCheck(), {Name: "registry", Run: gateway.Check}},
+		Access: guard, Operators: guard,
 	}, pipeline, gateway, log)
 
 	greet(stdout, c, address, key)
@@ -186,7 +206,11 @@ func writePublicKey(keyPath string, pem []byte) error {
 
 // greet tells the operator what runs and what to try next.
 func greet(w io.Writer, c Config, address string, key *attest.Key) {
-	fmt.Fprintf(w, "grindstone listens on http://%s\n", address)
+	scheme, plain := "http", " --plain-http"
+	if c.TLS.Cert != "" {
+		scheme, plain = "https", ""
+	}
+	fmt.Fprintf(w, "grindstone listens on %s://%s\n", scheme, address)
 	fmt.Fprintf(w, "  intercepts    %s\n", strings.Join(c.Intercept, ", "))
 	if len(c.Datasets) == 0 {
 		fmt.Fprintln(w, "  clean data    none: pushed models stay in quarantine; restart with --data PATH")
@@ -194,9 +218,13 @@ func greet(w io.Writer, c Config, address string, key *attest.Key) {
 	for name, path := range c.Datasets {
 		fmt.Fprintf(w, "  clean data    %s: %s\n", name, path)
 	}
+	if c.Upstream.URL != "" {
+		fmt.Fprintf(w, "  upstream      %s\n", c.Upstream.URL)
+	}
+	fmt.Fprintf(w, "  who may       %s\n", c.whoMay())
 	fmt.Fprintf(w, "  keeps         %s\n", c.Dir)
 	fmt.Fprintf(w, "  signing key   %s\n", "SHA256:"+key.Hint())
-	fmt.Fprintf(w, "Try:\n  oras push --plain-http %s/models/demo:v1 model.onnx\n  curl http://%s/api/v1/admissions\n", address, address)
+	fmt.Fprintf(w, "Try:\n  oras push%s %s/models/demo:v1 model.onnx\n  curl %s://%s/api/v1/admissions\n", plain, address, scheme, address)
 }
 
 func newLogger(c LogConfig, w io.Writer) *slog.Logger {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -26,6 +27,9 @@ type Config struct {
 	Key       KeyConfig
 	Sanitizer SanitizerConfig
 	Limits    LimitsConfig
+	Upstream  UpstreamConfig
+	Auth      AuthConfig
+	TLS       TLSConfig
 	Notify    map[string]*NotifyConfig // who is told about admissions that have come to an end
 
 	file  string         // what was read
@@ -77,6 +81,8 @@ func DefaultConfig() Config {
 		Log:       LogConfig{Format: "text", Level: "info"},
 		Sanitizer: SanitizerConfig{Workers: 1, Timeout: 2 * time.Hour, Memory: 8 << 30, Provider: "auto"},
 		Limits:    LimitsConfig{Manifest: 4 << 20, Blob: 16 << 30, Request: time.Hour, Grace: 30 * time.Second},
+		Auth:      AuthConfig{OIDC: []OIDCConfig{}, Roles: []RoleConfig{}},
+		TLS:       TLSConfig{ClientAuth: "require"},
 	}
 }
 
@@ -106,7 +112,7 @@ func parseConfig(path string, data []byte) (Config, problems, error) {
 	if err != nil || root == nil {
 		return c, nil, err
 	}
-	d.object("", root, fields{
+	known := fields{
 		"listen":    d.text(&c.Listen),
 		"host":      d.text(&c.Host),
 		"dir":       d.path(&c.Dir),
@@ -129,7 +135,9 @@ func parseConfig(path string, data []byte) (Config, problems, error) {
 			"manifest": d.bytes(&c.Limits.Manifest), "blob": d.bytes(&c.Limits.Blob),
 			"request": d.duration(&c.Limits.Request), "grace": d.duration(&c.Limits.Grace),
 		}),
-	})
+	}
+	maps.Copy(known, c.accessFields(d))
+	d.object("", root, known)
 	return c, d.problems, nil
 }
 
@@ -219,6 +227,7 @@ func (c Config) check() problems {
 	holds("limits.blob", c.Limits.Blob, 1<<20)
 	lasts("limits.request", c.Limits.Request, time.Second)
 	lasts("limits.grace", c.Limits.Grace, 0)
+	c.checkAccess(bad)
 	return found
 }
 

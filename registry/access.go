@@ -67,7 +67,7 @@ func (g *Gateway) allowed(ctx context.Context, repository string, a Action) erro
 	if g.authorize(ctx, repository, a) {
 		return nil
 	}
-	who := identity(ctx)
+	who := Identity(ctx)
 	if who == "" {
 		e := refuse(http.StatusUnauthorized, codeUnauthorized, "log in to %s %s", a, repository)
 		e.header = http.Header{"Www-Authenticate": {g.challenge}}
@@ -89,7 +89,7 @@ func (g *Gateway) insider(r *http.Request, rt route) bool {
 }
 
 func (g *Gateway) entitled(ctx context.Context, repository string, d digest.Digest) bool {
-	who := identity(ctx)
+	who := Identity(ctx)
 	if who == "" {
 		return false
 	}
@@ -99,5 +99,5 @@ func (g *Gateway) entitled(ctx context.Context, repository string, d digest.Dige
 // holds reports whether the request's identity has shown that it has this content, so that it may be told that quarantine has it too.
 // All who are anonymous are one, and the empty JSON object is everybody's.
 func (g *Gateway) holds(ctx context.Context, repository string, d digest.Digest) bool {
-	return d == ocispec.DescriptorEmptyJSON.Digest || g.holders.has(repository, identity(ctx), d) || g.entitled(ctx, repository, d)
+	return d == ocispec.DescriptorEmptyJSON.Digest || g.holders.has(repository, Identity(ctx), d) || g.entitled(ctx, repository, d)
 }

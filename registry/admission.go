@@ -59,7 +59,8 @@ func WithIdentity(ctx context.Context, identity string) context.Context {
 	return context.WithValue(ctx, identityKey{}, identity)
 }
 
-func identity(ctx context.Context) string {
+// Identity returns who makes a request, "" if nobody said.
+func Identity(ctx context.Context) string {
 	s, _ := ctx.Value(identityKey{}).(string)
 	return s
 }

@@ -88,7 +88,7 @@ func (g *Gateway) push(w http.ResponseWriter, r *http.Request, rt route) error {
 	if err != nil {
 		return err
 	}
-	p.Tag, p.Identity = tag, identity(ctx)
+	p.Tag, p.Identity = tag, Identity(ctx)
 	denial, err := g.admitter.Admit(ctx, p)
 	if err != nil {
 		return refuse(http.StatusServiceUnavailable, codeUnavailable, "the push could not be decided now: push again later").because(err)
@@ -243,7 +243,7 @@ func (g *Gateway) upload(w http.ResponseWriter, r *http.Request, rt route) error
 		return err
 	}
 	landed := &landing{ResponseWriter: w, digest: query.Get("digest"), done: func(d digest.Digest) error {
-		return g.holders.add(rt.repository, identity(r.Context()), d)
+		return g.holders.add(rt.repository, Identity(r.Context()), d)
 	}}
 	return g.quarantine.forward(landed, r, rt, query)
 }
@@ -274,7 +274,7 @@ func (g *Gateway) mount(ctx context.Context, repository string, d digest.Digest,
 	if err := g.released.giveBlob(ctx, from, d, g.quarantine, repository); err != nil {
 		return false, err
 	}
-	return true, g.holders.add(repository, identity(ctx), d)
+	return true, g.holders.add(repository, Identity(ctx), d)
 }
 
 // withBody returns the request with another body.

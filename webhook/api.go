@@ -6,6 +6,8 @@ import (
 	"strconv"
 
 	"github.com/labstack/echo/v4"
+
+	"grindstone/registry"
 )
 
 const (
@@ -36,7 +38,7 @@ func (s *Server) listAdmissions(c echo.Context) error {
 	}
 	reason, repository, tag, digest := Reason(c.QueryParam("reason")), c.QueryParam("repository"), c.QueryParam("tag"), c.QueryParam("digest")
 	list := s.pipeline.store.List(func(a *Admission) bool {
-		return (state == "" || a.State == state) &&
+		return s.visible(c.Request().Context(), a) && (state == "" || a.State == state) &&
 			(reason == "" || a.Reason == reason) &&
 			(repository == "" || a.Source.Repository == repository) &&
 			(tag == "" || slices.ContainsFunc(a.Tags, func(t Tag) bool { return t.Name == tag })) &&
@@ -71,7 +73,7 @@ func (s *Server) getAdmission(c echo.Context) error {
 func (s *Server) admission(c echo.Context) (*Admission, error) {
 	id := c.Param("id")
 	if a, ok := s.pipeline.store.Get(id); ok {
-		return a, nil
+		return a, s.may(c, a.Source.Repository, registry.ActionPush)
 	}
 	return nil, notFound("there is no admission %q", printable(id, 60))
 }

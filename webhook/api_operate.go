@@ -35,6 +35,9 @@ func (s *Server) operate(action string) echo.HandlerFunc {
 		if err := readJSON(c, &body); err != nil {
 			return err
 		}
+		if err := s.mayOperate(c); err != nil {
+			return err
+		}
 		reason := printable(body.Reason, maxReason+1)
 		if len([]rune(reason)) > maxReason {
 			return badRequest("the reason is longer than %d characters", maxReason)

@@ -7,6 +7,8 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/labstack/echo/v4"
+
+	"grindstone/registry"
 )
 
 const headerRequestID = echo.HeaderXRequestID
@@ -43,7 +45,7 @@ func logRequests(log *slog.Logger, m *metrics) echo.MiddlewareFunc {
 				level = slog.LevelDebug
 			}
 			log.Log(r.Context(), level, "request", "request_id", requestID(c), "method", r.Method, "path", r.URL.Path, "status", status,
-				"bytes", c.Response().Size, "seconds", took.Seconds(), "remote", c.RealIP(), "user_agent", printable(r.UserAgent(), 120))
+				"bytes", c.Response().Size, "seconds", took.Seconds(), "remote", c.RealIP(), "identity", registry.Identity(r.Context()), "user_agent", printable(r.UserAgent(), 120))
 			return nil
 		}
 	}

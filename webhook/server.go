@@ -17,6 +17,7 @@ import (
 
 // ServerConfig says what the server serves.
 type ServerConfig struct {
+	Access         Access        // who makes a request, and what they may do
 	Operators      Operators     // who may operate; default LoopbackOperators
 	Checks         []Check       // further conditions of /readyz
 	HeaderTimeout  time.Duration // for a request's head; default 10 s
@@ -53,6 +54,9 @@ func (s *Server) routes() {
 	e.HTTPErrorHandler = writeError(s.log)
 	e.IPExtractor = echo.ExtractIPDirect()
 	e.Use(identify, logRequests(s.log, s.pipeline.metrics), recoverPanics)
+	if s.config.Access != nil {
+		e.Use(echo.WrapMiddleware(s.config.Access.Middleware))
+	}
 
 	e.Any("/v2/*", echo.WrapHandler(s.gateway)) // has limits of its own
 	e.Any("/v2", echo.WrapHandler(s.gateway))
@@ -64,7 +68,7 @@ func (s *Server) routes() {
 	get("/api/v1/key", s.publicKey)
 	get("/healthz", func(c echo.Context) error { return c.JSON(http.StatusOK, map[string]string{"status": "ok"}) })
 	get("/readyz", s.ready)
-	get("/metrics", echo.WrapHandler(s.pipeline.metrics.handler()))
+	e.GET("/metrics", echo.WrapHandler(s.pipeline.metrics.handler()), s.knownOnly)
 	s.operatorRoutes()
 }
 
