@@ -152,4 +152,5 @@ def main():
         a.out.write_text(json.dumps(results, indent=1) + "\n")
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -29,7 +29,7 @@ func chooseConv(t *Tape, n *onnx.Node) Layout {
 	switch {
 	case g.kernel[0] == 1 && g.all(g.before, 0) && g.all(g.after, 0):
 		return Inner
-	case g.kernel[0] == 3 && g.k <= t.Forms.MaxDirect && (t.unfolds(n, g) || g.c <= t.Forms.MaxDirect && g.direct()):
+	case g.kernel[0] == 3 && g.k <= t.Forms.MaxDirect && (t.stem(n, g) || g.c <= t.Forms.MaxDirect && g.direct()):
 		return Outer
 	case g.kernel[0] == 3 && g.before[0] <= 2 && g.before[1] <= 2:
 		return Inner

@@ -2,9 +2,16 @@ package grad
 
 import "grindstone/sanitize/onnx"
 
-// unfolds: a stem, with few channels and an input that needs no gradient. Its kernel windows are laid out once and shared by the forward
-// pass and the weight gradient, each of which is then one matrix product.
-func (t *Tape) unfolds(n *onnx.Node, g convGeometry) bool { return g.c <= 4 && !t.Needs(n.Inputs[0]) }
+// Unfolding lays a convolution's kernel windows out once, shared by the forward pass and the weight gradient, each of which is then one
+// matrix product.
+
+// unfolds: stems, and convolutions of few channels at stride 2, where the bilinear algorithm saves little.
+func (t *Tape) unfolds(n *onnx.Node, g convGeometry) bool {
+	return t.stem(n, g) || g.kernel[0] == 3 && g.stride[0] == 2 && g.c <= t.Forms.MaxUnfold
+}
+
+// stem: few channels, and an input that needs no gradient.
+func (t *Tape) stem(n *onnx.Node, g convGeometry) bool { return g.c <= 4 && !t.Needs(n.Inputs[0]) }
 
 // unfoldForward works in Inner, where a window is [H*W, R*S*C, N], and in Outer, where it is [C*R*S, H*W*N].
 func (t *Tape) unfoldForward(n *onnx.Node, g convGeometry) string {
@@ -46,14 +53,57 @@ func windowPosition(g convGeometry, wide, output, tap int64) int64 {
 }
 
 func (t *Tape) unfoldGrad(n *onnx.Node, g convGeometry, dy string) []string {
-	return []string{"", t.lazy(n, 1, func() string {
-		x := t.Saved(n.Outputs[0])[0]
-		if t.current == Outer {
-			dw := t.op("MatMul", t.reshape(dy, g.k, -1), t.transpose(x, 1, 0))
-			return t.convert(t.reshape(dw, t.shapes[n.Inputs[1]]...), t.shapes[n.Inputs[1]], Plain, t.layoutOf(n.Inputs[1]))
+	return []string{
+		t.lazy(n, 0, func() string { return t.unfoldInputGrad(n, g, dy) }),
+		t.lazy(n, 1, func() string {
+			x := t.Saved(n.Outputs[0])[0]
+			if t.current == Outer {
+				dw := t.op("MatMul", t.reshape(dy, g.k, -1), t.transpose(x, 1, 0))
+				return t.convert(t.reshape(dw, t.shapes[n.Inputs[1]]...), t.shapes[n.Inputs[1]], Plain, t.layoutOf(n.Inputs[1]))
+			}
+			dw := t.sum(t.op("MatMul", dy, t.transpose(x, 0, 2, 1)), false, 0)
+			dw = t.transpose(t.reshape(dw, g.k, g.kernel[0], g.kernel[1], g.c), 1, 2, 0, 3) // [R, S, K, C]
+			return t.convert(dw, t.shapes[n.Inputs[1]], Taps, t.layoutOf(n.Inputs[1]))
+		}),
+	}
+}
+
+// unfoldInputGrad, in Inner: the gradients of all windows, folded back. An input position gathers those of the windows that read it, and
+// zeros where fewer do than elsewhere: they come from one more tap, whose weights are zero.
+func (t *Tape) unfoldInputGrad(n *onnx.Node, g convGeometry, dy string) string {
+	taps := size(g.kernel)
+	w := t.transpose(t.reshape(t.refIn(n.Inputs[1], Taps), taps, g.k, g.c), 0, 2, 1)
+	w = t.reshape(t.pad(w, 0, 0, 0, 1, 0, 0), (taps+1)*g.c, g.k)
+	windows := t.reshape(t.op("MatMul", w, dy), size(g.out)*(taps+1), g.c*g.n)
+
+	readers := make([][]int64, size(g.in))
+	most := 0
+	for o := range size(g.out) {
+		for tap := range taps {
+			y := o/g.out[1]*g.stride[0] + tap/g.kernel[1] - g.before[0]
+			x := o%g.out[1]*g.stride[1] + tap%g.kernel[1] - g.before[1]
+			if y >= 0 && y < g.in[0] && x >= 0 && x < g.in[1] {
+				at := y*g.in[1] + x
+				readers[at] = append(readers[at], o*(taps+1)+tap)
+				most = max(most, len(readers[at]))
+			}
 		}
-		dw := t.sum(t.op("MatMul", dy, t.transpose(x, 0, 2, 1)), false, 0)
-		dw = t.transpose(t.reshape(dw, g.k, g.kernel[0], g.kernel[1], g.c), 1, 2, 0, 3) // [R, S, K, C]
-		return t.convert(dw, t.shapes[n.Inputs[1]], Taps, t.layoutOf(n.Inputs[1]))
-	})}
+	}
+	dx := ""
+	for i := range most {
+		at := make([]int64, len(readers))
+		for p, r := range readers {
+			at[p] = taps
+			if i < len(r) {
+				at[p] = r[i]
+			}
+		}
+		part := t.B.Op("Gather", []string{windows, t.B.Int64s(at...)}, onnx.I("axis", 0))
+		if dx == "" {
+			dx = part
+		} else {
+			dx = t.add(dx, part)
+		}
+	}
+	return t.reshape(dx, size(g.in), g.c, g.n)
 }

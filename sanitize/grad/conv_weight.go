@@ -11,12 +11,16 @@ type Forms struct {
 	// transforms of the bilinear algorithm cost less than the products that they save.
 	MaxDirect int64
 
+	// MaxUnfold is the number of input channels up to which a 3x3 convolution at stride 2 with the batch innermost is done on its
+	// unfolded input.
+	MaxUnfold int64
+
 	// ConvWeight picks the formulation of a convolution's weight gradient.
 	ConvWeight func(g convGeometry) convWeightForm
 }
 
 // DefaultForms suit CPUs.
-var DefaultForms = Forms{Inner: true, MaxDirect: 16, ConvWeight: func(g convGeometry) convWeightForm {
+var DefaultForms = Forms{Inner: true, MaxDirect: 16, MaxUnfold: 32, ConvWeight: func(g convGeometry) convWeightForm {
 	if g.group == 1 && g.pointwise() {
 		return (*Tape).convWeightPointwise
 	}

@@ -19,7 +19,13 @@ func batchNormForward(t *Tape, n *onnx.Node) {
 	square := t.div(t.channelSumSquare(x, n.Inputs[0]), m)
 	variance := t.op("Max", t.sub(square, t.mul(mean, mean)), t.B.Float(0)) // rounding must not make it negative
 
-	y := t.B.Op("BatchNormalization", []string{x, t.Ref(n.Inputs[1]), t.Ref(n.Inputs[2]), mean, variance}, onnx.F("epsilon", n.Float("epsilon", 1e-5)))
+	y := ""
+	if t.current == Plain {
+		y = t.B.Op("BatchNormalization", []string{x, t.Ref(n.Inputs[1]), t.Ref(n.Inputs[2]), mean, variance}, onnx.F("epsilon", n.Float("epsilon", 1e-5)))
+	} else {
+		a := t.mul(t.Ref(n.Inputs[1]), t.rstd(n, variance))
+		y = t.affine(x, a, t.sub(t.Ref(n.Inputs[2]), t.mul(a, mean)), shape[1])
+	}
 	t.Bind(n.Outputs[0], y)
 	t.Save(n.Outputs[0], mean, variance)
 	t.Statistics = append(t.Statistics, BatchStatistics{Node: n, Mean: mean, Variance: t.scale(variance, count/(count-1))})
@@ -34,7 +40,7 @@ func batchNormGrad(t *Tape, n *onnx.Node, dy []string) []string {
 		mean, variance = t.Saved(n.Outputs[0])[0], t.Saved(n.Outputs[0])[1]
 	}
 	// r = 1/sqrt(var+eps); dbeta = sum dy; dgamma = sum dy*xhat = r*(sum dy*x - mean*sum dy)
-	r := t.op("Reciprocal", t.op("Sqrt", t.add(variance, t.B.Float(n.Float("epsilon", 1e-5)))))
+	r := t.rstd(n, variance)
 	dbeta := t.channelSum(dy[0], n.Inputs[0])
 	dgamma := t.mul(r, t.sub(t.channelSum(t.mul(dy[0], x), n.Inputs[0]), t.mul(mean, dbeta)))
 
@@ -63,8 +69,17 @@ func (t *Tape) perChannel(v string, shape []int64) string {
 	return t.reshape(v, to...)
 }
 
-// affine is scale*x + shift per channel, in one pass: a BatchNormalization with mean 0 and variance 1.
+// rstd is 1/sqrt(variance+epsilon).
+func (t *Tape) rstd(n *onnx.Node, variance string) string {
+	return t.op("Reciprocal", t.op("Sqrt", t.add(variance, t.B.Float(n.Float("epsilon", 1e-5)))))
+}
+
+// affine is scale*x + shift per channel. In the plain layout it is a BatchNormalization with mean 0 and variance 1, which takes one pass;
+// in the CPU's layouts two passes on all threads beat that one, which has a single thread.
 func (t *Tape) affine(x, scale, shift string, channels int64) string {
+	if t.current != Plain {
+		return t.add(t.mul(x, t.reshape(scale, channels, 1)), t.reshape(shift, channels, 1))
+	}
 	zeros, ones := make([]float32, channels), make([]float32, channels)
 	for i := range ones {
 		ones[i] = 1
