@@ -182,7 +182,7 @@ func (c *Classifier) CheckTrainable() error {
 	}
 	var list []error
 	for _, n := range bad {
-		list = append(list, &onnx.Error{Node: n.Label(), What: n.Op, Err: grad.ErrNoRule})
+		list = append(list, grad.Check(n))
 	}
 	return fmt.Errorf("%w: %w", ErrUnsupported, errors.Join(list...))
 }

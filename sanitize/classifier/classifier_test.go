@@ -329,24 +329,27 @@ func TestRefusals(t *testing.T) {
 
 // TestUnsupported: an operator without a gradient rule is in the way only between a trainable weight and the logits.
 func TestUnsupported(t *testing.T) {
+	first := func(n *net, x string) string { // multiplies one element
+		n.Add(&onnx.Node{Name: "multiply", Op: "ScatterElements", Inputs: []string{x, n.Const(onnx.NewInt64("", []int64{1, 1, 1, 1}, []int64{0})), n.Floats([]int64{1, 1, 1, 1}, []float32{2})},
+			Outputs: []string{"multiplied"}, Attrs: []*onnx.Attr{onnx.S("reduction", "mul")}})
+		return "multiplied"
+	}
 	n := newNet()
-	x := n.stem(-1)
-	n.Add(&onnx.Node{Name: "swish", Op: "HardSwish", Inputs: []string{x}, Outputs: []string{"swished"}})
-	y := n.Op("Erf", []string{"swished"})
-	c := read(t, n.model(t, 17, n.dense(n.pooled(y), 4, 5)), classifier.Options{})
+	y := n.Op("Det", []string{first(n, n.stem(-1))})
+	c := read(t, n.model(t, 17, n.dense(y, 4, 5)), classifier.Options{})
 	err := c.CheckTrainable()
-	if !errors.Is(err, classifier.ErrUnsupported) || !strings.Contains(err.Error(), `node "swish": HardSwish`) || !strings.Contains(err.Error(), "Erf") {
+	if !errors.Is(err, classifier.ErrUnsupported) || !strings.Contains(err.Error(), `node "multiply": ScatterElements`) || !strings.Contains(err.Error(), "reduction=mul") || !strings.Contains(err.Error(), "Det") {
 		t.Errorf("error %v", err)
 	}
-	if got := c.Unsupported(); len(got) != 2 || got[0].Op != "HardSwish" || got[1].Op != "Erf" {
+	if got := c.Unsupported(); len(got) != 2 || got[0].Op != "ScatterElements" || got[1].Op != "Det" {
 		t.Errorf("%d nodes in the way", len(got))
 	}
 
 	n = newNet()
 	n.Input("x", onnx.Float, -1, 3, 8, 8)
-	before := n.Op("HardSwish", []string{"x"}) // before every weight
+	before := first(n, "x") // before every weight
 	y = n.Op("Conv", []string{before, n.weight("w", 4, 3, 3, 3), n.weight("b", 4)})
-	n.Output(n.Op("Erf", []string{y}), onnx.Float, -1, 4, 6, 6) // beside the way
+	n.Output(n.Op("Det", []string{y}), onnx.Float, -1, 4) // beside the way
 	out := n.Op("HardSwish", []string{n.dense(n.pooled(y), 4, 5)})
 	n.Output("logits", onnx.Float, -1, 5)
 	m := n.model(t, 17, out)

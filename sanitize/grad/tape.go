@@ -7,6 +7,7 @@ package grad
 
 import (
 	"errors"
+	"fmt"
 	"maps"
 	"slices"
 
@@ -26,6 +27,16 @@ type Rule struct {
 	// outputs, "" for an output that the loss does not depend on. A Tape's Needs tells which inputs are asked for; returning more
 	// is allowed and wasteful.
 	Backward func(t *Tape, n *onnx.Node, dy []string) []string
+
+	// Flat, where it is set and true of a node, says that the operator is piecewise constant: its gradient is zero wherever it exists,
+	// and none passes.
+	Flat func(n *onnx.Node) bool
+
+	// Refuse returns what it is about a node that Backward cannot do, "" if it can. Nil refuses nothing.
+	Refuse func(n *onnx.Node) string
+
+	// Note says for readers of docs/operators.md what the rule assumes or leaves out.
+	Note string
 
 	// AnyLayout says that the rule holds for activations in other layouts as well (see Layout): it treats all elements alike, or
 	// takes axis 1 for the channels and all other axes alike.
@@ -93,6 +104,17 @@ func (t *Tape) Bind(value, emitted string) { t.refs[placed{value, t.native[value
 // Ref returns the emitted name of a source value, in the layout of the node being emitted.
 func (t *Tape) Ref(value string) string { return t.refIn(value, t.layoutOf(value)) }
 
+// refsOf is Ref of each; omitted values stay omitted.
+func (t *Tape) refsOf(values []string) []string {
+	refs := make([]string, len(values))
+	for i, v := range values {
+		if v != "" {
+			refs[i] = t.Ref(v)
+		}
+	}
+	return refs
+}
+
 // Shape returns the static shape of a source value, in the layout of the node being emitted.
 func (t *Tape) Shape(value string) []int64 {
 	s := t.shapes[value]
@@ -141,13 +163,7 @@ func (t *Tape) Forward(nodes []*onnx.Node) {
 
 // Copy emits the node as it is, with the given number of outputs, and returns their emitted names.
 func (t *Tape) Copy(n *onnx.Node, outputs int) []string {
-	in := make([]string, len(n.Inputs))
-	for i, name := range n.Inputs {
-		if name != "" {
-			in[i] = t.Ref(name)
-		}
-	}
-	out := t.B.OpN(n.Op, outputs, in, n.Attrs...)
+	out := t.B.OpN(n.Op, outputs, t.refsOf(n.Inputs), n.Attrs...)
 	for i, name := range n.Outputs {
 		if i < outputs && name != "" {
 			t.Bind(name, out[i])
@@ -161,7 +177,7 @@ func (t *Tape) Copy(n *onnx.Node, outputs int) []string {
 // from the result. Forward must have emitted the same nodes.
 func (t *Tape) Backward(nodes []*onnx.Node, seeds map[string]string, wanted []string) (map[string]string, error) {
 	defer func() { t.current = Plain }()
-	t.needs = Reach(nodes, wanted)
+	t.needs = reach(nodes, wanted, passesNoGradient)
 	for _, value := range slices.Sorted(maps.Keys(seeds)) {
 		t.accumulate(value, seeds[value], Plain)
 	}
@@ -177,9 +193,12 @@ func (t *Tape) Backward(nodes []*onnx.Node, seeds map[string]string, wanted []st
 		if !seen {
 			continue
 		}
-		r, ok := Rules[n.Op]
-		if !ok || n.Domain != "" {
-			return nil, &onnx.Error{Node: n.Label(), What: n.Op, Err: ErrNoRule}
+		r, err := ruleOf(n)
+		if err != nil {
+			return nil, err
+		}
+		if r.flat(n) {
+			continue
 		}
 		t.current = t.layout[n]
 		backward := r.Backward
@@ -215,41 +234,65 @@ func (t *Tape) anyNeeded(n *onnx.Node) bool {
 }
 
 // Reach returns the values that depend on the elements of any of the given ones, these included. What depends on their shape alone
-// (PyTorch writes x.view(x.size(0), -1) as arithmetic on Shape) has no gradient and needs none.
-func Reach(nodes []*onnx.Node, from []string) map[string]bool {
-	reach := map[string]bool{}
+// (PyTorch writes x.view(x.size(0), -1) as arithmetic on Shape) does not.
+func Reach(nodes []*onnx.Node, from []string) map[string]bool { return reach(nodes, from, readsShape) }
+
+func reach(nodes []*onnx.Node, from []string, stops func(*onnx.Node) bool) map[string]bool {
+	reached := map[string]bool{}
 	for _, v := range from {
-		reach[v] = true
+		reached[v] = true
 	}
 	for _, n := range nodes {
-		if readsShape(n) || !slices.ContainsFunc(n.Inputs, func(in string) bool { return in != "" && reach[in] }) {
+		if stops(n) || !slices.ContainsFunc(n.Inputs, func(in string) bool { return in != "" && reached[in] }) {
 			continue
 		}
 		for _, out := range n.Outputs {
 			if out != "" {
-				reach[out] = true
+				reached[out] = true
 			}
 		}
 	}
-	return reach
+	return reached
 }
 
 func readsShape(n *onnx.Node) bool { return n.Domain == "" && (n.Op == "Shape" || n.Op == "Size") }
 
-// Unsupported returns the nodes without a rule that lie between the given values and the output, in graph order.
+// passesNoGradient: the node's outputs are constant between the points where they jump.
+func passesNoGradient(n *onnx.Node) bool { return n.Domain == "" && Rules[n.Op].flat(n) }
+
+func (r Rule) flat(n *onnx.Node) bool { return r.Flat != nil && r.Flat(n) }
+
+// ruleOf returns a node's rule, or why there is none.
+func ruleOf(n *onnx.Node) (Rule, error) {
+	r, ok := Rules[n.Op]
+	switch {
+	case !ok || n.Domain != "":
+		return Rule{}, &onnx.Error{Node: n.Label(), What: n.Op, Err: ErrNoRule}
+	case r.Refuse != nil && r.Refuse(n) != "":
+		return Rule{}, &onnx.Error{Node: n.Label(), What: n.Op, Err: fmt.Errorf("%w with %s", ErrNoRule, r.Refuse(n))}
+	}
+	return r, nil
+}
+
+// Check returns nil if gradients can pass a node, else an error that wraps ErrNoRule and says why not.
+func Check(n *onnx.Node) error {
+	_, err := ruleOf(n)
+	return err
+}
+
+// Unsupported returns the nodes that lie between the given values and the output and that Check has something against, in graph order.
 func Unsupported(nodes []*onnx.Node, from []string, output string) []*onnx.Node {
-	reach := Reach(nodes, from)
+	reached := reach(nodes, from, passesNoGradient)
 	leads := map[string]bool{output: true}
 	var bad []*onnx.Node
 	for _, n := range slices.Backward(nodes) {
-		if readsShape(n) || !slices.ContainsFunc(n.Outputs, func(out string) bool { return leads[out] }) {
+		if passesNoGradient(n) || !slices.ContainsFunc(n.Outputs, func(out string) bool { return out != "" && leads[out] }) {
 			continue
 		}
 		for _, in := range n.Inputs {
 			leads[in] = true
 		}
-		_, ok := Rules[n.Op]
-		if slices.ContainsFunc(n.Outputs, func(out string) bool { return out != "" && reach[out] }) && (!ok || n.Domain != "") {
+		if slices.ContainsFunc(n.Outputs, func(out string) bool { return out != "" && reached[out] }) && Check(n) != nil {
 			bad = append(bad, n)
 		}
 	}

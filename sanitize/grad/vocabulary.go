@@ -16,16 +16,32 @@ func (t *Tape) mul(a, b string) string { return t.op("Mul", a, b) }
 func (t *Tape) div(a, b string) string { return t.op("Div", a, b) }
 func (t *Tape) neg(a string) string    { return t.op("Neg", a) }
 
+// float is a constant.
+func (t *Tape) float(v float64) string { return t.B.Float(float32(v)) }
+
 // scale multiplies by a number.
 func (t *Tape) scale(a string, by float64) string {
 	if by == 1 {
 		return a
 	}
-	return t.mul(a, t.B.Float(float32(by)))
+	return t.mul(a, t.float(by))
 }
 
+func (t *Tape) where(condition, yes, no string) string { return t.op("Where", condition, yes, no) }
+
+func (t *Tape) positive(a string) string { return t.op("Greater", a, t.float(0)) }
+
+// indicator turns a condition into ones and zeros.
+func (t *Tape) indicator(condition string) string {
+	return t.B.Op("Cast", []string{condition}, onnx.I("to", int64(onnx.Float)))
+}
+
+// zeros is a tensor of a shape, without its elements in the file.
+func (t *Tape) zeros(shape ...int64) string { return t.expand(t.float(0), shape...) }
+
+// reshape takes a zero for what it is: an axis without elements.
 func (t *Tape) reshape(a string, shape ...int64) string {
-	return t.B.Op("Reshape", []string{a, t.B.Int64s(shape...)}, onnx.I("allowzero", 0))
+	return t.B.Op("Reshape", []string{a, t.B.Int64s(shape...)}, onnx.I("allowzero", flag(slices.Contains(shape, 0))))
 }
 
 // reshapeLike gives a the shape of a source value.
@@ -86,6 +102,20 @@ func (t *Tape) unbroadcast(g string, from, to []int64) string {
 		g = t.sum(g, false, axes...)
 	}
 	return t.reshape(g, dims(to)...)
+}
+
+// along multiplies by a constant matrix [rows, columns] along one axis, whose size it changes from columns to rows.
+func (t *Tape) along(a string, shape []int64, axis int, matrix string, rows int64) string {
+	outer, inner := size(shape[:axis]), size(shape[axis+1:])
+	flat := t.op("MatMul", matrix, t.reshape(a, outer, shape[axis], inner))
+	return t.reshape(flat, with(shape, axis, rows)...)
+}
+
+// with is a shape with one dimension changed.
+func with(shape []int64, axis int, n int64) []int64 {
+	s := slices.Clone(shape)
+	s[axis] = n
+	return s
 }
 
 func flag(b bool) int64 {

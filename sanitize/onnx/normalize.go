@@ -3,7 +3,9 @@ package onnx
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
+	"strings"
 )
 
 // Opset is the version of the standard operators that Normalize brings a graph to and that all built graphs use. Later versions of
@@ -14,7 +16,8 @@ const Opset = 17
 var ErrOperatorSet = errors.New("unsupported operator set")
 
 // Normalize returns the model's graph in terms of opset 17: Constant nodes become initializers, arguments that were attributes become
-// inputs, what training does not need (Dropout) becomes Identity. The model is not changed; unchanged nodes are shared.
+// inputs, what training does not need (Dropout) becomes Identity, and later operators are spelled out in those of opset 17 (see Upgrades).
+// The model is not changed; unchanged nodes are shared.
 func Normalize(m *Model) (*Graph, error) {
 	version, ok := m.Opsets[""]
 	if !ok {
@@ -22,6 +25,9 @@ func Normalize(m *Model) (*Graph, error) {
 	}
 	if version < 7 {
 		return nil, &Error{What: "opset_import", Err: fmt.Errorf("%w: version %d, at least 7 is needed", ErrOperatorSet, version)}
+	}
+	if version > Newest {
+		return nil, &Error{What: "opset_import", Err: fmt.Errorf("%w: version %d, at most %d is known", ErrOperatorSet, version, Newest)}
 	}
 	g := &Graph{Name: m.Graph.Name, Initializers: slices.Clone(m.Graph.Initializers), Inputs: m.Graph.Inputs, Outputs: m.Graph.Outputs, Values: m.Graph.Values}
 	u := &upgrade{model: m, graph: g, version: version}
@@ -37,8 +43,8 @@ func Normalize(m *Model) (*Graph, error) {
 				continue
 			}
 		}
-		if f := upgrades[n.Op]; f != nil && n.Domain == "" {
-			changed, err := f(u, n)
+		if up, ok := upgrades[n.Op]; ok && n.Domain == "" {
+			changed, err := up.apply(u, n)
 			if err != nil {
 				return nil, &Error{Node: n.Label(), What: n.Op, Err: err}
 			}
@@ -81,20 +87,28 @@ type upgrade struct {
 	made    int
 }
 
-// upgrades brings single operators to opset 17.
-var upgrades = map[string]func(u *upgrade, n *Node) (*Node, error){
-	"BatchNormalization": (*upgrade).batchNormalization,
-	"Clip":               (*upgrade).clip,
-	"Dropout":            (*upgrade).dropout,
-	"LogSoftmax":         (*upgrade).softmax,
-	"Pad":                (*upgrade).pad,
-	"ReduceMax":          (*upgrade).reduceAttribute,
-	"ReduceMean":         (*upgrade).reduceAttribute,
-	"ReduceMin":          (*upgrade).reduceAttribute,
-	"ReduceSum":          (*upgrade).axesInput,
-	"Softmax":            (*upgrade).softmax,
-	"Squeeze":            (*upgrade).axesInput,
-	"Unsqueeze":          (*upgrade).axesInput,
+// step brings a node of one operator to opset 17: it appends what must come before to the graph and returns the node that makes the
+// outputs. The note says for readers what differs between versions.
+type step struct {
+	apply func(u *upgrade, n *Node) (*Node, error)
+	note  string
+}
+
+// Upgrades says by operator what Normalize does to it.
+func Upgrades() map[string]string {
+	notes := map[string]string{}
+	for op, up := range upgrades {
+		notes[op] = up.note
+	}
+	return notes
+}
+
+var upgrades = map[string]step{}
+
+func init() {
+	for _, family := range []map[string]step{argumentUpgrades, compositions} {
+		maps.Copy(upgrades, family)
+	}
 }
 
 // replace returns a copy of a node with other inputs and without the named attributes.
@@ -125,107 +139,27 @@ func (u *upgrade) scalar(n *Node, what string, v float32) string {
 	return u.constant(n, what, func(name string) *Tensor { return NewFloat(name, nil, []float32{v}) })
 }
 
-// axesInput: until opset 12 axes were an attribute.
-func (u *upgrade) axesInput(n *Node) (*Node, error) {
-	if n.Attr("axes") == nil {
-		return n, nil
-	}
-	return n.replace([]string{n.Inputs[0], u.ints(n, "axes", n.Ints("axes"))}, "axes"), nil
+// op appends a node that computes something about n, and returns the name of its output.
+func (u *upgrade) op(n *Node, op string, in []string, attrs ...*Attr) string {
+	out := u.fresh(n.Output(0), strings.ToLower(op))
+	u.graph.Nodes = append(u.graph.Nodes, &Node{Name: n.Label() + "/" + out, Op: op, Inputs: in, Outputs: []string{out}, Attrs: attrs})
+	return out
 }
 
-// reduceAttribute: since opset 18 axes are an input; at 17 an attribute.
-func (u *upgrade) reduceAttribute(n *Node) (*Node, error) {
-	name := n.Input(1)
-	if name == "" {
-		if n.Int("noop_with_empty_axes", 0) != 0 {
-			return &Node{Name: n.Name, Op: "Identity", Inputs: n.Inputs[:1], Outputs: n.Outputs}, nil
-		}
-		return n.replace(n.Inputs[:1], "noop_with_empty_axes"), nil
-	}
-	t := u.graph.Initializer(name)
-	if t == nil {
-		return nil, fmt.Errorf("axes %q are not constant", name)
-	}
-	c := n.replace(n.Inputs[:1], "noop_with_empty_axes")
-	c.Attrs = append(c.Attrs, Is("axes", t.Ints()...))
-	return c, nil
+// last is the node that makes n's output.
+func (n *Node) last(op string, in []string, attrs ...*Attr) (*Node, error) {
+	return &Node{Name: n.Name, Op: op, Inputs: in, Outputs: n.Outputs[:1], Attrs: attrs}, nil
 }
 
-// pad: until opset 10 pads and value were attributes; since 18 there may be an axes input. Exporters leave pads of zero, which do
-// nothing.
-func (u *upgrade) pad(n *Node) (*Node, error) {
-	if n.Input(3) != "" {
-		return nil, errors.New("an axes input is not supported")
+// rank of a value, as far as the file says it; -1 if not.
+func (u *upgrade) rank(value string) int {
+	if t := u.graph.Initializer(value); t != nil {
+		return len(t.Shape)
 	}
-	pads := n.Ints("pads")
-	if t := u.graph.Initializer(n.Input(1)); t != nil {
-		pads = t.Ints()
+	if v := u.graph.Value(value); v != nil && v.Shape != nil {
+		return len(v.Shape)
 	}
-	if len(pads) > 0 && !slices.ContainsFunc(pads, func(p int64) bool { return p != 0 }) {
-		return &Node{Name: n.Name, Op: "Identity", Inputs: n.Inputs[:1], Outputs: n.Outputs}, nil
-	}
-	if n.Attr("pads") == nil {
-		return n, nil
-	}
-	in := []string{n.Inputs[0], u.ints(n, "pads", n.Ints("pads"))}
-	if v := n.Float("value", 0); v != 0 {
-		in = append(in, u.scalar(n, "value", v))
-	}
-	return n.replace(in, "pads", "value"), nil
-}
-
-// clip: until opset 10 the bounds were attributes.
-func (u *upgrade) clip(n *Node) (*Node, error) {
-	if n.Attr("min") == nil && n.Attr("max") == nil {
-		return n, nil
-	}
-	in := []string{n.Inputs[0], "", ""}
-	if a := n.Attr("min"); a != nil {
-		in[1] = u.scalar(n, "min", a.F)
-	}
-	if a := n.Attr("max"); a != nil {
-		in[2] = u.scalar(n, "max", a.F)
-	}
-	return n.replace(in, "min", "max"), nil
-}
-
-// dropout does nothing outside of training, and Feature Grinding trains without it.
-func (u *upgrade) dropout(n *Node) (*Node, error) {
-	return &Node{Name: n.Name, Op: "Identity", Inputs: n.Inputs[:1], Outputs: n.Outputs[:1]}, nil
-}
-
-// batchNormalization keeps what inference at opset 17 knows.
-func (u *upgrade) batchNormalization(n *Node) (*Node, error) {
-	if n.Int("spatial", 1) == 0 {
-		return nil, errors.New("spatial=0 (statistics per activation) is not supported")
-	}
-	c := n.replace(n.Inputs, "spatial", "training_mode", "is_test", "consumed_inputs")
-	c.Outputs = n.Outputs[:1]
-	return c, nil
-}
-
-// softmax: until opset 12 the input was flattened to two dimensions at the axis, which defaulted to 1. That is spelled out, except for
-// the Softmax that closes a classifier, whose input has two dimensions.
-func (u *upgrade) softmax(n *Node) (*Node, error) {
-	if u.version >= 13 {
-		return n, nil
-	}
-	axis := n.Int("axis", 1)
-	c := n.replace(n.Inputs, "axis")
-	if u.closes(n.Output(0)) {
-		if axis != 1 && axis != -1 {
-			return nil, fmt.Errorf("axis %d at opset %d is not supported", axis, u.version)
-		}
-		c.Attrs = append(c.Attrs, I("axis", axis))
-		return c, nil
-	}
-	x, out := n.Inputs[0], n.Output(0)
-	flat, rows, shape := u.fresh(out, "flat"), u.fresh(out, "rows"), u.fresh(out, "shape")
-	c.Inputs, c.Outputs, c.Attrs = []string{flat}, []string{rows}, append(c.Attrs, I("axis", 1))
-	u.graph.Nodes = append(u.graph.Nodes,
-		&Node{Name: n.Name + "/flatten", Op: "Flatten", Inputs: []string{x}, Outputs: []string{flat}, Attrs: []*Attr{I("axis", axis)}},
-		&Node{Name: n.Name + "/shape", Op: "Shape", Inputs: []string{x}, Outputs: []string{shape}}, c)
-	return &Node{Name: n.Name + "/restore", Op: "Reshape", Inputs: []string{rows, shape}, Outputs: n.Outputs[:1]}, nil
+	return -1
 }
 
 // closes reports whether a value is an output of the model, or becomes one by nothing but Identity.

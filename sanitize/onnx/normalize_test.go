@@ -72,6 +72,89 @@ func TestNormalizeKeepsTheFunction(t *testing.T) {
 		{"BatchNormalization at opset 15", 15, func(b *onnx.Builder, x string) string {
 			return b.Op("BatchNormalization", []string{x, channels(b, 1), channels(b, 2), channels(b, -1), channels(b, 0.5)}, onnx.I("training_mode", 0))
 		}},
+		{"Hardmax", 11, inner("Hardmax", onnx.I("axis", 2))},
+		{"Split", 11, func(b *onnx.Builder, x string) string {
+			return b.OpN("Split", 2, []string{x}, onnx.I("axis", 3), onnx.Is("split", 2, 3))[1]
+		}},
+		{"Split into equal parts", 11, func(b *onnx.Builder, x string) string { return b.OpN("Split", 3, []string{x}, onnx.I("axis", 1))[2] }},
+		{"Split at opset 18", 18, func(b *onnx.Builder, x string) string {
+			return b.OpN("Split", 3, []string{x}, onnx.I("axis", -1), onnx.I("num_outputs", 3))[2]
+		}},
+		{"Slice", 9, op("Slice", onnx.Is("starts", 1, -3), onnx.Is("ends", 4, -1), onnx.Is("axes", 2, 3))},
+		{"Slice from the first axis on", 7, op("Slice", onnx.Is("starts", 0, 1), onnx.Is("ends", 1, 3))},
+		{"TopK", 9, func(b *onnx.Builder, x string) string {
+			return b.OpN("TopK", 2, []string{x}, onnx.I("axis", 3), onnx.I("k", 2))[0]
+		}},
+		{"Upsample", 7, op("Upsample", onnx.S("mode", "nearest"), onnx.Fs("scales", 1, 1, 2, 3))},
+		{"Upsample by linear interpolation", 9, func(b *onnx.Builder, x string) string {
+			return b.Op("Upsample", []string{x, b.Floats([]int64{4}, []float32{1, 1, 2, 1.5})}, onnx.S("mode", "linear"))
+		}},
+		{"Resize at opset 10", 10, func(b *onnx.Builder, x string) string {
+			return b.Op("Resize", []string{x, b.Floats([]int64{4}, []float32{1, 1, 2, 1.6})})
+		}},
+		{"Resize at opset 10 to less", 10, func(b *onnx.Builder, x string) string {
+			return b.Op("Resize", []string{x, b.Floats([]int64{4}, []float32{1, 1, 0.5, 0.6})})
+		}},
+		{"Resize at opset 19", 19, func(b *onnx.Builder, x string) string {
+			return b.Op("Resize", []string{x, "", b.Floats([]int64{2}, []float32{2, 1.5})}, onnx.S("mode", "cubic"), onnx.Is("axes", 2, -1), onnx.I("antialias", 0))
+		}},
+		{"Scatter", 10, func(b *onnx.Builder, x string) string {
+			return b.Op("Scatter", []string{x, b.Const(onnx.NewInt64("", []int64{1, 1, 1, 2}, []int64{3, 1})), b.Floats([]int64{1, 1, 1, 2}, []float32{7, 8})}, onnx.I("axis", 2))
+		}},
+		{"ScatterElements at opset 18", 18, func(b *onnx.Builder, x string) string {
+			return b.Op("ScatterElements", []string{x, b.Const(onnx.NewInt64("", []int64{1, 1, 1, 2}, []int64{3, 3})), b.Floats([]int64{1, 1, 1, 2}, []float32{7, 8})}, onnx.I("axis", 2), onnx.S("reduction", "add"))
+		}},
+		{"Cast at opset 19", 19, op("Cast", onnx.I("to", int64(onnx.Float)), onnx.I("saturate", 1))},
+		{"AveragePool in ceil mode at opset 17", 17, op("AveragePool", onnx.Is("kernel_shape", 3, 2), onnx.Is("strides", 2, 2), onnx.I("ceil_mode", 1), onnx.I("count_include_pad", 1))},
+		{"AveragePool in ceil mode at opset 19", 19, op("AveragePool", onnx.Is("kernel_shape", 3, 2), onnx.Is("strides", 2, 2), onnx.I("ceil_mode", 1), onnx.I("count_include_pad", 1))},
+		{"AveragePool with padding at opset 22", 22, op("AveragePool", onnx.Is("kernel_shape", 3, 2), onnx.Is("pads", 1, 1, 1, 0), onnx.I("count_include_pad", 1), onnx.Is("dilations", 1, 1))},
+		{"LpPool at opset 18", 18, op("LpPool", onnx.Is("kernel_shape", 2, 2), onnx.I("p", 3), onnx.Is("dilations", 1, 1), onnx.I("ceil_mode", 0))},
+		{"MaxPool with storage order", 12, op("MaxPool", onnx.Is("kernel_shape", 2, 2), onnx.I("storage_order", 1))},
+		{"Pad some axes at opset 18", 18, func(b *onnx.Builder, x string) string {
+			return b.Op("Pad", []string{x, b.Int64s(1, 0, 2, 1), b.Float(0.5), b.Int64s(-1, 1)})
+		}},
+		{"ReduceL2 at opset 18", 18, func(b *onnx.Builder, x string) string { return b.Op("ReduceL2", []string{x, b.Int64s(1, -1)}) }},
+		{"ReduceLogSumExp at opset 18", 18, func(b *onnx.Builder, x string) string {
+			return b.Op("ReduceLogSumExp", []string{x, b.Int64s(1)}, onnx.I("keepdims", 0))
+		}},
+		{"ReduceL1 of nothing", 18, op("ReduceL1", onnx.I("noop_with_empty_axes", 1))},
+		{"ReduceSumSquare of nothing", 18, op("ReduceSumSquare", onnx.I("noop_with_empty_axes", 1))},
+		{"ReduceLogSumExp of nothing", 18, op("ReduceLogSumExp", onnx.I("noop_with_empty_axes", 1))},
+		{"Gelu", 20, op("Gelu")},
+		{"Gelu by Tanh", 20, op("Gelu", onnx.S("approximate", "tanh"))},
+		{"Mish", 18, op("Mish")},
+		{"Swish", 24, op("Swish")},
+		{"Swish with a slope", 24, op("Swish", onnx.F("alpha", 1.5))},
+		{"GroupNormalization", 18, func(b *onnx.Builder, x string) string {
+			return b.Op("GroupNormalization", []string{x, channels(b, 1), channels(b, 2)}, onnx.I("num_groups", 3), onnx.F("epsilon", 0.1))
+		}},
+		{"GroupNormalization at opset 21", 21, func(b *onnx.Builder, x string) string {
+			return b.Op("GroupNormalization", []string{x, channels(b, 1), channels(b, 2)}, onnx.I("num_groups", 1))
+		}},
+		{"RMSNormalization", 23, func(b *onnx.Builder, x string) string {
+			return b.Op("RMSNormalization", []string{x, b.Floats([]int64{5}, []float32{1, 2, 3, 4, 5})}, onnx.F("epsilon", 0.1))
+		}},
+		{"RMSNormalization from axis 2", 23, func(b *onnx.Builder, x string) string {
+			return b.Op("RMSNormalization", []string{x, b.Floats([]int64{4, 5}, make([]float32, 20))}, onnx.I("axis", 2))
+		}},
+		{"Attention", 23, func(b *onnx.Builder, x string) string { return b.Op("Attention", []string{x, x, x}) }},
+		{"Attention with a mask", 23, func(b *onnx.Builder, x string) string {
+			mask := make([]bool, 16)
+			for i := range mask {
+				mask[i] = i%3 != 1
+			}
+			return b.Op("Attention", []string{x, x, x, b.Const(onnx.NewBool("", []int64{4, 4}, mask))}, onnx.F("scale", 0.7))
+		}},
+		{"Attention with a bias, capped", 23, func(b *onnx.Builder, x string) string {
+			return b.Op("Attention", []string{x, x, x, b.Floats([]int64{4, 4}, []float32{0, 1, -1, 0.5, 2, 0, 1, 1, 0, 0, 0, 3, -2, 0, 1, 1})}, onnx.F("softcap", 2))
+		}},
+		{"Attention to what came before", 23, func(b *onnx.Builder, x string) string {
+			return b.Op("Attention", []string{x, x, x}, onnx.I("is_causal", 1))
+		}},
+		{"Attention with joined heads", 23, func(b *onnx.Builder, x string) string {
+			x = b.Op("Reshape", []string{x, b.Int64s(2, 15, 4)})
+			return b.Op("Attention", []string{x, x, x}, onnx.I("q_num_heads", 2), onnx.I("kv_num_heads", 2))
+		}},
 		{"Constant nodes", 13, func(b *onnx.Builder, x string) string {
 			x = b.Op("Add", []string{x, b.Op("Constant", nil, onnx.T("value", onnx.NewFloat("", []int64{3, 1, 1}, []float32{1, 2, 3})))})
 			x = b.Op("Mul", []string{x, b.Op("Constant", nil, onnx.F("value_float", 2))})
@@ -153,6 +236,16 @@ func TestNormalizeRefuses(t *testing.T) {
 		{18, &onnx.Node{Op: "ReduceMean", Inputs: []string{"x", "axes"}}, "not constant"},
 		{18, &onnx.Node{Op: "Pad", Inputs: []string{"x", "x", "", "axes"}}, "axes"},
 		{9, &onnx.Node{Op: "Softmax", Inputs: []string{"x"}, Attrs: []*onnx.Attr{onnx.I("axis", 2)}}, "axis 2"},
+		{19, &onnx.Node{Op: "Pad", Inputs: []string{"x", "x"}, Attrs: []*onnx.Attr{onnx.S("mode", "wrap")}}, "wrap"},
+		{19, &onnx.Node{Op: "AveragePool", Inputs: []string{"x"}, Attrs: []*onnx.Attr{onnx.Is("dilations", 2, 1)}}, "dilations"},
+		{19, &onnx.Node{Op: "AveragePool", Inputs: []string{"x"}, Attrs: []*onnx.Attr{onnx.Is("pads", 1, 1, 1, 1), onnx.I("ceil_mode", 1), onnx.I("count_include_pad", 1)}}, "count_include_pad"},
+		{18, &onnx.Node{Op: "LpPool", Inputs: []string{"x"}, Attrs: []*onnx.Attr{onnx.I("ceil_mode", 1)}}, "ceil_mode"},
+		{18, &onnx.Node{Op: "Resize", Inputs: []string{"x"}, Attrs: []*onnx.Attr{onnx.I("antialias", 1)}}, "antialias"},
+		{18, &onnx.Node{Op: "Resize", Inputs: []string{"x"}, Attrs: []*onnx.Attr{onnx.S("keep_aspect_ratio_policy", "not_larger")}}, "keep_aspect_ratio_policy"},
+		{19, &onnx.Node{Op: "Resize", Inputs: []string{"x"}, Attrs: []*onnx.Attr{onnx.S("coordinate_transformation_mode", "half_pixel_symmetric")}}, "half_pixel_symmetric"},
+		{18, &onnx.Node{Op: "ScatterND", Inputs: []string{"x", "axes", "x"}, Attrs: []*onnx.Attr{onnx.S("reduction", "max")}}, "reduction max"},
+		{23, &onnx.Node{Op: "Attention", Inputs: []string{"x", "x", "x", "", "x", "x"}}, "cache"},
+		{23, &onnx.Node{Op: "Attention", Inputs: []string{"x", "x", "x"}, Attrs: []*onnx.Attr{onnx.I("q_num_heads", 4), onnx.I("kv_num_heads", 2)}}, "heads"},
 	} {
 		b := onnx.NewBuilder()
 		b.Input("x", onnx.Float, 2, 3, 4, 5)
@@ -169,7 +262,7 @@ func TestNormalizeRefuses(t *testing.T) {
 }
 
 func TestNormalizeOperatorSet(t *testing.T) {
-	for opsets, ok := range map[string]bool{"6": false, "7": true, "none": false, "ai.onnx 13": true, "others only": false} {
+	for opsets, ok := range map[string]bool{"6": false, "7": true, "28": true, "29": false, "none": false, "ai.onnx 13": true, "others only": false} {
 		m := onnx.NewBuilder().Model(17)
 		switch opsets {
 		case "none":

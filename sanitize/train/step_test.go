@@ -351,7 +351,7 @@ func TestUnsupportedNetwork(t *testing.T) {
 	b := onnx.NewBuilder()
 	b.Input("x", onnx.Float, -1, 3, 4, 4)
 	y := b.Op("Conv", []string{"x", b.Const(onnx.NewFloat("w", []int64{2, 3, 4, 4}, make([]float32, 96)))})
-	y = b.Op("Flatten", []string{b.Op("HardSwish", []string{y})})
+	y = b.Op("Flatten", []string{b.Op("Det", []string{y})})
 	y = b.Op("MatMul", []string{y, b.Const(onnx.NewFloat("v", []int64{2, 2}, make([]float32, 4)))})
 	b.Output(y, onnx.Float, -1, 2)
 	raw, err := b.Model(17).Marshal()

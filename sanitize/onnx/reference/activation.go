@@ -44,6 +44,18 @@ var activations = map[string]kernel{
 		}
 		return 0
 	}),
+	"Shrink": func(c *call) []*Tensor {
+		lambd, bias := float64(c.Float("lambd", 0.5)), float64(c.Float("bias", 0))
+		return one(mapFloats(c.in[0], func(x float64) float64 {
+			switch {
+			case x < -lambd:
+				return x + bias
+			case x > lambd:
+				return x - bias
+			}
+			return 0
+		}))
+	},
 	"HardSigmoid": parametric(0.2, 0.5, func(x, alpha, beta float64) float64 { return max(0, min(1, alpha*x+beta)) }),
 	"PRelu": func(c *call) []*Tensor {
 		return one(zip(c.in[0], c.in[1], func(x, slope float64) float64 {

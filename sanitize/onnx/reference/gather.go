@@ -12,6 +12,8 @@ var gathers = map[string]kernel{
 	"ScatterElements": scatterElements,
 	"ScatterND":       scatterND,
 	"OneHot":          oneHot,
+	"NonZero":         nonZero,
+	"Compress":        compress,
 }
 
 // place counts a negative index from the end of a dimension of n.
@@ -156,6 +158,55 @@ func oneHot(c *call) []*Tensor {
 			k += depth
 		}
 		out.set(i, values, truth(i/inner%depth == k))
+	}
+	return one(out)
+}
+
+// nonZero lists the indices of the elements that are not zero, one column each.
+func nonZero(c *call) []*Tensor {
+	x := castTo(c.in[0], true, false)
+	var found [][]int64
+	i := 0
+	each(x.Shape, func(index []int64) {
+		if x.F[i] != 0 {
+			found = append(found, slices.Clone(index))
+		}
+		i++
+	})
+	out := newInts([]int64{int64(len(x.Shape)), int64(len(found))})
+	for k, index := range found {
+		for d, v := range index {
+			out.I[d*len(found)+k] = v
+		}
+	}
+	return one(out)
+}
+
+// compress keeps the slices along an axis, or without one the elements, where the condition holds.
+func compress(c *call) []*Tensor {
+	x := c.in[0]
+	axis := 0
+	if c.Attr("axis") == nil {
+		x = x.reshaped(size(x.Shape))
+	} else {
+		axis = axisOf(c.Int("axis", 0), len(x.Shape))
+	}
+	var picks []int64
+	for i, keep := range c.in[1].I {
+		if keep != 0 {
+			picks = append(picks, int64(i))
+		}
+	}
+	outer, n, inner := split3(x.Shape, axis)
+	out := newLike(x, with(x.Shape, axis, int64(len(picks))))
+	at := int64(0)
+	for o := range outer {
+		for _, k := range picks {
+			for i := range inner {
+				out.set(at, x, (o*n+k)*inner+i)
+				at++
+			}
+		}
 	}
 	return one(out)
 }

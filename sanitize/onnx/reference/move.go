@@ -226,6 +226,24 @@ func spaceToDepth(c *call) []*Tensor {
 	return one(x.reshaped(n, ch*b*b, h, w))
 }
 
+// reverseSequence reverses the first elements along the time axis, as many as the sequence is long.
+func reverseSequence(c *call) []*Tensor {
+	x, lengths := c.in[0], c.in[1].I
+	batch, time := axisOf(c.Int("batch_axis", 1), len(x.Shape)), axisOf(c.Int("time_axis", 0), len(x.Shape))
+	step := strides(x.Shape)
+	out := newLike(x, x.Shape)
+	at := int64(0)
+	each(x.Shape, func(index []int64) {
+		from, k, n := at, index[time], lengths[index[batch]]
+		if k < n {
+			from += (n - 1 - 2*k) * step[time]
+		}
+		out.set(at, x, from)
+		at++
+	})
+	return one(out)
+}
+
 // trilu keeps one triangle of each matrix, from the k-th diagonal on.
 func trilu(c *call) []*Tensor {
 	x := c.in[0]

@@ -6,14 +6,15 @@ import (
 )
 
 var normalizations = map[string]kernel{
-	"Softmax":               softmax(math.Exp),
-	"LogSoftmax":            softmax(nil),
-	"Hardmax":               hardmax,
-	"BatchNormalization":    batchNormalization,
-	"InstanceNormalization": instanceNormalization,
-	"LayerNormalization":    layerNormalization,
-	"LRN":                   localResponse,
-	"LpNormalization":       lpNormalization,
+	"Softmax":                   softmax(math.Exp),
+	"LogSoftmax":                softmax(nil),
+	"Hardmax":                   hardmax,
+	"BatchNormalization":        batchNormalization,
+	"InstanceNormalization":     instanceNormalization,
+	"LayerNormalization":        layerNormalization,
+	"LRN":                       localResponse,
+	"MeanVarianceNormalization": meanVariance,
+	"LpNormalization":           lpNormalization,
 }
 
 // softmax along one axis (opset 13); last turns the logarithm into the result, nil keeps it.
@@ -190,4 +191,27 @@ func lpNormalization(c *call) []*Tensor {
 		}
 	}
 	return one(y)
+}
+
+// meanVariance brings each group of elements that differ in the axes only to mean 0 and variance 1.
+func meanVariance(c *call) []*Tensor {
+	x := c.in[0]
+	kept := slices.Clone(x.Shape)
+	count := 1.0
+	for _, a := range axesOf(c.Ints("axes", 0, 2, 3), len(kept)) {
+		count *= float64(kept[a])
+		kept[a] = 1
+	}
+	average := func(t *Tensor) *Tensor {
+		sum := newFloats(kept)
+		i := 0
+		each(t.Shape, func(index []int64) {
+			sum.F[offset(kept, index)] += t.F[i] / count
+			i++
+		})
+		return sum
+	}
+	centered := zip(x, average(x), func(a, b float64) float64 { return a - b }, nil)
+	variance := average(mapFloats(centered, func(v float64) float64 { return v * v }))
+	return one(zip(centered, variance, func(v, variance float64) float64 { return v / (math.Sqrt(variance) + 1e-9) }, nil))
 }

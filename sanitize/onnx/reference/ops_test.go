@@ -39,6 +39,17 @@ func elementwiseInstances() map[string]func(*gen) instance {
 		"Softplus", "Softsign", "HardSwish", "Identity", "IsNaN", "IsInf"} {
 		m[op] = func(g *gen) instance { return instance{op: op, in: []*Tensor{g.floats(g.shape(0, 3)...)}} }
 	}
+	for _, op := range []string{"Asin", "Acos", "Atanh", "Asinh"} { // halves stay inside of (-1, 1)
+		m[op] = func(g *gen) instance {
+			return instance{op: op, in: []*Tensor{mapFloats(g.floats(g.shape(0, 3)...), func(x float64) float64 { return x * 3 / 8 })}}
+		}
+	}
+	m["Acosh"] = func(g *gen) instance {
+		return instance{op: "Acosh", in: []*Tensor{mapFloats(g.positive(g.shape(0, 3)...), func(x float64) float64 { return 1 + x })}}
+	}
+	m["Shrink"] = func(g *gen) instance {
+		return instance{op: "Shrink", in: []*Tensor{g.floats(g.shape(0, 3)...)}, attrs: []*onnx.Attr{onnx.F("lambd", 0.75), onnx.F("bias", float32(g.int("bias", 0, 1))/4)}}
+	}
 	for _, op := range []string{"Reciprocal", "Sqrt", "Log"} {
 		m[op] = func(g *gen) instance { return instance{op: op, in: []*Tensor{g.positive(g.shape(0, 3)...)}} }
 	}
@@ -222,6 +233,13 @@ func normalizeInstances() map[string]func(*gen) instance {
 	m["LRN"] = func(g *gen) instance {
 		return instance{op: "LRN", in: []*Tensor{g.floats(2, 5, 2, 2)}, attrs: []*onnx.Attr{onnx.I("size", pick[int64](g, "size", 1, 3, 5)), onnx.F("alpha", 0.5), onnx.F("bias", 2)}}
 	}
+	m["MeanVarianceNormalization"] = func(g *gen) instance {
+		c := instance{op: "MeanVarianceNormalization", in: []*Tensor{g.floats(2, 3, 2, 4)}}
+		if g.bool("axes") {
+			c.attrs = []*onnx.Attr{onnx.Is("axes", pick(g, "which", []int64{2, 3}, []int64{0, 1, 2, 3}, []int64{1, 3})...)}
+		}
+		return c
+	}
 	m["LpNormalization"] = func(g *gen) instance {
 		s := g.shape(1, 3)
 		return instance{op: "LpNormalization", in: []*Tensor{g.positive(s...)}, attrs: []*onnx.Attr{onnx.I("axis", g.axis(len(s))), onnx.I("p", g.int("p", 1, 2))}}
@@ -327,6 +345,14 @@ func windowInstances() map[string]func(*gen) instance {
 		kernel, attrs := windowAttrs(g, in, false, true)
 		return instance{op: "AveragePool", in: []*Tensor{g.floats(append(g.shape(2, 2), in...)...)},
 			attrs: append(attrs, onnx.Is("kernel_shape", kernel...), onnx.I("ceil_mode", g.int("ceil", 0, 1)), onnx.I("count_include_pad", g.int("include", 0, 1)))}
+	}
+	m["LpPool"] = func(g *gen) instance {
+		in := g.spatial(3)
+		kernel, attrs := windowAttrs(g, in, false, true)
+		return instance{op: "LpPool", in: []*Tensor{g.floats(append(g.shape(2, 2), in...)...)}, attrs: append(attrs, onnx.Is("kernel_shape", kernel...), onnx.I("p", g.int("p", 1, 3)))}
+	}
+	m["GlobalLpPool"] = func(g *gen) instance {
+		return instance{op: "GlobalLpPool", in: []*Tensor{g.floats(append(g.shape(2, 2), g.spatial(3)...)...)}, attrs: []*onnx.Attr{onnx.I("p", g.int("p", 1, 3))}}
 	}
 	for _, op := range []string{"GlobalAveragePool", "GlobalMaxPool"} {
 		m[op] = func(g *gen) instance {

@@ -5,6 +5,8 @@ import "math"
 var pools = map[string]kernel{
 	"MaxPool":           maxPool,
 	"AveragePool":       averagePool,
+	"LpPool":            lpPool,
+	"GlobalLpPool":      globalLpPool,
 	"GlobalAveragePool": global(func(acc, x float64, n int64) float64 { return acc + x/float64(n) }, 0),
 	"GlobalMaxPool":     global(func(acc, x float64, _ int64) float64 { return math.Max(acc, x) }, math.Inf(-1)),
 }
@@ -79,6 +81,35 @@ func averagePool(c *call) []*Tensor {
 		})
 	}
 	return one(y)
+}
+
+// lpPool is the p-norm of the elements below the window.
+func lpPool(c *call) []*Tensor {
+	x, p := c.in[0], float64(c.Int("p", 2))
+	in := x.Shape[2:]
+	win := windowOf(c, nil, in)
+	spatial := win.outputs(in, c.Int("ceil_mode", 0) != 0)
+	y := newFloats(append([]int64{x.Shape[0], x.Shape[1]}, spatial...))
+	position := make([]int64, len(in))
+	at := 0
+	for plane := range x.Shape[0] * x.Shape[1] {
+		each(spatial, func(o []int64) {
+			each(win.kernel, func(k []int64) {
+				if win.place(o, k, in, position) {
+					y.F[at] += math.Pow(math.Abs(x.F[plane*size(in)+flat(in, position, false)]), p)
+				}
+			})
+			y.F[at] = math.Pow(y.F[at], 1/p)
+			at++
+		})
+	}
+	return one(y)
+}
+
+func globalLpPool(c *call) []*Tensor {
+	p := float64(c.Int("p", 2))
+	sum := global(func(acc, x float64, _ int64) float64 { return acc + math.Pow(math.Abs(x), p) }, 0)(c)[0]
+	return one(mapFloats(sum, func(x float64) float64 { return math.Pow(x, 1/p) }))
 }
 
 func global(step func(acc, x float64, n int64) float64, start float64) kernel {

@@ -25,6 +25,8 @@ var shapes = map[string]kernel{
 	"DepthToSpace":    depthToSpace,
 	"SpaceToDepth":    spaceToDepth,
 	"Trilu":           trilu,
+	"ReverseSequence": reverseSequence,
+	"Resize":          resize,
 }
 
 func constant(c *call) []*Tensor {

@@ -148,6 +148,33 @@ func shapeInstances() map[string]func(*gen) instance {
 		}
 		return c
 	}
+	m["Resize"] = func(g *gen) instance {
+		s := []int64{g.int("n", 1, 2), g.int("c", 1, 2), g.int("h", 1, 5), g.int("w", 1, 5)}
+		mode := pick(g, "mode", "nearest", "linear", "cubic")
+		c := instance{op: "Resize", attrs: []*onnx.Attr{onnx.S("mode", mode),
+			onnx.S("coordinate_transformation_mode", pick(g, "coordinates", "half_pixel", "pytorch_half_pixel", "align_corners", "asymmetric"))}}
+		if mode == "nearest" {
+			c.attrs = append(c.attrs, onnx.S("nearest_mode", pick(g, "nearest", "round_prefer_floor", "round_prefer_ceil", "floor", "ceil")))
+		}
+		if mode == "cubic" {
+			c.attrs = append(c.attrs, onnx.F("cubic_coeff_a", pick[float32](g, "a", -0.75, -0.5)), onnx.I("exclude_outside", g.int("exclude", 0, 1)))
+		}
+		if g.bool("sizes") {
+			c.in = []*Tensor{g.floats(s...), nil, nil, list(s[0], s[1], g.int("high", 1, 7), g.int("wide", 1, 7))}
+		} else {
+			scale := func() float64 { return pick(g, "scale", 0.75, 1, 1.5, 2, 3) }
+			if s[2] == 1 || s[3] == 1 {
+				scale = func() float64 { return pick(g, "scale", 1.0, 2, 3) }
+			}
+			c.in = []*Tensor{g.floats(s...), nil, Floats([]int64{4}, []float64{1, 1, scale(), scale()})}
+		}
+		return c
+	}
+	m["ReverseSequence"] = func(g *gen) instance {
+		s := append(g.shape(2, 2), g.shape(0, 2)...)
+		batch := g.int("batch", 0, 1)
+		return instance{op: "ReverseSequence", in: []*Tensor{g.floats(s...), g.ints(1, s[1-batch], s[batch])}, attrs: []*onnx.Attr{onnx.I("batch_axis", batch), onnx.I("time_axis", 1-batch)}}
+	}
 	m["DepthToSpace"] = func(g *gen) instance {
 		return instance{op: "DepthToSpace", in: []*Tensor{g.floats(2, 8, 2, 3)}, attrs: []*onnx.Attr{onnx.I("blocksize", 2), onnx.S("mode", pick(g, "mode", "DCR", "CRD"))}}
 	}
@@ -216,6 +243,20 @@ func gatherInstances() map[string]func(*gen) instance {
 			idx.I[i] = g.r.Int64N(s[i%int(depth)])
 		}
 		return instance{op: "ScatterND", in: []*Tensor{g.floats(s...), idx, g.floats(append([]int64{idx.Shape[0]}, s[depth:]...)...)}, attrs: []*onnx.Attr{onnx.S("reduction", reduction)}}
+	}
+	m["NonZero"] = func(g *gen) instance {
+		return instance{op: "NonZero", in: []*Tensor{g.ints(0, 1, g.shape(1, 3)...)}}
+	}
+	m["Compress"] = func(g *gen) instance {
+		s := g.shape(1, 3)
+		c := instance{op: "Compress", in: []*Tensor{g.floats(s...), nil}, bools: []int{1}}
+		n := size(s)
+		if g.bool("axis") {
+			axis := g.axis(len(s))
+			c.attrs, n = []*onnx.Attr{onnx.I("axis", axis)}, s[axisOf(axis, len(s))]
+		}
+		c.in[1] = g.ints(0, 1, g.int("length", 1, int(n)))
+		return c
 	}
 	m["OneHot"] = func(g *gen) instance {
 		s := g.shape(1, 2)

@@ -1,0 +1,61 @@
+package grad
+
+import (
+	"slices"
+
+	"grindstone/sanitize/onnx"
+)
+
+// ResolvePadding returns a convolution or pooling node with the pads that its auto_pad (or, for ConvTranspose, output_shape) means at these
+// shapes, which is what gradient rules are written for; any other node is returned as it is.
+// (https://onnx.ai/onnx/operators/onnx__Conv.html: with SAME the output is the input's size divided by the stride, rounded up.)
+func ResolvePadding(n *onnx.Node, shapes map[string][]int64) *onnx.Node {
+	var kernel []int64
+	switch {
+	case n.Domain != "":
+		return n
+	case n.Op == "Conv", n.Op == "ConvTranspose":
+		kernel = shapes[n.Inputs[1]][2:]
+	case n.Op == "AveragePool", n.Op == "MaxPool", n.Op == "LpPool":
+		kernel = n.Ints("kernel_shape")
+	default:
+		return n
+	}
+	mode, asked := n.String("auto_pad", "NOTSET"), n.Ints("output_shape")
+	if mode == "NOTSET" && asked == nil {
+		return n
+	}
+	in, d := shapes[n.Inputs[0]][2:], len(kernel)
+	stride, dilation, extra := orOnes(n.Ints("strides"), d), orOnes(n.Ints("dilations"), d), n.Ints("output_padding", make([]int64, d)...)
+	pads := make([]int64, 2*d)
+	for k := range d {
+		reach := (kernel[k]-1)*dilation[k] + 1
+		var total int64
+		switch {
+		case n.Op == "ConvTranspose" && (asked != nil || mode != "VALID"):
+			out := in[k] * stride[k]
+			if asked != nil {
+				out = asked[len(asked)-d+k]
+			}
+			total = stride[k]*(in[k]-1) + extra[k] + reach - out
+		case mode == "SAME_UPPER" || mode == "SAME_LOWER":
+			out := (in[k] + stride[k] - 1) / stride[k]
+			total = (out-1)*stride[k] + reach - in[k]
+		}
+		total = max(total, 0)
+		pads[k], pads[d+k] = total/2, total-total/2 // the odd element goes to the end with SAME_UPPER
+		lower := mode == "SAME_LOWER"
+		if n.Op == "ConvTranspose" { // for an output it is removed from the begin with all but SAME_UPPER
+			lower = mode != "SAME_UPPER"
+		}
+		if lower {
+			pads[k], pads[d+k] = pads[d+k], pads[k]
+		}
+	}
+	changed := *n
+	changed.Attrs = slices.DeleteFunc(slices.Clone(n.Attrs), func(a *onnx.Attr) bool {
+		return a.Name == "auto_pad" || a.Name == "pads" || a.Name == "output_shape"
+	})
+	changed.Attrs = append(changed.Attrs, onnx.Is("pads", pads...))
+	return &changed
+}

@@ -1,0 +1,337 @@
+package onnx
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+)
+
+// Operators whose arguments moved between attributes and inputs, or whose later versions know more than opset 17.
+
+var argumentUpgrades = map[string]step{
+	"AveragePool":        {(*upgrade).averagePool, "windows that end beyond the padding as since 19; no dilations"},
+	"BatchNormalization": {(*upgrade).batchNormalization, "at inference; no statistics per activation (spatial=0)"},
+	"Cast":               {(*upgrade).cast, "saturation and rounding of later versions concern other types"},
+	"CastLike":           {(*upgrade).cast, "as Cast"},
+	"Clip":               {(*upgrade).clip, "bounds as attributes until 10"},
+	"Dropout":            {(*upgrade).dropout, "becomes Identity"},
+	"GridSample":         {(*upgrade).gridSample, "names of the modes since 20"},
+	"LpPool":             {(*upgrade).lpPool, "neither ceil_mode nor dilations (18)"},
+	"MaxPool":            {(*upgrade).maxPool, ""},
+	"Pad":                {(*upgrade).pad, "pads as attribute until 10; axes since 18; no mode wrap (19)"},
+	"ReduceL1":           {(*upgrade).reduce, "axes as input since 18"},
+	"ReduceL2":           {(*upgrade).reduce, "axes as input since 18"},
+	"ReduceLogSum":       {(*upgrade).reduce, "axes as input since 18"},
+	"ReduceLogSumExp":    {(*upgrade).reduce, "axes as input since 18"},
+	"ReduceMax":          {(*upgrade).reduce, "axes as input since 18"},
+	"ReduceMean":         {(*upgrade).reduce, "axes as input since 18"},
+	"ReduceMin":          {(*upgrade).reduce, "axes as input since 18"},
+	"ReduceProd":         {(*upgrade).reduce, "axes as input since 18"},
+	"ReduceSum":          {(*upgrade).axesInput, "axes as attribute until 12"},
+	"ReduceSumSquare":    {(*upgrade).reduce, "axes as input since 18"},
+	"Resize":             {(*upgrade).resize, "asymmetric at 10; neither anti-aliasing, axes nor aspect policy (18)"},
+	"Scatter":            {(*upgrade).scatter, "becomes ScatterElements"},
+	"ScatterElements":    {(*upgrade).scatterReduction, "no reduction by max and min (18)"},
+	"ScatterND":          {(*upgrade).scatterReduction, "no reduction by max and min (18)"},
+	"Slice":              {(*upgrade).slice, "bounds as attributes until 9"},
+	"Split":              {(*upgrade).split, "sizes as attribute until 12; num_outputs since 18"},
+	"Squeeze":            {(*upgrade).axesInput, "axes as attribute until 12"},
+	"TopK":               {(*upgrade).topK, "k as attribute until 9"},
+	"Unsqueeze":          {(*upgrade).axesInput, "axes as attribute until 12"},
+	"Upsample":           {(*upgrade).upsample, "becomes Resize"},
+}
+
+// axesInput: until opset 12 axes were an attribute.
+func (u *upgrade) axesInput(n *Node) (*Node, error) {
+	if n.Attr("axes") == nil {
+		return n, nil
+	}
+	return n.replace([]string{n.Inputs[0], u.ints(n, "axes", n.Ints("axes"))}, "axes"), nil
+}
+
+// reducesNothing is what a reduction with noop_with_empty_axes and no axes does to each element.
+var reducesNothing = map[string]string{"ReduceL1": "Abs", "ReduceL2": "Abs", "ReduceLogSum": "Log", "ReduceSumSquare": "Mul"}
+
+// reduce: since opset 18 axes are an input; at 17 an attribute.
+func (u *upgrade) reduce(n *Node) (*Node, error) {
+	axes, name := n.Ints("axes"), n.Input(1)
+	if name != "" {
+		t := u.graph.Initializer(name)
+		if t == nil {
+			return nil, fmt.Errorf("axes %q are not constant", name)
+		}
+		axes = t.Ints()
+	}
+	if len(axes) == 0 && n.Int("noop_with_empty_axes", 0) != 0 {
+		switch op := reducesNothing[n.Op]; op {
+		case "":
+			return n.last("Identity", n.Inputs[:1])
+		case "Mul":
+			return n.last(op, []string{n.Inputs[0], n.Inputs[0]})
+		default:
+			return n.last(op, n.Inputs[:1])
+		}
+	}
+	c := n.replace(n.Inputs[:1], "noop_with_empty_axes", "axes")
+	if len(axes) > 0 {
+		c.Attrs = append(c.Attrs, Is("axes", axes...))
+	}
+	return c, nil
+}
+
+// pad: until opset 10 pads and value were attributes; since 18 there may be an axes input. Exporters leave pads of zero, which do nothing.
+func (u *upgrade) pad(n *Node) (*Node, error) {
+	if n.String("mode", "constant") == "wrap" {
+		return nil, errors.New("mode wrap is not supported")
+	}
+	pads := n.Ints("pads")
+	if t := u.graph.Initializer(n.Input(1)); t != nil {
+		pads = t.Ints()
+	}
+	if len(pads) > 0 && !slices.ContainsFunc(pads, func(p int64) bool { return p != 0 }) {
+		return n.last("Identity", n.Inputs[:1])
+	}
+	if n.Input(3) != "" {
+		return u.padAxes(n, pads)
+	}
+	if n.Attr("pads") == nil {
+		return n, nil
+	}
+	in := []string{n.Inputs[0], u.ints(n, "pads", n.Ints("pads"))}
+	if v := n.Float("value", 0); v != 0 {
+		in = append(in, u.scalar(n, "value", v))
+	}
+	return n.replace(in, "pads", "value"), nil
+}
+
+// padAxes spells out the pads of all axes.
+func (u *upgrade) padAxes(n *Node, pads []int64) (*Node, error) {
+	axes, rank := u.graph.Initializer(n.Input(3)), u.rank(n.Inputs[0])
+	if axes == nil || pads == nil || rank < 0 {
+		return nil, errors.New("axes, pads or the rank of the input are not constant")
+	}
+	list := axes.Ints()
+	all := make([]int64, 2*rank)
+	for i, a := range list {
+		if a < 0 {
+			a += int64(rank)
+		}
+		if a < 0 || a >= int64(rank) || len(pads) != 2*len(list) {
+			return nil, fmt.Errorf("axes %v and pads %v do not fit rank %d", list, pads, rank)
+		}
+		all[a], all[rank+int(a)] = pads[i], pads[len(list)+i]
+	}
+	in := slices.Clone(n.Inputs[:3])
+	in[1] = u.ints(n, "pads", all)
+	return n.replace(in), nil
+}
+
+// clip: until opset 10 the bounds were attributes.
+func (u *upgrade) clip(n *Node) (*Node, error) {
+	if n.Attr("min") == nil && n.Attr("max") == nil {
+		return n, nil
+	}
+	in := []string{n.Inputs[0], "", ""}
+	if a := n.Attr("min"); a != nil {
+		in[1] = u.scalar(n, "min", a.F)
+	}
+	if a := n.Attr("max"); a != nil {
+		in[2] = u.scalar(n, "max", a.F)
+	}
+	return n.replace(in, "min", "max"), nil
+}
+
+// dropout does nothing outside of training, and Feature Grinding trains without it.
+func (u *upgrade) dropout(n *Node) (*Node, error) { return n.last("Identity", n.Inputs[:1]) }
+
+// batchNormalization keeps what inference at opset 17 knows.
+func (u *upgrade) batchNormalization(n *Node) (*Node, error) {
+	if n.Int("spatial", 1) == 0 {
+		return nil, errors.New("spatial=0 (statistics per activation) is not supported")
+	}
+	c := n.replace(n.Inputs, "spatial", "training_mode", "is_test", "consumed_inputs")
+	c.Outputs = n.Outputs[:1]
+	return c, nil
+}
+
+func (u *upgrade) cast(n *Node) (*Node, error) {
+	return n.replace(n.Inputs, "saturate", "round_mode"), nil
+}
+
+// onlyOnes refuses an attribute that opset 17 does not know, unless it asks for nothing.
+func onlyOnes(n *Node, attr string) error {
+	if slices.ContainsFunc(n.Ints(attr), func(d int64) bool { return d != 1 }) {
+		return fmt.Errorf("%s %v are not supported", attr, n.Ints(attr))
+	}
+	return nil
+}
+
+// averagePool: since opset 19 a window counts what it covers of the padded input, before it counted its whole size. Without padding that is
+// what it covers of the input.
+func (u *upgrade) averagePool(n *Node) (*Node, error) {
+	if err := onlyOnes(n, "dilations"); err != nil {
+		return nil, err
+	}
+	c := n.replace(n.Inputs, "dilations")
+	if u.version < 19 || n.Int("ceil_mode", 0) == 0 || n.Int("count_include_pad", 0) == 0 {
+		return c, nil
+	}
+	padded := slices.ContainsFunc(n.Ints("pads"), func(p int64) bool { return p != 0 })
+	if padded || !slices.Contains([]string{"NOTSET", "VALID"}, n.String("auto_pad", "NOTSET")) {
+		return nil, fmt.Errorf("ceil_mode with count_include_pad and padding is not supported at opset %d", u.version)
+	}
+	return c.replace(c.Inputs, "count_include_pad"), nil
+}
+
+func (u *upgrade) lpPool(n *Node) (*Node, error) {
+	if n.Int("ceil_mode", 0) != 0 {
+		return nil, errors.New("ceil_mode is not supported")
+	}
+	return n.replace(n.Inputs, "ceil_mode", "dilations"), onlyOnes(n, "dilations")
+}
+
+// maxPool: storage_order concerns the indices alone.
+func (u *upgrade) maxPool(n *Node) (*Node, error) {
+	if n.Output(1) != "" {
+		return n, nil
+	}
+	return n.replace(n.Inputs, "storage_order"), nil
+}
+
+func (u *upgrade) gridSample(n *Node) (*Node, error) {
+	names := map[string]string{"linear": "bilinear", "cubic": "bicubic"}
+	to, ok := names[n.String("mode", "linear")]
+	if !ok || u.version < 20 {
+		return n, nil
+	}
+	c := n.replace(n.Inputs, "mode")
+	c.Attrs = append(c.Attrs, S("mode", to))
+	return c, nil
+}
+
+// resize: opset 10 had the scales as its second input and took output positions for input positions times the scale.
+func (u *upgrade) resize(n *Node) (*Node, error) {
+	if u.version < 11 {
+		return u.asymmetric(n, n.Input(1))
+	}
+	switch {
+	case n.Int("antialias", 0) != 0:
+		return nil, errors.New("antialias is not supported")
+	case n.String("keep_aspect_ratio_policy", "stretch") != "stretch":
+		return nil, errors.New("keep_aspect_ratio_policy is not supported")
+	case n.String("coordinate_transformation_mode", "") == "half_pixel_symmetric", n.String("coordinate_transformation_mode", "") == "tf_crop_and_resize":
+		return nil, fmt.Errorf("coordinate_transformation_mode %s is not supported", n.String("coordinate_transformation_mode", ""))
+	case n.Attr("axes") != nil:
+		return u.resizeAxes(n)
+	}
+	return n.replace(n.Inputs, "antialias", "keep_aspect_ratio_policy"), nil
+}
+
+// resizeAxes spells out scales for all axes. Sizes of the other axes are not known.
+func (u *upgrade) resizeAxes(n *Node) (*Node, error) {
+	scales, rank := u.graph.Initializer(n.Input(2)), u.rank(n.Inputs[0])
+	if scales == nil || rank < 0 {
+		return nil, errors.New("axes are supported with constant scales of an input of known rank only")
+	}
+	all := slices.Repeat([]float32{1}, rank)
+	given := scales.Floats()
+	for i, a := range n.Ints("axes") {
+		if a < 0 {
+			a += int64(rank)
+		}
+		if a < 0 || a >= int64(rank) || i >= len(given) {
+			return nil, fmt.Errorf("axes %v do not fit rank %d", n.Ints("axes"), rank)
+		}
+		all[a] = given[i]
+	}
+	in := []string{n.Inputs[0], "", u.constant(n, "scales", func(name string) *Tensor { return NewFloat(name, []int64{int64(rank)}, all) })}
+	return n.replace(in, "antialias", "keep_aspect_ratio_policy", "axes"), nil
+}
+
+// upsample: the scales were an attribute until opset 8, then an input.
+func (u *upgrade) upsample(n *Node) (*Node, error) {
+	scales := n.Input(1)
+	if a := n.Attr("scales"); a != nil {
+		scales = u.constant(n, "scales", func(name string) *Tensor { return NewFloat(name, []int64{int64(len(a.Floats))}, a.Floats) })
+	}
+	return u.asymmetric(n, scales)
+}
+
+// asymmetric takes output position k for input position k/scale, rounded down to the nearest element where the axis grows. (Where it shrinks,
+// which Resize could at opset 10, ONNX Runtime rounds up.)
+func (u *upgrade) asymmetric(n *Node, scales string) (*Node, error) {
+	mode, round := n.String("mode", "nearest"), "floor"
+	if mode == "bilinear" {
+		mode = "linear"
+	}
+	if n.Op == "Resize" && mode == "nearest" {
+		t := u.graph.Initializer(scales)
+		if t == nil {
+			return nil, fmt.Errorf("scales %q are not constant", scales)
+		}
+		if s := t.Floats(); len(s) > 0 && slices.Min(s) < 1 {
+			if round = "ceil"; slices.Max(s) > 1 {
+				return nil, fmt.Errorf("scales %v grow one axis and shrink another", s)
+			}
+		}
+	}
+	return n.last("Resize", []string{n.Inputs[0], "", scales}, S("mode", mode), S("coordinate_transformation_mode", "asymmetric"), S("nearest_mode", round))
+}
+
+func (u *upgrade) scatter(n *Node) (*Node, error) {
+	c := n.replace(n.Inputs)
+	c.Op = "ScatterElements"
+	return c, nil
+}
+
+func (u *upgrade) scatterReduction(n *Node) (*Node, error) {
+	if r := n.String("reduction", "none"); r == "max" || r == "min" {
+		return nil, fmt.Errorf("reduction %s is not supported", r)
+	}
+	return n, nil
+}
+
+// slice: until opset 9 the bounds were attributes.
+func (u *upgrade) slice(n *Node) (*Node, error) {
+	if n.Attr("starts") == nil {
+		return n, nil
+	}
+	in := []string{n.Inputs[0], u.ints(n, "starts", n.Ints("starts")), u.ints(n, "ends", n.Ints("ends"))}
+	if axes := n.Ints("axes"); axes != nil {
+		in = append(in, u.ints(n, "axes", axes))
+	}
+	return n.replace(in, "starts", "ends", "axes"), nil
+}
+
+// split: until opset 12 the sizes were an attribute. Since 18 the number of parts is said again, and the last may be smaller.
+func (u *upgrade) split(n *Node) (*Node, error) {
+	if a := n.Attr("split"); a != nil {
+		return n.replace([]string{n.Inputs[0], u.ints(n, "split", a.Ints)}, "split"), nil
+	}
+	parts := n.Int("num_outputs", 0)
+	if parts == 0 {
+		return n, nil
+	}
+	c := n.replace(n.Inputs, "num_outputs")
+	if v := u.graph.Value(n.Inputs[0]); v != nil && v.Shape != nil {
+		axis := n.Int("axis", 0)
+		if axis < 0 {
+			axis += int64(len(v.Shape))
+		}
+		if total := v.Sizes()[axis]; total > 0 && total%parts != 0 {
+			sizes, each := []int64{}, (total+parts-1)/parts
+			for i := range parts {
+				sizes = append(sizes, max(0, min(each, total-i*each)))
+			}
+			c.Inputs = []string{n.Inputs[0], u.ints(n, "split", sizes)}
+		}
+	}
+	return c, nil
+}
+
+func (u *upgrade) topK(n *Node) (*Node, error) {
+	if n.Attr("k") == nil {
+		return n, nil
+	}
+	return n.replace([]string{n.Inputs[0], u.ints(n, "k", []int64{n.Int("k", 1)})}, "k"), nil
+}
