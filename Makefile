@@ -26,6 +26,7 @@ demo: build runtime ## push a poisoned model, watch it being sanitized, verify t
 test: runtime ## vet and run all tests (ARGS: further flags of go test; TIMEOUT)
 	go vet ./...
 	go test -timeout $(TIMEOUT) $(ARGS) ./...
+	go test -timeout $(TIMEOUT) $(ARGS) -tags fixedsecret ./sanitize # repeatable: tighter bounds, and the same bytes twice
 
 lint: ## vet, staticcheck and more (.golangci.yml), known vulnerabilities (VULN=skip: where their database cannot be reached)
 	GOBIN='$(TOOLS)' go -C scripts/tools install tool

@@ -167,7 +167,7 @@ func (r *run) record(ctx context.Context) error {
 	}
 	s.apply(r.targets)
 	s.wipe()
-	r.report.SecretDiscarded = true
+	r.report.SecretDiscarded = !secretIsFixed
 	r.report.FeatureDistance.Before = meanDistance(features, r.targets, r.original.FeatureWidth)
 	r.report.FeatureDistance.Floor = unreachable(features, r.targets, r.original.FeatureWidth)
 	return nil

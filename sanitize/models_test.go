@@ -37,7 +37,7 @@ func TestRunThirdPartyModels(t *testing.T) {
 				t.Fatal(err)
 			}
 			checkRun(t, o, r)
-			if r.Unfolded != tt.unfolded || r.After.CDA.Value < tt.cda-.1 { // the secret differs from run to run
+			if r.Unfolded != tt.unfolded || r.After.CDA.Value < tt.cda-slack*2/3 {
 				t.Errorf("%d layers unfolded, CDA %v before, %v after", r.Unfolded, r.Before.CDA, r.After.CDA)
 			}
 			t.Logf("CDA %v before, %v after", r.Before.CDA, r.After.CDA)
@@ -70,7 +70,7 @@ func TestRunConstantNodes(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if r.After.CDA.Value < .75 {
+	if r.After.CDA.Value < .9-slack {
 		t.Errorf("CDA %v", r.After.CDA)
 	}
 	out, err := onnx.ReadFile(o.Output)

@@ -44,7 +44,7 @@ func checkRun(t *testing.T, o Options, r *Report) {
 	onlyWeightsDiffer(t, source, out)
 
 	h := r.Hyperparameters
-	if r.SchemaVersion != "1.0" || r.Method != "feature-grinding" || r.Transformation != string(o.Transformation) || !r.SecretDiscarded {
+	if r.SchemaVersion != "1.0" || r.Method != "feature-grinding" || r.Transformation != string(o.Transformation) || r.SecretDiscarded == secretIsFixed {
 		t.Errorf("%s, %s, %s, secret discarded: %v", r.SchemaVersion, r.Method, r.Transformation, r.SecretDiscarded)
 	}
 	if h.Steps != o.Steps || h.BatchSize != o.Batch || h.LearningRate != o.LearningRate || h.LearningRateFrom != "flag" || h.Optimizer != "sgd-nesterov" || h.Schedule != "cosine" {
@@ -169,7 +169,7 @@ func TestRun(t *testing.T) {
 				t.Fatal(err)
 			}
 			checkRun(t, o, r)
-			if r.Before.CDA.Value < .95 || r.After.CDA.Value < .75 { // the secret differs from run to run, and so does what is reached
+			if r.Before.CDA.Value < .95 || r.After.CDA.Value < .9-slack {
 				t.Errorf("CDA %v before, %v after", r.Before.CDA, r.After.CDA)
 			}
 			if r.FeatureDistance.After >= r.FeatureDistance.Before {
@@ -221,7 +221,7 @@ func TestSettings(t *testing.T) {
 	}{
 		"a rate that is searched": {func(o *Options) { o.LearningRate = 0 }, func(t *testing.T, o Options, r *Report) {
 			h := r.Hyperparameters
-			if h.LearningRateFrom != "search" || !slices.Contains(rates, h.LearningRate) || r.After.CDA.Value < .75 {
+			if h.LearningRateFrom != "search" || !slices.Contains(rates, h.LearningRate) || r.After.CDA.Value < .9-slack {
 				t.Errorf("rate %v from %s, CDA %v", h.LearningRate, h.LearningRateFrom, r.After.CDA)
 			}
 		}},
@@ -251,7 +251,7 @@ func TestSettings(t *testing.T) {
 			}
 		}},
 		"augmentation": {func(o *Options) { o.NoAugment, o.Flip = false, true }, func(t *testing.T, o Options, r *Report) {
-			if r.After.CDA.Value < .5 { // a square of half the side covers much of so small an image
+			if r.After.CDA.Value < .6-slack { // a square of half the side covers much of so small an image
 				t.Errorf("CDA %v", r.After.CDA)
 			}
 		}},
@@ -269,7 +269,7 @@ func TestSettings(t *testing.T) {
 			o.Feature = "relu_1" // in front of the second convolution
 			o.Transformation = Rotate2D
 		}, func(t *testing.T, o Options, r *Report) {
-			if r.FeatureLayer != "relu_1" || r.FeatureWidth != 8*8*8 || r.Unfolded != 0 || r.After.CDA.Value < .65 {
+			if r.FeatureLayer != "relu_1" || r.FeatureWidth != 8*8*8 || r.Unfolded != 0 || r.After.CDA.Value < .8-slack {
 				t.Errorf("%s, %d wide, %d unfolded, CDA %v", r.FeatureLayer, r.FeatureWidth, r.Unfolded, r.After.CDA)
 			}
 		}},
@@ -484,27 +484,6 @@ func TestNothingTellsTheSecret(t *testing.T) {
 	}
 }
 
-// TestSecretIsNotSeeded: the same seed repeats the split, but not the transformation.
-func TestSecretIsNotSeeded(t *testing.T) {
-	var reports []*Report
-	for range 2 {
-		o := toyOptions(t)
-		o.Seed, o.Transformation = 3, Rotate
-		r, err := Run(t.Context(), o)
-		if err != nil {
-			t.Fatal(err)
-		}
-		reports = append(reports, r)
-	}
-	a, b := reports[0], reports[1]
-	if a.Before != b.Before || a.Dataset != b.Dataset || a.Source != b.Source {
-		t.Error("the same seed gives another split")
-	}
-	if a.FeatureDistance.Before == b.FeatureDistance.Before || a.Sanitized.SHA256 == b.Sanitized.SHA256 {
-		t.Error("the same seed gives the same transformation")
-	}
-}
-
 // TestRunNAD sanitizes a published backdoored model for a short while, over 1,500 images.
 func TestRunNAD(t *testing.T) {
 	model := shared.Path(t, "models", "nad-wrn16-badnet.onnx")
@@ -527,7 +506,7 @@ func TestRunNAD(t *testing.T) {
 	if r.Unfolded != 6 || r.FeatureWidth != 64 || r.Preprocessing.Name != "unit" || r.Dataset.Train != 1500 || r.Dataset.HeldOut != 200 || r.FeatureDistance.Floor != 0 {
 		t.Errorf("%+v", r)
 	}
-	if r.Before.CDA.Value < .7 || r.After.CDA.Value < .2 || r.FeatureDistance.After > .95*r.FeatureDistance.Before {
+	if r.Before.CDA.Value < .7 || r.After.CDA.Value < .25-slack/3 || r.FeatureDistance.After > (.9+slack/3)*r.FeatureDistance.Before {
 		t.Errorf("CDA %v before, %v after; feature distance %+v", r.Before.CDA, r.After.CDA, r.FeatureDistance)
 	}
 	t.Logf("CDA %v before, %v after; feature distance %+v; %.1f s", r.Before.CDA, r.After.CDA, r.FeatureDistance, r.Seconds)

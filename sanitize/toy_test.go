@@ -154,3 +154,19 @@ func unitOf(t testing.TB, side int) data.Preprocess {
 	}
 	return p
 }
+
+// toyTwice sanitizes the toy two times by the same settings.
+func toyTwice(t *testing.T) (a, b *Report) {
+	t.Helper()
+	var reports [2]*Report
+	for i := range reports {
+		o := toyOptions(t)
+		o.Seed, o.Transformation = 3, Rotate
+		r, err := Run(t.Context(), o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		reports[i] = r
+	}
+	return reports[0], reports[1]
+}

@@ -1,8 +1,6 @@
 package sanitize
 
 import (
-	"crypto/rand"
-	"encoding/binary"
 	"fmt"
 	"math"
 	mathrand "math/rand/v2"
@@ -48,7 +46,7 @@ func drawSecret(kind Transformation, n int, angle float64) (*secret, error) {
 	if n < 2 {
 		return nil, fmt.Errorf("a feature layer of width %d cannot be perturbed", n)
 	}
-	random := mathrand.New(osSource{})
+	random := mathrand.New(secretSource())
 	s := &secret{n: n}
 	switch kind {
 	case Permute:
@@ -239,13 +237,4 @@ func parallel(n int, work func(from, to int)) {
 		wg.Go(func() { work(i*n/parts, (i+1)*n/parts) })
 	}
 	wg.Wait()
-}
-
-// osSource feeds math/rand's distributions from the operating system's cryptographic source.
-type osSource struct{}
-
-func (osSource) Uint64() uint64 {
-	var b [8]byte
-	rand.Read(b[:]) // never fails: the runtime aborts the process if the system has no randomness
-	return binary.LittleEndian.Uint64(b[:])
 }

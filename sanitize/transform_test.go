@@ -1,3 +1,5 @@
+//go:build !fixedsecret
+
 package sanitize
 
 import (
