@@ -9,10 +9,13 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -124,3 +127,39 @@ func wait(t *testing.T, url string) {
 		time.Sleep(20 * time.Millisecond)
 	}
 }
+
+// Switch stands before a registry and lets it be away for a while.
+type Switch struct {
+	URL    string
+	status atomic.Int64
+}
+
+// NewSwitch serves on loopback what the registry at url serves.
+func NewSwitch(t *testing.T, to string) *Switch {
+	t.Helper()
+	target, err := url.Parse(to)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &Switch{}
+	proxy := &httputil.ReverseProxy{Rewrite: func(p *httputil.ProxyRequest) {
+		p.SetURL(target)
+		p.Out.Host = p.In.Host // it writes its Locations for this one
+	}}
+	h := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch status := int(s.status.Load()); status {
+		case 0:
+			proxy.ServeHTTP(w, r)
+		case -1:
+			panic(http.ErrAbortHandler)
+		default:
+			http.Error(w, http.StatusText(status), status)
+		}
+	}))
+	t.Cleanup(h.Close)
+	s.URL = h.URL
+	return s
+}
+
+// Answer has every request answered with a status; 0 lets the registry answer, -1 cuts the connection.
+func (s *Switch) Answer(status int) { s.status.Store(int64(status)) }
