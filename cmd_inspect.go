@@ -31,6 +31,7 @@ type inspection struct {
 	Feature      string           `json:"feature_layer"`
 	FeatureWidth int              `json:"feature_width"`
 	Head         []string         `json:"head"`
+	HeadWeights  []string         `json:"head_weights"` // re-initialised
 	Trainable    []tensorInfo     `json:"trainable"`
 	Parameters   int64            `json:"parameters"`
 	Unfold       []string         `json:"unfold"`      // layers that get a BatchNormalization for training
@@ -75,9 +76,6 @@ Exit status: 0 the model can be sanitized, 3 it cannot (the reason is printed), 
 			if err != nil {
 				return err
 			}
-			if err := graph.write(c); err != nil {
-				return err
-			}
 			in := inspect(args[0], c)
 			if asJSON {
 				if err := printJSON(cmd.OutOrStdout(), in); err != nil {
@@ -86,7 +84,10 @@ Exit status: 0 the model can be sanitized, 3 it cannot (the reason is printed), 
 			} else {
 				in.print(cmd.OutOrStdout())
 			}
-			return c.CheckTrainable()
+			if err := c.CheckTrainable(); err != nil {
+				return err
+			}
+			return graph.write(c)
 		},
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
@@ -142,7 +143,7 @@ func inspect(file string, c *classifier.Classifier) *inspection {
 	in := &inspection{
 		File: file, Producer: strings.TrimSpace(m.ProducerName + " " + m.ProducerVersion), IRVersion: m.IRVersion, Opsets: m.Opsets,
 		Input: c.Input, Layout: string(c.Layout), Height: c.Height, Width: c.Width, Channels: c.Channels, FixedBatch: c.FixedBatch,
-		Output: c.Output, Logits: c.Logits, Classes: c.Classes, Feature: c.Feature, FeatureWidth: c.FeatureWidth,
+		Output: c.Output, Logits: c.Logits, Classes: c.Classes, Feature: c.Feature, FeatureWidth: c.FeatureWidth, HeadWeights: c.HeadWeights,
 		Operators: map[string]int{}, Unsupported: []nodeInfo{}, Unfold: []string{},
 	}
 	for _, n := range m.Graph.Nodes {
