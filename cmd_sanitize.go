@@ -100,6 +100,7 @@ library, 6 the accuracy is at chance before or after, 130 interrupted. An interr
 	f.BoolVar(&o.NoAugment, "no-augment", false, "neither random crop nor cutout")
 	f.BoolVar(&o.NoUnfold, "no-unfold", false, "leave BatchNormalizations folded while training (ablation: destroys most models)")
 	f.StringVar(&o.Feature, "feature-tensor", "", "name of the feature layer's tensor (default: the input of the last linear layer)")
+	f.StringArrayVar(&o.FreezeBelow, "freeze-below", nil, "node, by name or output, that is not trained, nor anything that it depends on; may be given again")
 	f.StringVar(&o.Preprocess, "preprocess", "auto", "how pixels become the model's input: a name (unit, bytes, signed, imagenet, cifar10, ...), or 'mean=.. std=.. range=LOW,HIGH order=bgr'; auto tries the common ways on clean images")
 	f.StringVar(&size, "size", "", "image size HxW, where the model leaves it open")
 	f.StringVar(&provider, "provider", "auto", "cpu, cuda or auto")

@@ -30,7 +30,7 @@ var exitCodes = []struct {
 	errors []error
 }{
 	{exitInterrupted, []error{context.Canceled}},
-	{exitUsage, []error{sanitize.ErrOptions, data.ErrOption}},
+	{exitUsage, []error{sanitize.ErrOptions, data.ErrOption, classifier.ErrFreeze}},
 	{exitRuntime, []error{ort.ErrLibrary, ort.ErrVersion, ort.ErrProvider}},
 	{exitAccuracy, []error{sanitize.ErrAtChance, sanitize.ErrAccuracyFell}},
 	{exitDataset, []error{

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strings"
 	"time"
 
 	"grindstone/sanitize/classifier"
@@ -69,7 +70,7 @@ func (r *run) load(context.Context) error {
 	if err != nil {
 		return err
 	}
-	o := classifier.Options{Feature: r.Feature, Height: r.Height, Width: r.Width}
+	o := classifier.Options{Feature: r.Feature, FreezeBelow: r.FreezeBelow, Height: r.Height, Width: r.Width}
 	if r.original, err = classifier.New(m, o); err != nil {
 		return err
 	}
@@ -79,6 +80,7 @@ func (r *run) load(context.Context) error {
 	if r.c, err = classifier.New(m, o); err != nil {
 		return err
 	}
+	r.reportFrozen()
 	r.report.FeatureLayer, r.report.FeatureWidth = r.c.Feature, r.c.FeatureWidth
 	r.report.Runtime = Runtime{Engine: "onnxruntime", Version: info.Version, Device: first(info.Devices), Threads: r.Threads}
 	if r.Threads <= 0 {
@@ -86,6 +88,19 @@ func (r *run) load(context.Context) error {
 	}
 	r.report.Source, err = fileInfo(r.Model)
 	return err
+}
+
+func (r *run) reportFrozen() {
+	if len(r.FreezeBelow) == 0 {
+		return
+	}
+	f := &Frozen{Below: r.FreezeBelow, Tensors: r.original.FrozenWeights}
+	for _, name := range f.Tensors {
+		f.Parameters += int64(len(r.original.Constants[name].Floats()))
+	}
+	r.report.Frozen = f
+	r.report.Warnings = append(r.report.Warnings, fmt.Sprintf("%d tensors (%d parameters) below %s were not trained: what is hidden in them stays",
+		len(f.Tensors), f.Parameters, strings.Join(f.Below, ", ")))
 }
 
 func first(s []string) string {

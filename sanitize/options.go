@@ -51,6 +51,8 @@ type Options struct {
 	Height     int    // image size where the model leaves it open
 	Width      int
 
+	FreezeBelow []string // nodes that, with all that they depend on, are not trained
+
 	Seed     uint64 // of shuffling, augmentation, split and head; the secret has its own source
 	Provider ort.Provider
 	Threads  int // 0: all CPUs

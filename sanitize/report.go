@@ -15,7 +15,8 @@ type Report struct {
 	Preprocessing   Preprocessing   `json:"preprocessing"`
 	FeatureLayer    string          `json:"feature_layer"` // name of the tensor that the head reads
 	FeatureWidth    int             `json:"feature_width"`
-	Unfolded        int             `json:"unfolded"` // identity BatchNormalizations inserted for training and folded back
+	Unfolded        int             `json:"unfolded"`         // identity BatchNormalizations inserted for training and folded back
+	Frozen          *Frozen         `json:"frozen,omitempty"` // what was not trained by choice
 	Before          Metrics         `json:"before"`
 	After           Metrics         `json:"after"`
 	FeatureDistance Distance        `json:"feature_distance"`
@@ -54,6 +55,13 @@ type Hyperparameters struct {
 	Angle            float64 `json:"angle,omitempty"` // radians, rotate-2d only
 	Seed             uint64  `json:"seed"`            // of shuffling, augmentation and head; never of the secret
 	Unfold           bool    `json:"unfold"`
+}
+
+// Frozen is the part of the network that was not trained, because the run was asked to leave it. What is hidden there stays.
+type Frozen struct {
+	Below      []string `json:"below"`   // the nodes named
+	Tensors    []string `json:"tensors"` // weights that training would have changed
+	Parameters int64    `json:"parameters"`
 }
 
 // DatasetInfo identifies the clean dataset. Every accuracy comes from the held-out images alone.

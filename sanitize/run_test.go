@@ -406,6 +406,28 @@ func noOutput(t *testing.T, o Options) {
 	}
 }
 
+// TestFreezeBelow: what was asked to stay has the same bytes, running statistics too, and the report says so.
+func TestFreezeBelow(t *testing.T) {
+	o := toyOptions(t)
+	o.FreezeBelow = []string{"relu_1"}
+	r, err := Run(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	before, after := openModel(t, o.Model), openModel(t, o.Output)
+	for name, frozen := range map[string]bool{"conv1.w": true, "norm.scale": true, "norm.shift": true, "norm.mean": true, "norm.variance": true, "conv2.w": false, "head.w": false} {
+		if slices.Equal(before.Constants[name].Floats(), after.Constants[name].Floats()) != frozen {
+			t.Errorf("%s: frozen should be %v", name, frozen)
+		}
+	}
+	if f := r.Frozen; f == nil || !slices.Equal(f.Below, o.FreezeBelow) || !slices.Equal(f.Tensors, []string{"conv1.w", "norm.scale", "norm.shift"}) || f.Parameters != 8*3*9+8+8 {
+		t.Errorf("report: %+v", f)
+	}
+	if len(r.Warnings) != 1 || !strings.Contains(r.Warnings[0], "below relu_1 were not trained") {
+		t.Errorf("warnings %q", r.Warnings)
+	}
+}
+
 // TestInterrupted: a run that is interrupted in any phase ends with the context's error and leaves nothing.
 func TestInterrupted(t *testing.T) {
 	for _, phase := range []string{"load", "preprocess", "evaluate", "record", "search", "grind", "restore"} {

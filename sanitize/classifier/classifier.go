@@ -51,19 +51,22 @@ type Classifier struct {
 	Head         []*onnx.Node // from Feature (exclusive) to Logits
 	HeadWeights  []string     // constants of the head that are re-initialised
 
-	Trainable []string // constants that training changes, in graph order; none of them is a running statistic
+	Trainable     []string // constants that training changes, in graph order; none of them is a running statistic
+	FrozenWeights []string // constants that training would change, had they not been frozen by choice
 
 	FixedBatch int64 // the batch size that the file fixes, 0 if it is open
 	Unfolded   []Unfolded
 
+	frozen     map[string]bool    // values that frozen nodes make
 	changeable map[string]bool    // constants that the file holds as tensors, and those of Unfold
 	shapes     map[string][]int64 // of all values, for two images
 }
 
 // Options override what New finds by itself.
 type Options struct {
-	Feature       string // name of the feature tensor; "" to find it
-	Height, Width int    // image size where the model leaves it open
+	Feature       string   // name of the feature tensor; "" to find it
+	FreezeBelow   []string // nodes that, with all that they depend on, are not trained
+	Height, Width int      // image size where the model leaves it open
 }
 
 // Open reads a file as a classifier: onnx.ReadFile and New.
@@ -99,7 +102,13 @@ func New(m *onnx.Model, o Options) (*Classifier, error) {
 	if err := c.findHead(o.Feature); err != nil {
 		return nil, err
 	}
+	if err := c.freezeBelow(o.FreezeBelow); err != nil {
+		return nil, err
+	}
 	c.findTrainable()
+	if err := c.checkFrozen(o.FreezeBelow); err != nil {
+		return nil, err
+	}
 	if len(c.HeadWeights) == 0 {
 		return nil, &onnx.Error{What: "feature tensor " + c.Feature, Err: fmt.Errorf("%w: no float weight lies between it and the output", ErrNoHead)}
 	}
@@ -173,7 +182,7 @@ func (c *Classifier) Unsupported() []*onnx.Node {
 // CheckTrainable returns an error naming every weight that training cannot change, or else every node without a gradient rule on the
 // way from a trainable weight to the logits.
 func (c *Classifier) CheckTrainable() error {
-	if bad := c.frozen(); len(bad) > 0 {
+	if bad := c.untrainable(); len(bad) > 0 {
 		return errors.Join(bad...)
 	}
 	bad := c.Unsupported()

@@ -16,9 +16,16 @@ func (c *Classifier) findTrainable() {
 	for _, n := range c.Head {
 		inHead[n] = true
 	}
+	frozen := c.frozenInputs()
 	for _, n := range c.Nodes {
 		for _, name := range c.weightsOf(by, n) {
 			if !c.canTrain(name) {
+				continue
+			}
+			if frozen[name] {
+				if !slices.Contains(c.FrozenWeights, name) {
+					c.FrozenWeights = append(c.FrozenWeights, name)
+				}
 				continue
 			}
 			if !slices.Contains(c.Trainable, name) {
@@ -72,15 +79,18 @@ func (c *Classifier) resolveAliases() {
 	}
 }
 
-// frozen returns an error for every weight of a linear layer or normalization that training cannot change, since it is computed by other
+// untrainable returns an error for every weight of a linear layer or normalization that training cannot change, since it is computed by other
 // nodes or is not of type float, and for running statistics that are not a layer's own. Weights that stay as they were would keep what
-// is hidden in them.
-func (c *Classifier) frozen() []error {
+// is hidden in them. Nodes that are frozen by choice are left out.
+func (c *Classifier) untrainable() []error {
 	by := producers(c.Nodes)
 	live := grad.Reach(c.Nodes, []string{c.Input})
 	users := c.users()
 	var bad []error
 	for _, n := range c.Nodes {
+		if c.Frozen(n) {
+			continue
+		}
 		names := c.weightsOf(by, n)
 		if n.Op == "BatchNormalization" {
 			names = n.Inputs[1:]

@@ -35,8 +35,8 @@ type Step struct {
 	Statistics []Slot
 }
 
-// BuildStep differentiates a classifier. Every BatchNormalization normalizes by the batch (decision 4 of Feature Grinding: training mode
-// while grinding), every other operator does what it does at inference.
+// BuildStep differentiates a classifier. Every BatchNormalization that is not frozen normalizes by the batch (decision 4 of Feature Grinding:
+// training mode while grinding), every other operator does what it does at inference.
 func BuildStep(c *classifier.Classifier, o StepOptions) (*Step, error) {
 	if err := c.CheckTrainable(); err != nil {
 		return nil, err
@@ -146,7 +146,7 @@ func (s *stepBuilder) layOut() {
 		last.taps = s.tape.Native(last.Name) == grad.Taps
 	}
 	for _, n := range s.c.Nodes {
-		if n.Op != "BatchNormalization" {
+		if n.Op != "BatchNormalization" || s.c.Frozen(n) {
 			continue
 		}
 		s.tape.Training[n.Outputs[0]] = true
