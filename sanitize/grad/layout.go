@@ -103,7 +103,7 @@ func (t *Tape) layoutOf(value string) Layout {
 		return Plain
 	case t.native[value] == Taps:
 		return Taps
-	case t.native[value] != Plain || !t.weight[value] && t.constants[value] == nil && len(t.shapes[value]) == 4 && size(t.shapes[value][2:]) > 1:
+	case t.native[value] != Plain || !t.weight[value] && t.constants[value] == nil && len(t.shapes[value]) == 4 && size(t.shapes[value]) > 1:
 		return t.current // an activation, whatever layout it was made in
 	}
 	return Plain

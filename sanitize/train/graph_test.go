@@ -2,8 +2,11 @@ package train_test
 
 import (
 	"context"
+	"math/rand/v2"
 	"testing"
 
+	"grindstone/sanitize/classifier"
+	"grindstone/sanitize/onnx"
 	"grindstone/sanitize/ort"
 	"grindstone/sanitize/train"
 )
@@ -92,3 +95,70 @@ func TestGraph(t *testing.T) {
 
 // slotOf is a tensor in a flat vector; smallNet has no weights in another order.
 func slotOf(s train.Slot, flat []float32) []float32 { return flat[s.Offset : s.Offset+s.Size] }
+
+// TestSinglePosition: a map of one position is still an activation, in the layout of whoever reads it (MobileNet on 32 pixels ends so).
+func TestSinglePosition(t *testing.T) {
+	random := rand.New(rand.NewPCG(5, 5))
+	numbers := func(n int64) []float32 {
+		v := make([]float32, n)
+		for i := range v {
+			v[i] = float32(random.NormFloat64())
+		}
+		return v
+	}
+	b := onnx.NewBuilder()
+	weight := func(name string, shape ...int64) string {
+		size := int64(1)
+		for _, d := range shape {
+			size *= d
+		}
+		return b.Const(onnx.NewFloat(name, shape, numbers(size)))
+	}
+	b.Input("x", onnx.Float, -1, 3, 4, 4)
+	stem := b.Op("Conv", []string{"x", weight("stem", 8, 3, 3, 3)}, onnx.Is("pads", 1, 1, 1, 1), onnx.Is("strides", 2, 2))
+	deep := b.Op("Conv", []string{stem, weight("depthwise", 8, 1, 3, 3)}, onnx.Is("pads", 1, 1, 1, 1), onnx.Is("strides", 2, 2), onnx.I("group", 8))
+	y := b.Op("Relu", []string{b.Op("Add", []string{deep, b.Op("Conv", []string{deep, weight("pointwise", 8, 8, 1, 1)})})})
+	y = b.Op("Flatten", []string{b.Op("GlobalAveragePool", []string{y})})
+	b.Output(b.Op("Gemm", []string{y, weight("head", 8, 3)}), onnx.Float, -1, 3)
+	raw, err := b.Model(17).Marshal()
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := onnx.Parse(raw)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := classifier.New(m, classifier.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	const n = 16
+	feed := []*ort.Array{
+		{Shape: c.ImageShape(n), F32: numbers(n * 48)}, {Shape: []int64{n}, I64: make([]int64, n)}, {Shape: []int64{n, 8}, F32: numbers(n * 8)},
+		{Shape: []int64{1}, F32: []float32{0.5}}, {Shape: []int64{1}, F32: []float32{0.1}},
+	}
+	var got [2][]*ort.Array
+	for i, plain := range []bool{true, false} {
+		g, err := train.BuildGraph(c, train.StepOptions{Batch: n, Feature: true, Momentum: 0.9, PlainLayout: plain})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if raw, err = g.Marshal(); err != nil {
+			t.Fatal(err)
+		}
+		s, err := ort.NewSession(raw, ort.Options{Provider: ort.CPU})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer s.Close()
+		got[i] = make([]*ort.Array, len(g.Graph.Outputs))
+		if err := s.Run(context.Background(), feed, got[i]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i, want := range got[0] {
+		if d := difference(got[1][i].F32, want.F32); d > 1e-4 {
+			t.Errorf("output %d: the layouts differ by %.2g of the largest", i, d)
+		}
+	}
+}
