@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"grindstone/sanitize/classifier"
+	"grindstone/sanitize/grad"
 	"grindstone/sanitize/train"
 )
 
@@ -34,8 +35,9 @@ type inspection struct {
 	HeadWeights  []string         `json:"head_weights"` // re-initialised
 	Trainable    []tensorInfo     `json:"trainable"`
 	Parameters   int64            `json:"parameters"`
-	Unfold       []string         `json:"unfold"`      // layers that get a BatchNormalization for training
-	Unsupported  []nodeInfo       `json:"unsupported"` // nodes without a gradient rule in the way of training
+	Frozen       []string         `json:"frozen,omitempty"` // weights that --freeze-below leaves as they are
+	Unfold       []string         `json:"unfold"`           // layers that get a BatchNormalization for training
+	Unsupported  []nodeInfo       `json:"unsupported"`      // nodes without a gradient rule in the way of training
 	Operators    map[string]int   `json:"operators"`
 }
 
@@ -45,13 +47,15 @@ type tensorInfo struct {
 }
 
 type nodeInfo struct {
-	Node string `json:"node"`
-	Op   string `json:"op"`
+	Node   string `json:"node"`
+	Op     string `json:"op"`
+	Reason string `json:"reason"`
 }
 
 func newInspectCommand() *cobra.Command {
 	var asJSON bool
 	var size, feature string
+	var freeze []string
 	var graph trainingGraph
 	cmd := &cobra.Command{
 		Use:   "inspect MODEL.onnx",
@@ -68,7 +72,7 @@ Exit status: 0 the model can be sanitized, 3 it cannot (the reason is printed), 
   grindstone inspect resnet18.onnx --json | jq .unsupported`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			o := classifier.Options{Feature: feature}
+			o := classifier.Options{Feature: feature, FreezeBelow: freeze}
 			if err := parseSize(size, &o.Height, &o.Width); err != nil {
 				return usageError("%w", err)
 			}
@@ -93,6 +97,7 @@ Exit status: 0 the model can be sanitized, 3 it cannot (the reason is printed), 
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	cmd.Flags().StringVar(&size, "size", "", "image size HxW, where the model leaves it open")
 	cmd.Flags().StringVar(&feature, "feature-tensor", "", "name of the feature layer's tensor (default: the input of the last linear layer)")
+	cmd.Flags().StringArrayVar(&freeze, "freeze-below", nil, "node, by name or output, that would not be trained, nor anything that it depends on; may be given again")
 	cmd.Flags().StringVar(&graph.file, "training-graph", "", "write the training step to this ONNX file")
 	cmd.Flags().IntVar(&graph.batch, "batch", 8, "images of a step in --training-graph")
 	cmd.Flags().BoolVar(&graph.unfold, "unfold", false, "in --training-graph, insert BatchNormalizations as sanitizing does, here with mean 0 and variance 1")
@@ -143,7 +148,7 @@ func inspect(file string, c *classifier.Classifier) *inspection {
 	in := &inspection{
 		File: file, Producer: strings.TrimSpace(m.ProducerName + " " + m.ProducerVersion), IRVersion: m.IRVersion, Opsets: m.Opsets,
 		Input: c.Input, Layout: string(c.Layout), Height: c.Height, Width: c.Width, Channels: c.Channels, FixedBatch: c.FixedBatch,
-		Output: c.Output, Logits: c.Logits, Classes: c.Classes, Feature: c.Feature, FeatureWidth: c.FeatureWidth, HeadWeights: c.HeadWeights,
+		Output: c.Output, Logits: c.Logits, Classes: c.Classes, Feature: c.Feature, FeatureWidth: c.FeatureWidth, HeadWeights: c.HeadWeights, Frozen: c.FrozenWeights,
 		Operators: map[string]int{}, Unsupported: []nodeInfo{}, Unfold: []string{},
 	}
 	for _, n := range m.Graph.Nodes {
@@ -165,7 +170,7 @@ func inspect(file string, c *classifier.Classifier) *inspection {
 		in.Unfold = append(in.Unfold, f.Node.Label())
 	}
 	for _, n := range c.Unsupported() {
-		in.Unsupported = append(in.Unsupported, nodeInfo{n.Label(), n.Op})
+		in.Unsupported = append(in.Unsupported, nodeInfo{n.Label(), n.Op, grad.Check(n).Error()})
 	}
 	return in
 }
@@ -184,10 +189,13 @@ func (in *inspection) print(w io.Writer) {
 	row("features", "%s: %d wide", in.Feature, in.FeatureWidth)
 	row("head", "%s", strings.Join(in.Head, ", "))
 	row("trainable", "%d tensors, %d parameters", len(in.Trainable), in.Parameters)
+	if len(in.Frozen) > 0 {
+		row("frozen", "%s", strings.Join(in.Frozen, ", "))
+	}
 	if len(in.Unfold) > 0 {
 		row("unfold", "%d layers get a BatchNormalization for training: %s", len(in.Unfold), strings.Join(in.Unfold, ", "))
 	}
 	for _, n := range in.Unsupported {
-		row("unsupported", "%s (%s): no gradient rule", n.Node, n.Op)
+		row("unsupported", "%s", n.Reason)
 	}
 }
