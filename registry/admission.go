@@ -11,7 +11,7 @@ type Admitter interface {
 	// that nothing could be decided (503); a package that was not acknowledged before is then taken out of quarantine.
 	Admit(ctx context.Context, p Push) (*Denial, error)
 
-	// Status tells why a reference, a tag or a digest, is not visible. The second result is false when the
+	// Status tells why a reference is not visible: a tag, or the digest of a manifest or a blob. The second result is false when the
 	// admitter knows nothing of it.
 	Status(repository, reference string) (Status, bool)
 }
@@ -26,6 +26,7 @@ type Push struct {
 	Identity     string            // who pushes, as given with WithIdentity; "" if unknown
 	Size         int64             // bytes of the manifest and all that it refers to
 	Annotations  map[string]string // of the manifest
+	Blobs        []string          // digests of all content: config and layers, or an index's manifests
 	Models       []File            // the layers that hold an ONNX model, in the order of the manifest
 	Problem      string            // why the models of this package could not be found, or not all of them; "" if they were
 }

@@ -137,6 +137,9 @@ func (g *Gateway) describe(ctx context.Context, repository string, d digest.Dige
 	p := Push{
 		Repository: repository, Digest: d.String(), MediaType: m.mediaType, ArtifactType: m.artifactType, Size: m.size(), Annotations: m.annotations,
 	}
+	for _, d := range m.descriptors() {
+		p.Blobs = append(p.Blobs, d.Digest.String())
+	}
 	files, problems, err := m.files(func(d digest.Digest) (finding, error) {
 		if err := ctx.Err(); err != nil {
 			return finding{}, err

@@ -38,6 +38,7 @@ func testPushIsAcknowledgedAndDescribed(t *testing.T, s *server) {
 		Repository: repo, Tag: "v1", Digest: f.digest.String(), MediaType: ocispec.MediaTypeImageManifest,
 		ArtifactType: "application/vnd.cncf.model.manifest.v1+json", Identity: "ci@example.org", Size: size,
 		Annotations: map[string]string{"org.example.note": "größer <als> &"},
+		Blobs:       []string{digest.FromString(`{"format":"onnx"}`).String(), f.layers[0].Digest.String(), f.layers[1].Digest.String(), f.layers[2].Digest.String()},
 		Models:      []File{{"net/model.onnx", f.layers[1].Digest.String(), "application/vnd.cncf.model.weight.v1.raw", f.layers[1].Size}},
 	}
 	if got := s.desk.last(t); !reflect.DeepEqual(got, want) {

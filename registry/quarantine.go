@@ -177,9 +177,9 @@ func (g *Gateway) pull(w http.ResponseWriter, r *http.Request, rt route) error {
 		message := fmt.Sprintf("%s is not known in %s", rt.reference, rt.repository)
 		if known || hidden {
 			message = explain(rt, status, known)
+			w.Header().Set("Warning", warning(message)) // oras drops the body of a 404, but not this
 		}
 		if hidden && g.insider(r, rt) {
-			w.Header().Set("Warning", warning(message))
 			return g.quarantine.forward(w, r, rt, nil)
 		}
 		// Clients that push ask by HEAD whether a manifest is there, and of oras-go any answer but 404 ends the push. So
@@ -211,7 +211,8 @@ func (g *Gateway) pullBlob(w http.ResponseWriter, r *http.Request, rt route) err
 				return g.quarantine.forward(w, r, rt, nil)
 			}
 			if r.Method == http.MethodGet {
-				return refuse(http.StatusForbidden, codeDenied, "%s is in quarantine", rt.reference)
+				status, known := g.admitter.Status(rt.repository, rt.reference)
+				return refuse(http.StatusForbidden, codeDenied, "%s", explain(rt, status, known))
 			}
 		}
 		return refuse(http.StatusNotFound, codeBlobUnknown, "%s is not known in %s", rt.reference, rt.repository)

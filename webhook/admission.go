@@ -45,6 +45,7 @@ type Source struct {
 	Identity     string            `json:"identity,omitempty"` // who pushed, as far as the registry knows
 	Size         int64             `json:"size"`               // bytes, of the whole package
 	Annotations  map[string]string `json:"annotations,omitempty"`
+	Blobs        []string          `json:"blobs,omitempty"` // digests of all content
 	Models       []Model           `json:"models"`
 	Problem      string            `json:"problem,omitempty"` // why no model could be found
 }
@@ -133,7 +134,8 @@ func (a *Admission) tag() string {
 func sourceOf(p registry.Push) Source {
 	s := Source{
 		Repository: p.Repository, Digest: p.Digest, MediaType: p.MediaType, ArtifactType: p.ArtifactType,
-		Identity: p.Identity, Size: p.Size, Annotations: p.Annotations, Models: []Model{}, Problem: p.Problem,
+		Identity: p.Identity, Size: p.Size, Annotations: p.Annotations, Blobs: p.Blobs, Models: []Model{},
+		Problem: p.Problem,
 	}
 	for _, m := range p.Models {
 		s.Models = append(s.Models, Model{Name: m.Name, Digest: m.Digest, MediaType: m.MediaType, Size: m.Size})

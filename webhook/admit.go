@@ -79,11 +79,14 @@ func sameDecision(a, b *policy.AdmissionDecision) bool {
 		a.Parameters == b.Parameters && slices.Equal(a.Reasons, b.Reasons)
 }
 
-// Status tells the registry's clients why they cannot see a reference: a tag or a digest that was pushed.
+// Status tells the registry's clients why they cannot see a reference: a tag, or the digest of a manifest or blob that was pushed.
 func (p *Pipeline) Status(repository, reference string) (registry.Status, bool) {
 	a, ok := p.store.Get(p.store.Owner(repository, reference))
 	if !ok {
 		a, ok = p.store.Newest(repository, reference)
+	}
+	if !ok {
+		a, ok = p.store.newestWith(repository, reference)
 	}
 	if !ok {
 		return registry.Status{}, false

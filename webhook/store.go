@@ -221,6 +221,17 @@ func (s *Store) Newest(repository, digest string) (*Admission, bool) {
 	return list[len(list)-1], true
 }
 
+// newestWith returns the newest admission of a package in a repository that has this blob.
+func (s *Store) newestWith(repository, blob string) (*Admission, bool) {
+	list := s.List(func(a *Admission) bool {
+		return a.Source.Repository == repository && slices.Contains(a.Source.Blobs, blob)
+	})
+	if len(list) == 0 {
+		return nil, false
+	}
+	return list[len(list)-1], true
+}
+
 // Owner returns the id of the admission that holds the newest push of a tag, or "".
 func (s *Store) Owner(repository, tag string) string {
 	s.mu.RLock()
