@@ -14,7 +14,10 @@ import (
 	"slices"
 
 	"github.com/secure-systems-lab/go-securesystemslib/dsse"
-	"github.com/sigstore/sigstore-go/pkg/sign"
+	protobundle "github.com/sigstore/protobuf-specs/gen/pb-go/bundle/v1"
+	protocommon "github.com/sigstore/protobuf-specs/gen/pb-go/common/v1"
+	protodsse "github.com/sigstore/protobuf-specs/gen/pb-go/dsse"
+	"github.com/sigstore/sigstore-go/pkg/bundle"
 	"google.golang.org/protobuf/encoding/protojson"
 )
 
@@ -45,25 +48,37 @@ func Sign(ctx context.Context, k *Key, subjects []Subject, p Predicate) (*Attest
 	return signStatement(ctx, k, payload)
 }
 
-// signStatement signs a checked statement, once, and encodes the envelope twice.
+// signStatement signs a checked statement, once, encodes the envelope twice, and verifies the result. The bundle is put together here
+// rather than by sigstore-go's sign package, which brings in the transparency log's key formats, OpenPGP among them.
 func signStatement(ctx context.Context, k *Key, payload []byte) (*Attestation, error) {
-	trusted, err := trust(k.Public())
-	if err != nil {
-		return nil, err
-	}
-	bundle, err := sign.Bundle(&sign.DSSEData{Data: payload, PayloadType: payloadType}, keypair{k}, sign.BundleOptions{Context: ctx, TrustedRoot: trusted})
+	sig, err := k.sign(ctx, dsse.PAE(payloadType, payload))
 	if err != nil {
 		return nil, fmt.Errorf("sign the attestation: %w", err)
 	}
-	text, err := protojson.Marshal(bundle)
+	signed := &protobundle.Bundle{
+		MediaType: BundleMediaType,
+		VerificationMaterial: &protobundle.VerificationMaterial{
+			Content: &protobundle.VerificationMaterial_PublicKey{PublicKey: &protocommon.PublicKeyIdentifier{Hint: k.hint}},
+		},
+		Content: &protobundle.Bundle_DsseEnvelope{DsseEnvelope: &protodsse.Envelope{
+			Payload: payload, PayloadType: payloadType, Signatures: []*protodsse.Signature{{Sig: sig}},
+		}},
+	}
+	checked, err := bundle.NewBundle(signed)
+	if err != nil {
+		return nil, fmt.Errorf("sign the attestation: %w", err)
+	}
+	if _, err := verifySignature(checked, k.Public()); err != nil {
+		return nil, fmt.Errorf("the new attestation does not verify: %w", err)
+	}
+	text, err := protojson.Marshal(signed)
 	if err != nil {
 		return nil, err
 	}
-	signed := bundle.GetDsseEnvelope()
 	envelope, err := json.Marshal(dsse.Envelope{
-		PayloadType: signed.PayloadType,
-		Payload:     base64.StdEncoding.EncodeToString(signed.Payload),
-		Signatures:  []dsse.Signature{{Sig: base64.StdEncoding.EncodeToString(signed.Signatures[0].Sig)}},
+		PayloadType: payloadType,
+		Payload:     base64.StdEncoding.EncodeToString(payload),
+		Signatures:  []dsse.Signature{{Sig: base64.StdEncoding.EncodeToString(sig)}},
 	})
 	if err != nil {
 		return nil, err

@@ -144,7 +144,7 @@ func TestVerifyRefuses(t *testing.T) {
 // signPayload signs any payload, as somebody with the key could.
 func signPayload(t testing.TB, k *Key, kind string, payload []byte) []byte {
 	t.Helper()
-	sig, _, err := keypair{k}.SignData(context.Background(), fmt.Appendf(nil, "DSSEv1 %d %s %d %s", len(kind), kind, len(payload), payload))
+	sig, err := k.sign(context.Background(), fmt.Appendf(nil, "DSSEv1 %d %s %d %s", len(kind), kind, len(payload), payload))
 	if err != nil {
 		t.Fatal(err)
 	}

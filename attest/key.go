@@ -13,7 +13,6 @@ import (
 	"fmt"
 	"os"
 
-	protocommon "github.com/sigstore/protobuf-specs/gen/pb-go/common/v1"
 	"github.com/sigstore/sigstore/pkg/cryptoutils"
 	"github.com/sigstore/sigstore/pkg/signature"
 	"github.com/sigstore/sigstore/pkg/signature/options"
@@ -92,28 +91,11 @@ func keyHint(public crypto.PublicKey) (string, error) {
 	return base64.StdEncoding.EncodeToString(sum[:]), nil
 }
 
-// keypair is a Key as sigstore-go's sign.Keypair.
-type keypair struct{ key *Key }
-
-func (p keypair) GetHashAlgorithm() protocommon.HashAlgorithm {
-	return protocommon.HashAlgorithm_SHA2_256
-}
-
-func (p keypair) GetSigningAlgorithm() protocommon.PublicKeyDetails {
-	return protocommon.PublicKeyDetails_PKIX_ECDSA_P256_SHA_256
-}
-
-func (p keypair) GetHint() []byte                  { return []byte(p.key.hint) }
-func (p keypair) GetKeyAlgorithm() string          { return "ECDSA" }
-func (p keypair) GetPublicKey() crypto.PublicKey   { return p.key.public }
-func (p keypair) GetPublicKeyPem() (string, error) { return string(p.key.pem), nil }
-
-// SignData returns the signature of data and data's SHA-256.
-func (p keypair) SignData(ctx context.Context, data []byte) ([]byte, []byte, error) {
-	sig, err := p.key.signer.SignMessage(bytes.NewReader(data), options.WithContext(ctx))
+// sign returns the signature of data: ASN.1 DER over its SHA-256.
+func (k *Key) sign(ctx context.Context, data []byte) ([]byte, error) {
+	sig, err := k.signer.SignMessage(bytes.NewReader(data), options.WithContext(ctx))
 	if err != nil {
-		return nil, nil, fmt.Errorf("%w: %w", ErrKey, err)
+		return nil, fmt.Errorf("%w: %w", ErrKey, err)
 	}
-	digest := sha256.Sum256(data)
-	return sig, digest[:], nil
+	return sig, nil
 }
