@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"strconv"
 	"strings"
@@ -64,6 +65,11 @@ library, 6 the accuracy is at chance before or after, 130 interrupted. An interr
 			if err := parseSize(size, &o.Height, &o.Width); err != nil {
 				return usageError("%w", err)
 			}
+			for _, v := range []*float64{&o.Momentum, &o.WeightDecay} {
+				if *v == 0 { // given as zero; in the options that stands for the default
+					*v = math.SmallestNonzeroFloat64
+				}
+			}
 			progress := newProgress(cmd.OutOrStdout(), cmd.ErrOrStderr(), jsonProgress)
 			o.Progress = progress.show
 			r, err := sanitize.Run(cmd.Context(), o)
@@ -96,6 +102,8 @@ library, 6 the accuracy is at chance before or after, 130 interrupted. An interr
 	f.IntVar(&o.GrindSteps, "grind-steps", 0, "of these, for grinding (default two fifths)")
 	f.IntVar(&o.Batch, "batch", 128, "images a step")
 	f.Float64Var(&o.LearningRate, "lr", 0, "peak learning rate (default: found by clean accuracy)")
+	f.Float64Var(&o.Momentum, "momentum", 0.9, "Nesterov momentum of SGD")
+	f.Float64Var(&o.WeightDecay, "weight-decay", 5e-4, "weight decay of SGD")
 	f.BoolVar(&o.Flip, "flip", false, "mirror half of the images")
 	f.BoolVar(&o.NoAugment, "no-augment", false, "neither random crop nor cutout")
 	f.BoolVar(&o.NoUnfold, "no-unfold", false, "leave BatchNormalizations folded while training (ablation: destroys most models)")

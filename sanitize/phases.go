@@ -3,6 +3,7 @@ package sanitize
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"grindstone/sanitize/data"
@@ -33,17 +34,31 @@ func (r *run) fineTune(ctx context.Context) error {
 		}
 	}
 	plan := train.Plan{Steps: steps, GrindSteps: grind, Rate: rate, AlphaGrind: r.AlphaGrind, AlphaRestore: r.AlphaRestore}
+	err = r.train(ctx, t, plan)
+	if errors.Is(err, train.ErrDiverged) {
+		plan.Rate /= 4
+		r.report.Warnings = append(r.report.Warnings, fmt.Sprintf("%v; trained again from the start at rate %g", err, plan.Rate))
+		err = r.train(ctx, t, plan)
+	}
+	if err != nil {
+		return err
+	}
 	perEpoch := float64(r.trainSet.Len()) / float64(r.Batch)
 	r.report.Hyperparameters = Hyperparameters{
 		Epochs: float64(steps) / perEpoch, GrindEpochs: float64(grind) / perEpoch, Steps: steps, GrindSteps: grind, BatchSize: r.Batch,
-		LearningRate: rate, LearningRateFrom: from, Momentum: r.Momentum, WeightDecay: r.WeightDecay,
+		LearningRate: plan.Rate, LearningRateFrom: from, Momentum: r.Momentum, WeightDecay: r.WeightDecay,
 		Optimizer: "sgd-nesterov", Schedule: "cosine", AlphaGrind: r.AlphaGrind, AlphaRestore: r.AlphaRestore,
 		Seed: r.Seed, Unfold: !r.NoUnfold,
 	}
 	if r.Transformation == Rotate2D {
 		r.report.Hyperparameters.Angle = r.Angle
 	}
+	r.values = t.Values()
+	return nil
+}
 
+// train runs the whole plan from the start weights and reports its phases.
+func (r *run) train(ctx context.Context, t *train.Trainer, plan train.Plan) error {
 	if err := t.Reset(r.start); err != nil {
 		return err
 	}
@@ -51,11 +66,11 @@ func (r *run) fineTune(ctx context.Context) error {
 	grinding := phase{name: "grind", alpha: r.AlphaGrind}
 	restoring := phase{name: "restore", alpha: r.AlphaRestore}
 	before := begin
-	err = r.runPlan(ctx, t, plan, r.Seed, func(ms []train.Metrics) {
+	err := r.runPlan(ctx, t, plan, r.Seed, func(ms []train.Metrics) {
 		each := time.Since(before).Seconds() / float64(len(ms))
 		before = time.Now()
 		for _, m := range ms {
-			if m.Step < grind {
+			if m.Step < plan.GrindSteps {
 				grinding.add(m, each)
 			} else {
 				restoring.add(m, each)
@@ -63,11 +78,11 @@ func (r *run) fineTune(ctx context.Context) error {
 		}
 		last := ms[len(ms)-1]
 		name, elapsed, done := "grind", time.Since(begin).Seconds(), float64(last.Step+1)
-		if last.Step >= grind {
+		if last.Step >= plan.GrindSteps {
 			name = "restore"
 		}
-		r.Progress(Progress{Phase: name, Step: last.Step + 1, Steps: steps, Loss: last.Loss,
-			ImagesPerSecond: done * float64(r.Batch) / elapsed, Remaining: elapsed / done * (float64(steps) - done)})
+		r.Progress(Progress{Phase: name, Step: last.Step + 1, Steps: plan.Steps, Loss: last.Loss,
+			ImagesPerSecond: done * float64(r.Batch) / elapsed, Remaining: elapsed / done * (float64(plan.Steps) - done)})
 	})
 	if err != nil {
 		return err
@@ -77,8 +92,7 @@ func (r *run) fineTune(ctx context.Context) error {
 			r.report.Phases = append(r.report.Phases, p.report())
 		}
 	}
-	r.report.ImagesPerSecond = float64(steps*r.Batch) / time.Since(begin).Seconds()
-	r.values = t.Values()
+	r.report.ImagesPerSecond = float64(plan.Steps*r.Batch) / time.Since(begin).Seconds()
 	return nil
 }
 

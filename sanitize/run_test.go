@@ -18,6 +18,7 @@ import (
 	"grindstone/internal/shared"
 	"grindstone/sanitize/data"
 	"grindstone/sanitize/onnx"
+	"grindstone/sanitize/train"
 )
 
 // checkRun holds the report of a run against its files: what was written, what was measured, what was counted.
@@ -425,6 +426,29 @@ func TestFreezeBelow(t *testing.T) {
 	}
 	if len(r.Warnings) != 1 || !strings.Contains(r.Warnings[0], "below relu_1 were not trained") {
 		t.Errorf("warnings %q", r.Warnings)
+	}
+}
+
+// TestDivergence: training that diverges is tried once more, at a lower rate. A weight decay of 80 multiplies the weights by -3 in a step of
+// rate 0.05, and by 0 in one of a quarter of it.
+func TestDivergence(t *testing.T) {
+	o := toyOptions(t)
+	o.WeightDecay, o.LearningRate = 80, .05
+	starts, last := 0, 0
+	o.Progress = func(p Progress) {
+		if p.Phase == "grind" || p.Phase == "restore" {
+			if p.Step <= last || starts == 0 {
+				starts++
+			}
+			last = p.Step
+		}
+	}
+	r, err := Run(t.Context(), o)
+	if errors.Is(err, train.ErrDiverged) || starts != 2 || last != o.Steps {
+		t.Errorf("%d starts, the last ended at step %d of %d: %v", starts, last, o.Steps, err)
+	}
+	if err == nil && (r.Hyperparameters.LearningRate != .0125 || len(r.Warnings) != 1 || !strings.Contains(r.Warnings[0], "trained again")) {
+		t.Errorf("rate %v, warnings %q", r.Hyperparameters.LearningRate, r.Warnings)
 	}
 }
 
