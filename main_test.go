@@ -144,8 +144,8 @@ func startServerIn(t *testing.T, dir string, args ...string) *server {
 		defer func() { s.ended <- s.cmd.Wait() }()
 		for lines := bufio.NewScanner(out); lines.Scan(); {
 			s.greeting += lines.Text() + "\n"
-			if _, address, ok := strings.Cut(lines.Text(), "listens on http://"); ok {
-				s.address = address
+			if _, address, ok := strings.Cut(lines.Text(), "listens on http"); ok {
+				_, s.address, _ = strings.Cut(address, "://")
 			}
 			if strings.Contains(lines.Text(), "/api/v1/admissions") { // the last line
 				close(greeted)

@@ -61,7 +61,7 @@ func (s *Server) routes() {
 	e.Any("/v2/*", echo.WrapHandler(s.gateway)) // has limits of its own
 	e.Any("/v2", echo.WrapHandler(s.gateway))
 	get := func(path string, h echo.HandlerFunc) { e.GET(path, h, middleware.BodyLimit("64K")) }
-	get("/api/v1/admissions", s.listAdmissions)
+	get("/api/v1/admissions", s.knownOnly(s.listAdmissions))
 	get("/api/v1/admissions/:id", s.getAdmission)
 	get("/api/v1/admissions/:id/events", s.followAdmission)
 	get("/api/v1/admissions/:id/logs", s.getLog)
