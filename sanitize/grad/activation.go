@@ -8,11 +8,15 @@ import (
 
 // Activations. Most are given by their derivative alone; at a kink either side's slope is taken.
 
-// reluGrad masks by the output, which is positive exactly where the input is. A HardSigmoid that is steep enough is 0 at zero and 1 at every
-// positive number, in one pass where a comparison and a cast take two slower ones.
+// step is 1 where its argument is positive and 0 where it is zero. It takes numbers that are not negative. A HardSigmoid that is steep enough
+// does that in one pass, where a comparison and a cast take two slower ones.
+func (t *Tape) step(a string) string {
+	return t.B.Op("HardSigmoid", []string{a}, onnx.F("alpha", math.MaxFloat32), onnx.F("beta", 0))
+}
+
+// reluGrad masks by the output, which is positive exactly where the input is.
 func reluGrad(t *Tape, n *onnx.Node, dy []string) []string {
-	mask := t.B.Op("HardSigmoid", []string{t.Ref(n.Outputs[0])}, onnx.F("alpha", math.MaxFloat32), onnx.F("beta", 0))
-	return []string{t.mul(dy[0], mask)}
+	return []string{t.mul(dy[0], t.step(t.Ref(n.Outputs[0])))}
 }
 
 func leakyReluGrad(t *Tape, n *onnx.Node, dy []string) []string {
@@ -78,23 +82,49 @@ func hardSwishSlope(t *Tape, _ *onnx.Node, x, _ string) string {
 	return t.where(t.op("Less", x, t.float(3)), t.where(t.op("Greater", x, t.float(-3)), middle, t.float(0)), t.float(1))
 }
 
-// clipGrad passes the gradient where the input is strictly inside the bounds, and to a bound where it holds.
+// clipGrad passes the gradient where the output lies strictly between the bounds, which is where its distances from both have a positive
+// product. A bound gets the gradient of the elements that it holds.
 func clipGrad(t *Tape, n *onnx.Node, dy []string) []string {
 	g := make([]string, len(n.Inputs))
-	x := t.Ref(n.Inputs[0])
-	rest := dy[0]
-	for i := len(n.Inputs) - 1; i > 0; i-- { // the upper bound has the last word where they cross
-		if n.Inputs[i] == "" {
+	y, room := t.Ref(n.Outputs[0]), ""
+	for i := 1; i < len(n.Inputs); i++ {
+		bound := n.Inputs[i]
+		if bound == "" || t.unbounded(bound) {
 			continue
 		}
-		inside := t.op([]string{1: "Greater", 2: "Less"}[i], x, t.Ref(n.Inputs[i]))
+		distance := t.sub(t.Ref(bound), y)
+		if i == 1 {
+			distance = t.above(y, bound)
+		}
+		if room == "" {
+			room = distance
+		} else {
+			room = t.mul(room, distance)
+		}
 		g[i] = t.lazy(n, i, func() string {
-			return t.unbroadcast(t.where(inside, t.float(0), rest), t.Shape(n.Inputs[0]), t.Shape(n.Inputs[i]))
+			held := t.sub(t.float(1), t.step(distance))
+			return t.unbroadcast(t.mul(dy[0], held), t.Shape(n.Inputs[0]), t.Shape(bound))
 		})
-		rest = t.where(inside, rest, t.float(0))
 	}
-	g[0] = rest
+	g[0] = dy[0]
+	if room != "" {
+		g[0] = t.mul(dy[0], t.step(room))
+	}
 	return g
+}
+
+// above is a value's distance from its lower bound.
+func (t *Tape) above(y, bound string) string {
+	if c := t.constants[bound]; c != nil && !t.Needs(bound) && c.Doubles()[0] == 0 {
+		return y
+	}
+	return t.sub(y, t.Ref(bound))
+}
+
+// unbounded: exporters write the largest numbers for bounds that there are not.
+func (t *Tape) unbounded(bound string) bool {
+	c := t.constants[bound]
+	return c != nil && !t.Needs(bound) && math.Abs(c.Doubles()[0]) >= math.MaxFloat32
 }
 
 // softmaxGrad: dx = y*(dy - sum(dy*y)) along the axis.

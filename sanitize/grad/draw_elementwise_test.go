@@ -157,7 +157,14 @@ func drawWhere(t *rapid.T) sample {
 func drawClip(t *rapid.T) sample {
 	s := sample{node: node("Clip", 1, []string{"x", "low", "high"}), inputs: map[string][]int64{"x": anyShape(t)}, wrt: []string{"x"}, kinks: true}
 	bound := func(name string, value float64) {
-		s.constants = append(s.constants, scalar(name, value*0.05*float64(rapid.IntRange(1, 30).Draw(t, name))))
+		value *= 0.05 * float64(rapid.IntRange(0, 30).Draw(t, name))
+		if rapid.IntRange(0, 7).Draw(t, "none") == 7 {
+			value *= math.Inf(1)
+		}
+		if math.IsNaN(value) {
+			value = 0
+		}
+		s.constants = append(s.constants, scalar(name, value))
 	}
 	trained := func(name string) { s.inputs[name], s.wrt = []int64{}, append(s.wrt, name) }
 	switch rapid.IntRange(0, 4).Draw(t, "bounds") {

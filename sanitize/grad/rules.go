@@ -124,19 +124,19 @@ func init() { // in init, since rules refer to the table through the tape
 		"TopK":            {Forward: topKForward, Backward: topKGrad},
 
 		// linear layers
-		"Conv":          {Backward: convGrad, Inner: &innerConv, Note: "one to three dimensions; groups, strides, dilations"},
-		"ConvTranspose": {Backward: convTransposeGrad, Refuse: wideOutputPadding, Note: "no output_padding that reaches the stride: ONNX Runtime reads beyond its buffer there"},
+		"Conv":          {Backward: convGrad, Inner: &innerConv, Refuse: unresolved, Note: "one to three dimensions; groups, strides, dilations"},
+		"ConvTranspose": {Backward: convTransposeGrad, Refuse: either(unresolved, wideOutputPadding), Note: "no output_padding that reaches the stride: ONNX Runtime reads beyond its buffer there"},
 		"Einsum":        {Backward: einsumGrad, Note: "ellipses, diagonals, any number of operands"},
 		"Gemm":          {Backward: gemmGrad},
 		"MatMul":        {Backward: matMulGrad},
 
 		// pooling
-		"AveragePool":       {Backward: averagePoolGrad, Inner: &innerAveragePool},
+		"AveragePool":       {Backward: averagePoolGrad, Inner: &innerAveragePool, Refuse: unresolved},
 		"GlobalAveragePool": {Backward: globalAveragePoolGrad, Inner: &innerGlobalAverage},
 		"GlobalLpPool":      {Backward: globalLpPoolGrad},
 		"GlobalMaxPool":     {Backward: globalMaxPoolGrad, Note: "equal elements share"},
-		"LpPool":            {Backward: lpPoolGrad},
-		"MaxPool":           {Forward: maxPoolForward, Backward: maxPoolGrad, Refuse: columnMajor, Note: "the first of equal elements; no storage_order=1"},
+		"LpPool":            {Backward: lpPoolGrad, Refuse: unresolved},
+		"MaxPool":           {Forward: maxPoolForward, Backward: maxPoolGrad, Refuse: either(unresolved, columnMajor), Note: "the first of equal elements; no storage_order=1"},
 
 		// normalization
 		"BatchNormalization":        {Forward: batchNormForward, Backward: batchNormGrad, AnyLayout: true, Note: "by the batch in training, by the running statistics otherwise"},

@@ -182,7 +182,7 @@ func (t *Tape) Backward(nodes []*onnx.Node, seeds map[string]string, wanted []st
 		t.accumulate(value, seeds[value], Plain)
 	}
 	for _, n := range slices.Backward(nodes) {
-		if !t.anyNeeded(n) {
+		if !anyIn(n.Inputs, t.needs) {
 			continue
 		}
 		dy, seen := make([]string, len(n.Outputs)), false
@@ -229,10 +229,6 @@ func (t *Tape) accumulate(value, g string, from Layout) {
 	t.grads[value] = g
 }
 
-func (t *Tape) anyNeeded(n *onnx.Node) bool {
-	return slices.ContainsFunc(n.Inputs, func(in string) bool { return in != "" && t.needs[in] })
-}
-
 // Reach returns the values that depend on the elements of any of the given ones, these included. What depends on their shape alone
 // (PyTorch writes x.view(x.size(0), -1) as arithmetic on Shape) does not.
 func Reach(nodes []*onnx.Node, from []string) map[string]bool { return reach(nodes, from, readsShape) }
@@ -243,7 +239,7 @@ func reach(nodes []*onnx.Node, from []string, stops func(*onnx.Node) bool) map[s
 		reached[v] = true
 	}
 	for _, n := range nodes {
-		if stops(n) || !slices.ContainsFunc(n.Inputs, func(in string) bool { return in != "" && reached[in] }) {
+		if stops(n) || !anyIn(n.Inputs, reached) {
 			continue
 		}
 		for _, out := range n.Outputs {
@@ -276,26 +272,37 @@ func ruleOf(n *onnx.Node) (Rule, error) {
 
 // Check returns nil if gradients can pass a node, else an error that wraps ErrNoRule and says why not.
 func Check(n *onnx.Node) error {
+	if passesNoGradient(n) {
+		return &onnx.Error{Node: n.Label(), What: n.Op, Err: fmt.Errorf("%w, being piecewise constant: what is below would not be trained", ErrNoRule)}
+	}
 	_, err := ruleOf(n)
 	return err
 }
 
-// Unsupported returns the nodes that lie between the given values and the output and that Check has something against, in graph order.
+// Unsupported returns, in graph order, the nodes that keep gradients of the output from the given values: those between them that Check has
+// something against. Piecewise constant ones are in the way only of a value that has no other way to the output.
 func Unsupported(nodes []*onnx.Node, from []string, output string) []*onnx.Node {
-	reached := reach(nodes, from, passesNoGradient)
-	leads := map[string]bool{output: true}
-	var bad []*onnx.Node
+	leads := map[string]bool{output: true} // values on whose elements the output depends, jumps aside
 	for _, n := range slices.Backward(nodes) {
-		if passesNoGradient(n) || !slices.ContainsFunc(n.Outputs, func(out string) bool { return out != "" && leads[out] }) {
-			continue
+		if !passesNoGradient(n) && anyIn(n.Outputs, leads) {
+			for _, in := range n.Inputs {
+				leads[in] = true
+			}
 		}
-		for _, in := range n.Inputs {
-			leads[in] = true
-		}
-		if slices.ContainsFunc(n.Outputs, func(out string) bool { return out != "" && reached[out] }) && Check(n) != nil {
+	}
+	cut := slices.DeleteFunc(slices.Clone(from), func(v string) bool { return leads[v] })
+	reached, behind := reach(nodes, from, passesNoGradient), Reach(nodes, cut)
+	var bad []*onnx.Node
+	for _, n := range nodes {
+		switch {
+		case !anyIn(n.Outputs, leads):
+		case passesNoGradient(n) && !readsShape(n) && anyIn(n.Inputs, behind), !passesNoGradient(n) && anyIn(n.Outputs, reached) && Check(n) != nil:
 			bad = append(bad, n)
 		}
 	}
-	slices.Reverse(bad)
 	return bad
+}
+
+func anyIn(names []string, set map[string]bool) bool {
+	return slices.ContainsFunc(names, func(name string) bool { return name != "" && set[name] })
 }

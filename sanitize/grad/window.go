@@ -7,7 +7,8 @@ import (
 )
 
 // ResolvePadding returns a convolution or pooling node with the pads that its auto_pad (or, for ConvTranspose, output_shape) means at these
-// shapes, which is what gradient rules are written for; any other node is returned as it is.
+// shapes, which is what gradient rules are written for; any other node is returned as it is, and so is a pool with strides so much longer than its
+// kernel that SAME stands for negative padding, which no pads can say.
 // (https://onnx.ai/onnx/operators/onnx__Conv.html: with SAME the output is the input's size divided by the stride, rounded up.)
 func ResolvePadding(n *onnx.Node, shapes map[string][]int64) *onnx.Node {
 	var kernel []int64
@@ -40,7 +41,9 @@ func ResolvePadding(n *onnx.Node, shapes map[string][]int64) *onnx.Node {
 			total = stride[k]*(in[k]-1) + extra[k] + reach - out
 		case mode == "SAME_UPPER" || mode == "SAME_LOWER":
 			out := (in[k] + stride[k] - 1) / stride[k]
-			total = (out-1)*stride[k] + reach - in[k]
+			if total = (out-1)*stride[k] + reach - in[k]; total <= -2 && n.Op != "Conv" {
+				return n // the runtime moves such windows, as negative padding would
+			}
 		}
 		total = max(total, 0)
 		pads[k], pads[d+k] = total/2, total-total/2 // the odd element goes to the end with SAME_UPPER
@@ -58,4 +61,27 @@ func ResolvePadding(n *onnx.Node, shapes map[string][]int64) *onnx.Node {
 	})
 	changed.Attrs = append(changed.Attrs, onnx.Is("pads", pads...))
 	return &changed
+}
+
+// unresolved refuses padding that ResolvePadding has left.
+func unresolved(n *onnx.Node) string {
+	if mode := n.String("auto_pad", "NOTSET"); mode != "NOTSET" {
+		return "auto_pad=" + mode + " and strides longer than the kernel"
+	}
+	if n.Attr("output_shape") != nil {
+		return "output_shape"
+	}
+	return ""
+}
+
+// either joins reasons to refuse a node: the first that there is.
+func either(reasons ...func(*onnx.Node) string) func(*onnx.Node) string {
+	return func(n *onnx.Node) string {
+		for _, reason := range reasons {
+			if r := reason(n); r != "" {
+				return r
+			}
+		}
+		return ""
+	}
 }
