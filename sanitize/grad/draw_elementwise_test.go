@@ -278,7 +278,7 @@ func drawLpNormalization(t *rapid.T) sample {
 }
 
 func drawMeanVariance(t *rapid.T) sample {
-	x := []int64{dim(t), dim(t), dim(t) + 2, dim(t)}
+	x := []int64{rapid.Int64Range(1, 2).Draw(t, "batch"), rapid.Int64Range(1, 2).Draw(t, "channels"), dim(t) + 2, rapid.Int64Range(1, 2).Draw(t, "width")}
 	s := sample{node: node("MeanVarianceNormalization", 1, []string{"x"}), inputs: map[string][]int64{"x": x}, wrt: []string{"x"}}
 	if rapid.Bool().Draw(t, "some") {
 		s.node.Attrs = append(s.node.Attrs, onnx.Is("axes", rapid.SampledFrom([][]int64{{2}, {2, 3}, {0, 1, 2, 3}, {-2, -1}}).Draw(t, "axes")...))

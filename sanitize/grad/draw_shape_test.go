@@ -120,7 +120,7 @@ func drawTranspose(t *rapid.T) sample {
 
 func drawDepthToSpace(t *rapid.T) sample {
 	b := rapid.Int64Range(1, 3).Draw(t, "block")
-	return move("DepthToSpace", []int64{dim(t), b * b * rapid.Int64Range(1, 2).Draw(t, "channels"), dim(t), dim(t)}, nil,
+	return move("DepthToSpace", []int64{dim(t), b * b * rapid.Int64Range(1, 2).Draw(t, "channels"), rapid.Int64Range(1, 2).Draw(t, "height"), rapid.Int64Range(1, 3).Draw(t, "width")}, nil,
 		onnx.I("blocksize", b), onnx.S("mode", rapid.SampledFrom([]string{"DCR", "CRD"}).Draw(t, "mode")))
 }
 

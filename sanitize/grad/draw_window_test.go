@@ -15,7 +15,7 @@ func windows(t *rapid.T, d int) (in, kernel, strides, dilations, pads []int64) {
 		e := rapid.Int64Range(1, 2).Draw(t, "dilation")
 		reach := e*(k-1) + 1
 		pads[i], pads[d+i] = rapid.Int64Range(0, k-1).Draw(t, "begin"), rapid.Int64Range(0, k-1).Draw(t, "end")
-		in = append(in, max(1, reach-pads[i]-pads[d+i])+rapid.Int64Range(0, 4).Draw(t, "more"))
+		in = append(in, max(1, reach-pads[i]-pads[d+i])+rapid.Int64Range(0, 7-2*int64(d)).Draw(t, "more"))
 		kernel, strides, dilations = append(kernel, k), append(strides, s), append(dilations, e)
 	}
 	return in, kernel, strides, dilations, pads
@@ -67,7 +67,7 @@ func drawConvTranspose(t *rapid.T) sample {
 	attrs := []*onnx.Attr{onnx.I("group", group), onnx.Is("strides", strides...), onnx.Is("dilations", dilations...), onnx.Is("kernel_shape", kernel...)}
 	var extra, asked []int64
 	for i := range d {
-		in[i] = min(in[i], 4)
+		in[i] = min(in[i], 5-int64(d))
 		reach := (kernel[i]-1)*dilations[i] + 1
 		full := strides[i]*(in[i]-1) + reach
 		if full-pads[i]-pads[d+i] < 1 {
@@ -144,7 +144,7 @@ func drawPool(op string) func(*rapid.T) sample {
 		if op != "LpPool" && rapid.Bool().Draw(t, "tiles") { // windows that touch and do not overlap
 			attrs = []*onnx.Attr{onnx.Is("kernel_shape", kernel...), onnx.Is("strides", kernel...)}
 		}
-		return sample{node: node(op, 1, []string{"x"}, attrs...), inputs: map[string][]int64{"x": append([]int64{2, 2}, in...)}, wrt: []string{"x"}, kinks: true}
+		return sample{node: node(op, 1, []string{"x"}, attrs...), inputs: map[string][]int64{"x": append([]int64{1, 2}, in...)}, wrt: []string{"x"}, kinks: true}
 	}
 }
 
