@@ -9,7 +9,7 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unkn
 TOOLS := $(CURDIR)/.cache/tools
 TIMEOUT ?= 30m
 
-.PHONY: help build runtime demo test lint bench clean
+.PHONY: help build runtime demo test lint bench crosscheck models clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -44,6 +44,20 @@ bench: build runtime ## benchmarks, and the training step against PyTorch (ARGS:
 	go test -run '^$$' -bench . -benchmem -timeout $(TIMEOUT) ./...
 	test -x .cache/bench/bin/python || { python3 -m venv .cache/bench && .cache/bench/bin/pip install -q -r bench/requirements.txt; }
 	.cache/bench/bin/python bench/step.py $(if $(NAD),--nad '$(NAD)') $(ARGS)
+
+CROSSCHECK = test -x .cache/crosscheck/bin/python || { python3 -m venv .cache/crosscheck && .cache/crosscheck/bin/pip install -q -r bench/crosscheck/requirements.txt; }; \
+  .cache/crosscheck/bin/python bench/crosscheck/crosscheck.py --cache .cache/crosscheck
+
+crosscheck: build runtime ## compare the training step with PyTorch, ten exports; BREAK=Op: that rule, broken by 1 %, must be caught (ARGS: flags of crosscheck.py)
+ifdef BREAK
+	go build -tags breakrule -o .cache/grindstone-broken .
+	$(CROSSCHECK) --grindstone .cache/grindstone-broken --break $(BREAK) $(ARGS)
+else
+	$(CROSSCHECK) $(ARGS)
+endif
+
+models: build runtime ## compare every model of the table with PyTorch and write docs/models.md (hours; goes on where it stopped)
+	$(CROSSCHECK) --all --time 5 --json .cache/models.jsonl --table docs/models.md $(ARGS)
 
 clean: ## remove what was built; the downloaded runtime stays in the user's cache folder
 	rm -rf bin dist .cache

@@ -1,0 +1,283 @@
+"""One case: export, let Grindstone write the training step, run it in ONNX Runtime, compare it with PyTorch."""
+import json
+import os
+import pathlib
+import re
+import statistics
+import subprocess
+import time
+
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+
+import evaluate
+import zoo
+from twin import Twin, pair_up, tensors
+
+ALPHA, RATE, STEPS = 0.625, 2**-12, 5  # exact in both precisions
+EXACT = 1e-6  # of the norm, in float64; what is left is the rounding of the graph's float32 constants
+FAST = 5e-3  # of the norm: the bilinear algorithms' constants are rounded to float32, which turns a ReLU over here and there
+TOLERANCE = 1e-4  # of the norm, by ONNX Runtime in float32
+RETRIES = 4  # with other images, where float64 agrees and float32 does not
+NOISE = 5  # of PyTorch's own float32 errors, which are allowed where they are larger
+
+
+class Failed(Exception):
+    """The case ends here; stage and message go into the table."""
+
+    def __init__(self, stage, message):
+        super().__init__(message)
+        self.stage = stage
+
+
+def check(case, grindstone, folder, broken="", samples=0, cache=None):
+    """Returns the row of the table as a dict."""
+    row = {"model": f"{case.source}/{case.name}", "how": case.how, "exporter": case.exporter, "opset": case.opset, "size": case.size, "batch": case.batch,
+           "reads": False, "trains": False, "exact": False}
+    started = time.time()
+    try:
+        compare(case, grindstone, pathlib.Path(folder), broken, samples, cache, row)
+    except Failed as e:
+        row["stage"], row["reason"] = e.stage, str(e)
+    row["seconds"] = round(time.time() - started, 1)
+    return row
+
+
+def compare(case, grindstone, folder, broken, samples, cache, row):
+    torch.backends.mha.set_fastpath_enabled(False)
+    torch.set_num_threads(1)  # threads that wait for one another make a busy machine slow
+    model = zoo.build(case)
+    if case.fused:
+        model = zoo.fuse(model, torch.zeros(2, 3, case.size, case.size))
+    path = pathlib.Path(cache or folder) / (re.sub("[^a-zA-Z0-9_]+", "-", case.label) + f"{case.size}-{case.batch}.onnx")
+    if not path.exists():
+        try:
+            zoo.export(case, model, path)
+        except Exception as e:
+            raise Failed("export", f"{type(e).__name__}: {first_line(e)}") from e
+    if case.exporter == "dynamo" and case.constant_folding:
+        model = zoo.fuse(model, torch.zeros(2, 3, case.size, case.size))
+    info = inspect(grindstone, path)
+    row.update(reads=True, parameters=info["parameters"], feature=info["feature_layer"], feature_width=info["feature_width"])
+
+    plain, fast = folder / "plain.onnx", folder / "fast.onnx"
+    environment = dict(os.environ, GRINDSTONE_BREAK=broken)
+    for out, flags in [(plain, []), (fast, ["--fast-layout"])][: 2 if case.fast or samples else 1]:
+        flags = flags + (["--unfold"] if case.unfold else [])
+        run = subprocess.run([grindstone, "inspect", path, "--training-graph", out, "--batch", str(case.batch), *flags], capture_output=True, text=True, env=environment)
+        if run.returncode:
+            raise Failed("train", last_line(run.stderr))
+    onnx.checker.check_model(str(plain), full_check=True)
+    row["trains"] = True
+
+    step = Step(plain, threads=1)
+    source, values = tensors(path)
+    inserted = insertions(source, step) if case.unfold else []
+    close = 0 if case.half is False and case.constant_folding is False else (2e-3 if case.half else 1e-5)
+    pairs, missing = pair_up(model, {n: values[n] for n in step.trained if n in values}, max(close, 1e-5))
+    running, missing_statistics = pair_up(model, {n: values[n] for n in step.statistics if n in values}, max(close, 1e-5))
+    if missing or missing_statistics:
+        raise Failed("compare", f"no PyTorch tensor holds the numbers of {', '.join((missing + missing_statistics)[:4])} ({len(missing + missing_statistics)} in all)")
+    for pair in pairs + running:
+        value = torch.from_numpy(np.array(values[pair.name], dtype=np.float32))
+        pair.assign(model, value)
+    head = next(p.module for p in pairs if p.name == info["head_weights"][0])
+    modules = {p.name: p.module for p in pairs}
+    inserted = [(prefix, modules[weight], channels) for prefix, weight, channels in inserted]
+
+    batch = random_batch(case, info, seed=3)
+    arguments = [torch.from_numpy(batch[k]) for k in ("images", "labels", "targets")]
+    results = {}
+    for name, dtype in (("exact", torch.float64), ("pytorch", torch.float32)):
+        steps = STEPS if name == "exact" else 1
+        twin = Twin(model, pairs, running, head, inserted, dtype)
+        results[name] = record(twin, lambda: (twin.step(*arguments, ALPHA, RATE), twin.gradients), steps)
+    wide = {k: evaluate.to_torch(v) for k, v in batch.items()}
+    results["float64"] = record_step(evaluate.Graph(plain).run, step, wide, STEPS)
+    results["float32"] = record_step(step.run, step, batch, 1)
+    if case.fast:
+        results["fast float64"] = record_step(evaluate.Graph(fast).run, step, wide, 1)
+        results["fast float32"] = record_step(Step(fast, threads=1).run, step, batch, 1)
+    judge(row, results)
+    for seed in range(4, 4 + RETRIES):
+        # In float32 a ReLU whose input rounds to the other side of zero changes a gradient by leaps, for some batches; a mistake would show for all.
+        if row.get("failed") != ["float32"]:
+            break
+        other = random_batch(case, info, seed)
+        twin = Twin(model, pairs, running, head, inserted, torch.float64)
+        images, labels, targets = (torch.from_numpy(other[k]) for k in ("images", "labels", "targets"))
+        results["exact"] = record(twin, lambda: (twin.step(images, labels, targets, ALPHA, RATE), twin.gradients), 1)
+        results["float32"] = record_step(step.run, step, other, 1)
+        again = compare_results(results["float32"], results["exact"])["worst"]
+        row["float32"] = min(row["float32"], again)
+        if again <= TOLERANCE:
+            row["exact"], row["failed"] = True, []
+    if samples:
+        torch.set_num_threads(2)
+        row["time_ratio"], row["seconds_grindstone"], row["seconds_pytorch"] = time_ratio(Step(fast, threads=2), twin, batch, arguments, samples)
+
+
+def random_batch(case, info, seed):
+    random = np.random.default_rng(seed)
+    return {
+        "images": random.standard_normal((case.batch, 3, case.size, case.size)).astype(np.float32),
+        "labels": random.integers(0, zoo.CLASSES, case.batch),
+        "targets": random.standard_normal((case.batch, info["feature_width"])).astype(np.float32),
+        "alpha": np.array([ALPHA], np.float32),
+        "rate": np.array([RATE], np.float32),
+    }
+
+
+def inspect(grindstone, path):
+    run = subprocess.run([grindstone, "inspect", path, "--json"], capture_output=True, text=True)
+    if not run.stdout:
+        raise Failed("read", last_line(run.stderr))
+    info = json.loads(run.stdout)
+    if run.returncode:
+        raise_unsupported(info, run.stderr)
+    return info
+
+
+def raise_unsupported(info, stderr):
+    ops = sorted({n["op"] for n in info["unsupported"]})
+    raise Failed("train", f"no gradient rule: {', '.join(ops)}" if ops else last_line(stderr))
+
+
+def insertions(source, step):
+    """The layers behind which Grindstone inserted a BatchNormalization: prefix of its tensors' names, weight, channels."""
+    by = {out: n for n in source.graph.node for out in n.output}
+    constant = {t.name for t in source.graph.initializer}
+    out = []
+    for name, shape in step.trained.items():
+        if name.endswith("/unfold/scale"):
+            prefix = name.removesuffix("/scale")
+            n = by[prefix.removesuffix("/unfold")]
+            if n.op_type == "Add":
+                n = next(by[i] for i in n.input if i in by and by[i].op_type == "MatMul")
+            out.append((prefix, next(i for i in n.input[1:] if i in constant), shape[0]))
+    return out
+
+
+class Step:
+    """The training step's file in ONNX Runtime."""
+
+    def __init__(self, path, threads):
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.log_severity_level = 3
+        self.session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        shapes = {i.name: i.shape for i in onnxruntime_inputs(self.session)}
+        self.outputs = [o.name for o in self.session.get_outputs()]
+        self.trained = {n.removesuffix("/gradient"): shapes[n.removesuffix("/gradient")] for n in self.outputs if n.endswith("/gradient")}
+        self.statistics = [n.removesuffix("/next") for n in self.outputs
+                           if n.endswith("/next") and not n.endswith("/momentum/next") and n.removesuffix("/next") not in self.trained]
+        self.state = {}
+
+    def run(self, batch):
+        values = dict(zip(self.outputs, self.session.run(self.outputs, batch | self.state)))
+        self.state = {n.removesuffix("/next"): v for n, v in values.items() if n.endswith("/next")}
+        return values
+
+
+def onnxruntime_inputs(session):
+    return [*session.get_inputs(), *session.get_overridable_initializers()]
+
+
+def record(twin, step, steps):
+    """Runs the steps and keeps what is compared: losses of all steps, gradient and running statistics of the first, the state after the last."""
+    out = {"before": twin.values()}
+    losses, gradients = step()
+    out |= {"losses": [losses], "gradients": gradients, "running": twin.running()}
+    for _ in range(steps - 1):
+        out["losses"].append(step()[0])
+    if steps > 1:
+        out |= {"momentum": twin.momentum(), "weights": twin.values()}
+    return {k: {n: v.double().numpy() for n, v in x.items()} if isinstance(x, dict) else x for k, x in out.items()}
+
+
+def record_step(run, step, batch, steps):
+    names = [f"{n}{x}" for n in step.trained for x in ("", "/momentum")] + step.statistics
+    state = {}
+    for i in range(steps):
+        last = {n: np.asarray(v) for n, v in run(batch | state).items()}
+        if i == 0:
+            first, all_losses = last, []
+        all_losses.append(losses(last))
+        state = {n: torch.from_numpy(last[n + "/next"]) if steps > 1 else last[n + "/next"] for n in names}
+    out = {"losses": all_losses, "gradients": {n: first[n + "/gradient"] for n in step.trained}, "running": {n: first[n + "/next"] for n in step.statistics}}
+    if steps > 1:
+        out |= {"momentum": {n: last[n + "/momentum/next"] for n in step.trained}, "weights": {n: last[n + "/next"] for n in step.trained}}
+    return out
+
+
+def losses(values):
+    return {n: float(values[n][0]) for n in ("loss", "feature_loss", "task_loss")}
+
+
+def judge(row, results):
+    """The training step in float64 must agree with PyTorch in float64: losses, gradients, running statistics and five steps of SGD. ONNX Runtime in
+    float32 must agree for one step, to the tolerance or to what PyTorch in float32 loses itself."""
+    exact = results["exact"]
+    errors = {name: compare_results(got, exact) for name, got in results.items() if name != "exact"}
+    row["errors"] = errors
+    row["error"], row["float32"], row["float32_pytorch"] = (errors[n]["worst"] for n in ("float64", "float32", "pytorch"))
+    noise = max(TOLERANCE, NOISE * row["float32_pytorch"])
+    allowed = {"float64": EXACT, "float32": noise}
+    if "fast float64" in errors:
+        row["fast"] = errors["fast float64"]["worst"]
+        allowed |= {"fast float64": FAST, "fast float32": max(FAST, noise)}
+    bad = [f"{name}: {errors[name]['kind']} off by {errors[name]['worst']:.1e}, at most {limit:.1e}, at {errors[name]['at']}"
+           for name, limit in allowed.items() if not errors[name]["worst"] <= limit]
+    row["exact"], row["failed"] = not bad, [name for name, limit in allowed.items() if not errors[name]["worst"] <= limit]
+    if bad:
+        row["stage"], row["reason"] = "compare", "; ".join(bad)
+
+
+def compare_results(got, exact):
+    """The largest relative error, and where."""
+    steps = len(got["losses"])
+    out = {"worst": 0.0, "kind": "", "at": ""}
+
+    def see(e, kind, at):
+        if not e <= out["worst"]:
+            out.update(worst=float(e), kind=kind, at=at)
+
+    for i in range(steps):
+        for k, want in exact["losses"][i].items():
+            see(abs(got["losses"][i][k] - want) / max(abs(want), 1e-9), "loss", f"{k} of step {i + 1}")
+    for kind in ("gradients", "running", "momentum", "weights"):
+        if kind not in got:
+            continue
+        scale = {n: exact["weights"][n] - v for n, v in exact["before"].items()} if kind == "weights" else exact[kind]
+        whole = np.sqrt(sum(float((v * v).sum()) for v in scale.values()))
+        for n, want in exact[kind].items():
+            off = np.linalg.norm(np.asarray(got[kind][n], dtype=np.float64).reshape(want.shape) - want)
+            # a tensor whose gradient vanishes is measured by the whole gradient
+            see(off / max(np.linalg.norm(scale[n]), 1e-3 * whole, 1e-30), kind, n)
+    return out
+
+
+def time_ratio(step, twin, batch, arguments, samples):
+    """Median times of a step, in turn; the ratio is the median of the turns' ratios."""
+    mine, theirs = [], []
+    for i in range(samples + 1):
+        a = time.perf_counter()
+        step.run(batch)
+        b = time.perf_counter()
+        twin.step(*arguments, ALPHA, RATE)
+        c = time.perf_counter()
+        if i:
+            mine.append(b - a)
+            theirs.append(c - b)
+    return round(statistics.median(m / t for m, t in zip(mine, theirs)), 2), statistics.median(mine), statistics.median(theirs)
+
+
+def first_line(e):
+    return (str(e).strip().splitlines() or [""])[0][:300]
+
+
+def last_line(text):
+    lines = text.strip().splitlines()
+    return lines[-1][:300] if lines else "no message"

@@ -1,0 +1,229 @@
+"""The models of the table and the ways in which they are exported."""
+import dataclasses
+import io
+import pathlib
+
+import torch
+from torch import nn
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """One model, exported in one way."""
+
+    source: str  # torchvision, timm or sklearn
+    name: str
+    size: int = 32
+    batch: int = 4
+    exporter: str = "torchscript"  # or dynamo
+    opset: int = 17
+    fused: bool = False  # BatchNormalization folded into the convolutions before the export; the dynamo exporter does that by itself
+    unfold: bool = False  # and unfolded again by Grindstone, as an identity
+    constant_folding: bool = True
+    fixed_batch: bool = False
+    inputs: bool = False  # initializers listed as inputs
+    auxiliary: bool = False  # exported in training mode, with the auxiliary heads as outputs
+    softmax: bool = False  # a closing Softmax
+    half: bool = False  # weights and arithmetic in float16
+    fast: bool = False  # compares the layouts that training on a CPU uses as well
+    arguments: tuple = ()  # of the model's constructor
+
+    @property
+    def how(self):
+        words = [f"{self.exporter} {self.opset}"]
+        for flag in ("fused", "unfold", "fixed_batch", "inputs", "auxiliary", "softmax", "half"):
+            if getattr(self, flag):
+                words.append(flag.replace("_", " "))
+        if not self.constant_folding:
+            words.append("no constant folding")
+        return ", ".join(words)
+
+    @property
+    def label(self):
+        return f"{self.source}/{self.name} ({self.how})"
+
+
+CLASSES = 10
+
+
+def build(case):
+    """The PyTorch model in inference mode, with random weights of which no two tensors are equal."""
+    torch.manual_seed(7)
+    keywords = dict(case.arguments)
+    if case.source == "torchvision":
+        import torchvision
+
+        if case.name in ("googlenet", "inception_v3"):
+            keywords |= {"aux_logits": case.auxiliary or case.name == "inception_v3", "init_weights": False}
+            keywords["transform_input"] = False
+        if case.name.startswith("vit_"):
+            keywords["image_size"] = case.size
+        model = torchvision.models.get_model(case.name, weights=None, num_classes=CLASSES, **keywords)
+    else:
+        import timm
+
+        if case.name.startswith(("vit_", "deit_", "swin", "mixer", "maxvit", "maxxvit", "coat")):
+            keywords.setdefault("img_size", case.size)
+        model = timm.create_model(case.name, pretrained=False, num_classes=CLASSES, exportable=True, **keywords)
+    randomize(model)
+    return model.eval()
+
+
+def randomize(model):
+    """Exporters merge equal tensors, and trivial ones hide mistakes."""
+    for module in model.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.running_mean.normal_(0, 0.1)
+            module.running_var.uniform_(0.5, 1.5)
+    for name, p in model.named_parameters():
+        if p.dim() <= 1 or bool((p == p.flatten()[0]).all()):
+            scale = 0.1 if name.endswith("weight") or "gamma" in name else 0.02
+            centre = 1.0 if p.numel() and bool((p == 1).all()) else 0.0
+            if "gamma" in name or "layer_scale" in name:
+                centre = 0.5
+            with torch.no_grad():
+                p.normal_(centre, scale)
+
+
+class Softmaxed(nn.Module):
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, x):
+        return torch.softmax(self.model(x), 1)
+
+
+def fuse(model, images):
+    """Folds every BatchNormalization that alone reads a convolution's output into the convolution, as exporters do."""
+    made, readers = {}, {}
+
+    def after(name):
+        def hook(module, args, out):
+            if isinstance(module, nn.Conv2d):
+                made[id(out)] = (name, out)  # kept, so that no other tensor gets its id
+            elif isinstance(module, nn.modules.batchnorm._BatchNorm) and id(args[0]) in made:
+                readers[made[id(args[0])][0]] = name
+
+        return hook
+
+    handles = [m.register_forward_hook(after(n)) for n, m in model.named_modules()]
+    with torch.no_grad():
+        model(images)
+    for h in handles:
+        h.remove()
+    for conv_name, norm_name in readers.items():
+        conv, norm = model.get_submodule(conv_name), model.get_submodule(norm_name)
+        with torch.no_grad():
+            factor = norm.weight / torch.sqrt(norm.running_var + norm.eps)
+            bias = (conv.bias if conv.bias is not None else 0) - norm.running_mean
+            conv.weight.mul_(factor.reshape(-1, 1, 1, 1))
+            conv.bias = nn.Parameter(bias * factor + norm.bias)
+        rest = [getattr(norm, part) for part in ("drop", "act") if hasattr(norm, part)]  # timm's BatchNormAct2d
+        parent, _, attribute = norm_name.rpartition(".")
+        setattr(model.get_submodule(parent), attribute, nn.Sequential(*rest))
+    return model
+
+
+def export(case, model, path):
+    x = torch.randn(case.batch, 3, case.size, case.size)
+    if case.softmax:
+        model = Softmaxed(model)
+    if case.exporter == "dynamo":
+        batch = torch.export.Dim("batch")
+        program = torch.onnx.export(
+            model, (x,), None, dynamo=True, opset_version=case.opset, optimize=case.constant_folding, verbose=False,
+            dynamic_shapes=None if case.fixed_batch else ({0: batch},),
+        )
+        program.save(str(path), keep_initializers_as_inputs=case.inputs)
+    else:
+        mode = torch.onnx.TrainingMode.PRESERVE
+        if case.auxiliary:
+            mode = torch.onnx.TrainingMode.TRAINING
+            model.train()
+        torch.onnx.export(
+            model, (x,), str(path), dynamo=False, opset_version=case.opset, do_constant_folding=case.constant_folding, training=mode,
+            input_names=["images"], keep_initializers_as_inputs=case.inputs or None,
+            dynamic_axes=None if case.fixed_batch else {"images": {0: "batch"}},
+        )
+        model.eval()
+    if case.half:
+        to_half(path)
+
+
+def to_half(path):
+    """Turns a float32 file into a float16 one: weights, input, output and everything between."""
+    import onnx
+    from onnx import numpy_helper, TensorProto
+
+    m = onnx.load(path)
+
+    def tensor(t):
+        if t.data_type == TensorProto.FLOAT:
+            t.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(t).astype("float16"), t.name))
+
+    for t in m.graph.initializer:
+        tensor(t)
+    for n in m.graph.node:
+        for a in n.attribute:
+            if a.HasField("t"):
+                tensor(a.t)
+            if n.op_type == "Cast" and a.name == "to" and a.i == TensorProto.FLOAT:
+                a.i = TensorProto.FLOAT16
+    for v in [*m.graph.input, *m.graph.output, *m.graph.value_info]:
+        if v.type.tensor_type.elem_type == TensorProto.FLOAT:
+            v.type.tensor_type.elem_type = TensorProto.FLOAT16
+    onnx.save(m, path)
+
+
+def tv(name, **keywords):
+    return Case("torchvision", name, **keywords)
+
+
+def tm(name, **keywords):
+    return Case("timm", name, **keywords)
+
+
+QUICK = [
+    tv("resnet18", batch=16, fast=True), tv("mobilenet_v2", batch=16, fast=True), tv("resnet18", fused=True), tv("resnet18", fused=True, unfold=True),
+    tv("resnet18", exporter="dynamo", opset=20), tv("resnet18", opset=9, inputs=True, constant_folding=False),
+    tv("squeezenet1_1", size=64), tv("densenet121"),
+    tm("vit_tiny_patch16_224"), tm("convnext_atto"),
+]
+
+FAMILIES = [
+    tv("alexnet"), tv("vgg11"), tv("vgg11_bn"), tv("vgg16_bn"), tv("resnet18"), tv("resnet34"), tv("resnet50"), tv("resnet101"), tv("resnext50_32x4d"),
+    tv("wide_resnet50_2"), tv("densenet121"), tv("densenet169"), tv("squeezenet1_0"), tv("squeezenet1_1"), tv("googlenet"),
+    tv("inception_v3", size=96), tv("mobilenet_v2"), tv("mobilenet_v3_small"), tv("mobilenet_v3_large"), tv("shufflenet_v2_x0_5"),
+    tv("shufflenet_v2_x1_0"), tv("mnasnet0_5"), tv("mnasnet1_0"), tv("efficientnet_b0"), tv("efficientnet_b1"), tv("efficientnet_v2_s"), tv("regnet_x_400mf"),
+    tv("regnet_y_400mf"), tv("regnet_y_1_6gf"), tv("convnext_tiny"), tv("vit_b_16"), tv("swin_t"), tv("swin_v2_t"), tv("maxvit_t", size=224),
+    tm("resnet10t"), tm("resnet18d"), tm("seresnext26d_32x4d"), tm("resnext26ts"), tm("regnetx_002"), tm("regnety_002"), tm("densenet121"), tm("vgg11_bn"),
+    tm("inception_v4", size=96), tm("mobilenetv2_035"), tm("mobilenetv3_small_050"), tm("mobilenetv4_conv_small_035"), tm("efficientnet_b0"),
+    tm("tf_efficientnet_lite0"), tm("efficientnetv2_rw_t"), tm("mnasnet_small"), tm("convnext_atto"), tm("convnextv2_atto"), tm("vit_tiny_patch16_224"),
+    tm("deit_tiny_patch16_224"), tm("swin_tiny_patch4_window7_224", size=112), tm("maxvit_pico_rw_256"), tm("mixer_s32_224"),
+]
+
+HEADS = [
+    tv("googlenet", auxiliary=True), tv("inception_v3", auxiliary=True, size=128),
+    tv("resnet18", softmax=True), tv("resnet18", fixed_batch=True), tv("resnet18", half=True),
+    tv("resnet18", inputs=True), tm("vit_tiny_patch16_224", fixed_batch=True), tm("vit_tiny_patch16_224", half=True),
+]
+
+
+def cases(selection):
+    """The cases of a selection: quick or all."""
+    if selection == "quick":
+        return QUICK
+    out = list(FAMILIES)
+    every = ("resnet18", "mobilenet_v2", "densenet121", "efficientnet_b0", "vit_b_16", "swin_t", "convnext_tiny", "squeezenet1_1", "shufflenet_v2_x0_5", "mobilenet_v3_small")
+    for c in FAMILIES:
+        out.append(dataclasses.replace(c, exporter="dynamo", opset=20))
+    for c in FAMILIES:
+        if c.source == "torchvision" and c.name in every:
+            old = (9, 11, 13, 15) if c.name not in ("vit_b_16", "swin_t", "convnext_tiny", "mobilenet_v3_small") else (14, 16)
+            out += [dataclasses.replace(c, opset=o) for o in old]
+            out += [dataclasses.replace(c, exporter="dynamo", opset=o) for o in (18, 23)]
+            out += [dataclasses.replace(c, constant_folding=False), dataclasses.replace(c, exporter="dynamo", opset=20, constant_folding=False)]
+    for name in ("vgg11_bn", "resnet18", "resnet50", "mobilenet_v2", "googlenet", "mnasnet0_5", "regnet_x_400mf", "shufflenet_v2_x0_5"):
+        out += [tv(name, fused=True), tv(name, fused=True, unfold=True)]
+    return out + HEADS
