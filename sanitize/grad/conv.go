@@ -44,9 +44,9 @@ func (g convGeometry) all(v []int64, want int64) bool {
 	return true
 }
 
-// pointwise: every output element reads one input position only, and all of them are read.
+// pointwise: every output element reads one input position only. At stride 1 all of them are read.
 func (g convGeometry) pointwise() bool {
-	return g.all(g.kernel, 1) && g.all(g.stride, 1) && g.all(g.before, 0) && g.all(g.after, 0)
+	return g.all(g.kernel, 1) && g.all(g.before, 0) && g.all(g.after, 0)
 }
 
 func convGrad(t *Tape, n *onnx.Node, dy []string) []string {
@@ -65,7 +65,7 @@ func convGrad(t *Tape, n *onnx.Node, dy []string) []string {
 func (t *Tape) convInputGrad(n *onnx.Node, g convGeometry, dy string) string {
 	w := t.Ref(n.Inputs[1])
 	d := len(g.in)
-	if g.group == 1 && g.all(g.stride, 1) {
+	if g.all(g.stride, 1) {
 		pads, ok := make([]int64, 2*d), true
 		for i := range d {
 			reach := g.dilation[i] * (g.kernel[i] - 1)
@@ -73,14 +73,12 @@ func (t *Tape) convInputGrad(n *onnx.Node, g convGeometry, dy string) string {
 			ok = ok && pads[i] >= 0 && pads[d+i] >= 0
 		}
 		if ok {
-			perm := sequence(d + 2)
-			perm[0], perm[1] = 1, 0
-			wt := t.transpose(w, perm...)
+			w = t.exchange(w, g)
 			if !g.all(g.kernel, 1) {
-				wt = t.flip(wt, sequence(d + 2)[2:]...)
+				w = t.flip(w, sequence(d + 2)[2:]...)
 			}
-			return t.B.Op("Conv", []string{dy, wt}, onnx.Is("kernel_shape", g.kernel...), onnx.Is("pads", pads...),
-				onnx.Is("dilations", g.dilation...))
+			return t.B.Op("Conv", []string{dy, w}, onnx.Is("kernel_shape", g.kernel...), onnx.Is("pads", pads...),
+				onnx.Is("dilations", g.dilation...), onnx.I("group", g.group))
 		}
 	}
 	extra := make([]int64, d)
@@ -91,6 +89,18 @@ func (t *Tape) convInputGrad(n *onnx.Node, g convGeometry, dy string) string {
 	return t.B.Op("ConvTranspose", []string{dy, w}, onnx.Is("kernel_shape", g.kernel...), onnx.Is("strides", g.stride...),
 		onnx.Is("dilations", g.dilation...), onnx.I("group", g.group),
 		onnx.Is("pads", append(dims(g.before), g.after...)...), onnx.Is("output_padding", extra...))
+}
+
+// exchange lets input and output channels of a kernel change places: [K, C/group, ...] becomes [C, K/group, ...].
+func (t *Tape) exchange(w string, g convGeometry) string {
+	in, out := g.c/g.group, g.k/g.group
+	if in == 1 && out == 1 {
+		return w
+	}
+	perm := sequence(len(g.kernel) + 3)
+	perm[1], perm[2] = 2, 1
+	w = t.transpose(t.reshape(w, append([]int64{g.group, out, in}, g.kernel...)...), perm...)
+	return t.reshape(w, append([]int64{g.c, out}, g.kernel...)...)
 }
 
 // channelSum sums an activation, or something of its shape and layout, over all but the channels. It works in two stages, over what
@@ -117,6 +127,8 @@ func (t *Tape) channelSumSquare(x, value string) string {
 func (t *Tape) channelRows(x, value string) (rows string, axis int64) {
 	s := t.shapes[value]
 	switch {
+	case t.layoutOf(value) == Outer && s[0] < minInnerBatch:
+		return t.reshape(x, s[1], s[2], s[3]*s[0]), 1
 	case t.layoutOf(value) == Outer:
 		return t.reshape(x, s[1], s[2]*s[3], s[0]), 1
 	case t.layoutOf(value) == Inner:

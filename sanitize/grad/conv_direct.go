@@ -52,6 +52,7 @@ func (t *Tape) directWeightGrad(n *onnx.Node, g convGeometry, dy string) string 
 		d := t.op("MatMul", u, t.transpose(t.reshape(v, g.k, -1), 1, 0)) // [(C, s), K]
 		rows = append(rows, t.reshape(d, 1, g.c, 3, g.k))
 	}
-	d := t.B.Op("Concat", rows, onnx.I("axis", 0)) // [R, C, S, K]
-	return t.transpose(d, 3, 1, 0, 2)
+	d := t.reshape(t.B.Op("Concat", rows, onnx.I("axis", 0)), 3*g.c*3, g.k) // [(R, C, S), K]
+	d = t.reshape(t.transpose(d, 1, 0), g.k, 3, g.c, 3)                     // in two steps, of which the runtime knows the first well
+	return t.transpose(d, 0, 2, 1, 3)
 }

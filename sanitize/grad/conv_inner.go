@@ -23,11 +23,17 @@ func chooseConv(t *Tape, n *onnx.Node) Layout {
 		return Plain
 	}
 	g := t.convGeometry(n)
-	if g.group != 1 || g.n < minInnerBatch || !g.all(g.dilation, 1) || g.stride[0] != g.stride[1] || g.stride[0] > 2 || g.kernel[0] != g.kernel[1] {
+	if g.group != 1 || !g.all(g.dilation, 1) || g.stride[0] != g.stride[1] || g.stride[0] > 2 || g.kernel[0] != g.kernel[1] {
+		return Plain
+	}
+	if g.n < minInnerBatch {
+		if t.outer && g.outer() {
+			return Outer
+		}
 		return Plain
 	}
 	switch {
-	case g.kernel[0] == 1 && g.all(g.before, 0) && g.all(g.after, 0):
+	case g.kernel[0] == 1 && g.pointwise():
 		return Inner
 	case g.kernel[0] == 3 && g.k <= t.Forms.MaxDirect && (t.stem(n, g) || g.c <= t.Forms.MaxDirect && g.direct()):
 		return Outer
@@ -35,6 +41,31 @@ func chooseConv(t *Tape, n *onnx.Node) Layout {
 		return Inner
 	}
 	return Plain
+}
+
+// outer: there is a form for Outer that suits any number of channels.
+func (g convGeometry) outer() bool {
+	return g.pointwise() || g.direct() || g.all(g.kernel, 3) && g.all(g.stride, 2)
+}
+
+// outerOnly reports whether Outer suits a network whose batch is too small for Inner: all its convolutions have a form for it but stems,
+// so that activations need not change their layout back and forth.
+func (t *Tape) outerOnly(nodes []*onnx.Node) bool {
+	convolutions := 0
+	for _, n := range nodes {
+		if n.Op != "Conv" || n.Domain != "" {
+			continue
+		}
+		if len(t.shapes[n.Inputs[0]]) != 4 {
+			return false
+		}
+		g := t.convGeometry(n)
+		if g.n >= minInnerBatch || !t.stem(n, g) && (g.group != 1 || !g.all(g.dilation, 1) || !g.outer() || g.stride[0] != g.stride[1] || g.stride[0] > 2) {
+			return false
+		}
+		convolutions++
+	}
+	return convolutions > 0
 }
 
 func innerConvForward(t *Tape, n *onnx.Node) {
@@ -75,23 +106,29 @@ func innerConvGrad(t *Tape, n *onnx.Node, dy []string) []string {
 	return out
 }
 
-// pointwise: one matrix product over the channels for every position; at stride 2 for every other one.
+// pointwise: one matrix product over the channels, in Inner for every position, in Outer for all at once; at stride 2 of every other one.
 func (t *Tape) pointwiseForward(n *onnx.Node, g convGeometry) string {
-	x := t.Ref(n.Inputs[0])
+	x := t.positions(t.Ref(n.Inputs[0]), g.c, size(g.in), g.n)
 	if g.stride[0] > 1 {
-		x = t.B.Op("Gather", []string{x, t.B.Int64s(strided(g)...)}, onnx.I("axis", 0))
+		x = t.B.Op("Gather", []string{x, t.B.Int64s(strided(g)...)}, onnx.I("axis", t.positionAxis()))
+	}
+	if t.current == Outer {
+		x = t.reshape(x, g.c, -1)
 	}
 	t.Save(n.Outputs[0], x)
-	return t.op("MatMul", t.reshape(t.refIn(n.Inputs[1], Plain), g.k, g.c), x)
+	return t.activation(t.op("MatMul", t.reshape(t.refIn(n.Inputs[1], Plain), g.k, g.c), x), g.k)
 }
 
 func (t *Tape) pointwiseGrad(n *onnx.Node, g convGeometry, dy string) []string {
+	if t.current == Outer {
+		dy = t.reshape(dy, g.k, -1)
+	}
 	return []string{
 		t.lazy(n, 0, func() string {
 			w := t.reshape(t.refIn(n.Inputs[1], Plain), g.k, g.c)
 			dx := t.op("MatMul", t.transpose(w, 1, 0), dy)
 			if g.stride[0] == 1 {
-				return dx
+				return t.activation(dx, g.c)
 			}
 			// Scatter to the positions that were read: gather from the outputs, with one position of zeros behind them for the rest.
 			at := make([]int64, size(g.in))
@@ -101,14 +138,44 @@ func (t *Tape) pointwiseGrad(n *onnx.Node, g convGeometry, dy string) []string {
 			for i, p := range strided(g) {
 				at[p] = int64(i)
 			}
-			return t.B.Op("Gather", []string{t.pad(dx, 0, 0, 0, 1, 0, 0), t.B.Int64s(at...)}, onnx.I("axis", 0))
+			pads := make([]int64, 6)
+			pads[3+t.positionAxis()] = 1
+			dx = t.pad(t.positions(dx, g.c, size(g.out), g.n), pads...)
+			return t.activation(t.B.Op("Gather", []string{dx, t.B.Int64s(at...)}, onnx.I("axis", t.positionAxis())), g.c)
 		}),
 		t.lazy(n, 1, func() string {
 			x := t.Saved(n.Outputs[0])[0]
+			if t.current == Outer {
+				return t.reshape(t.op("MatMul", dy, t.transpose(x, 1, 0)), t.shapes[n.Inputs[1]]...)
+			}
 			dw := t.sum(t.op("MatMul", dy, t.transpose(x, 0, 2, 1)), false, 0)
 			return t.reshape(dw, t.shapes[n.Inputs[1]]...)
 		}),
 	}
+}
+
+// positions gives an activation in Outer the axes [C, H*W, N]; in Inner it has [H*W, C, N].
+func (t *Tape) positions(x string, channels, area, batch int64) string {
+	if t.current == Outer {
+		return t.reshape(x, channels, area, batch)
+	}
+	return x
+}
+
+// positionAxis is that of H*W in positions.
+func (t *Tape) positionAxis() int64 {
+	if t.current == Outer {
+		return 1
+	}
+	return 0
+}
+
+// activation is the inverse of positions.
+func (t *Tape) activation(x string, channels int64) string {
+	if t.current == Outer {
+		return t.reshape(x, 1, channels, -1)
+	}
+	return x
 }
 
 // strided lists the flat input positions that a pointwise convolution reads.

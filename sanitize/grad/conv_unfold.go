@@ -5,9 +5,9 @@ import "grindstone/sanitize/onnx"
 // Unfolding lays a convolution's kernel windows out once, shared by the forward pass and the weight gradient, each of which is then one
 // matrix product.
 
-// unfolds: stems, and convolutions of few channels at stride 2, where the bilinear algorithm saves little.
+// unfolds: stems, and convolutions at stride 2 in Outer, or of few channels, where the bilinear algorithm saves little.
 func (t *Tape) unfolds(n *onnx.Node, g convGeometry) bool {
-	return t.stem(n, g) || g.kernel[0] == 3 && g.stride[0] == 2 && g.c <= t.Forms.MaxUnfold
+	return t.stem(n, g) || g.kernel[0] == 3 && g.stride[0] == 2 && (g.c <= t.Forms.MaxUnfold || t.current == Outer)
 }
 
 // stem: few channels, and an input that needs no gradient.
@@ -68,13 +68,23 @@ func (t *Tape) unfoldGrad(n *onnx.Node, g convGeometry, dy string) []string {
 	}
 }
 
-// unfoldInputGrad, in Inner: the gradients of all windows, folded back. An input position gathers those of the windows that read it, and
-// zeros where fewer do than elsewhere: they come from one more tap, whose weights are zero.
+// unfoldInputGrad: the gradients of all windows, folded back. An input position gathers those of the windows that read it, and zeros where
+// fewer do than elsewhere: they come from one more tap, whose weights are zero.
 func (t *Tape) unfoldInputGrad(n *onnx.Node, g convGeometry, dy string) string {
 	taps := size(g.kernel)
-	w := t.transpose(t.reshape(t.refIn(n.Inputs[1], Taps), taps, g.k, g.c), 0, 2, 1)
-	w = t.reshape(t.pad(w, 0, 0, 0, 1, 0, 0), (taps+1)*g.c, g.k)
-	windows := t.reshape(t.op("MatMul", w, dy), size(g.out)*(taps+1), g.c*g.n)
+	var windows string
+	var at func(output, tap int64) int64 // position in windows
+	if t.current == Outer {              // [C, tap and output, N]
+		w := t.transpose(t.reshape(t.refIn(n.Inputs[1], Plain), g.k, g.c, taps), 1, 2, 0)
+		w = t.reshape(t.pad(w, 0, 0, 0, 0, 1, 0), g.c*(taps+1), g.k)
+		windows = t.reshape(t.op("MatMul", w, t.reshape(dy, g.k, -1)), g.c, (taps+1)*size(g.out), g.n)
+		at = func(output, tap int64) int64 { return tap*size(g.out) + output }
+	} else { // [output and tap, C, N]
+		w := t.transpose(t.reshape(t.refIn(n.Inputs[1], Taps), taps, g.k, g.c), 0, 2, 1)
+		w = t.reshape(t.pad(w, 0, 0, 0, 1, 0, 0), (taps+1)*g.c, g.k)
+		windows = t.reshape(t.op("MatMul", w, dy), size(g.out)*(taps+1), g.c, g.n)
+		at = func(output, tap int64) int64 { return output*(taps+1) + tap }
+	}
 
 	readers := make([][]int64, size(g.in))
 	most := 0
@@ -83,27 +93,27 @@ func (t *Tape) unfoldInputGrad(n *onnx.Node, g convGeometry, dy string) string {
 			y := o/g.out[1]*g.stride[0] + tap/g.kernel[1] - g.before[0]
 			x := o%g.out[1]*g.stride[1] + tap%g.kernel[1] - g.before[1]
 			if y >= 0 && y < g.in[0] && x >= 0 && x < g.in[1] {
-				at := y*g.in[1] + x
-				readers[at] = append(readers[at], o*(taps+1)+tap)
-				most = max(most, len(readers[at]))
+				p := y*g.in[1] + x
+				readers[p] = append(readers[p], at(o, tap))
+				most = max(most, len(readers[p]))
 			}
 		}
 	}
 	dx := ""
 	for i := range most {
-		at := make([]int64, len(readers))
+		from := make([]int64, len(readers))
 		for p, r := range readers {
-			at[p] = taps
+			from[p] = at(0, taps)
 			if i < len(r) {
-				at[p] = r[i]
+				from[p] = r[i]
 			}
 		}
-		part := t.B.Op("Gather", []string{windows, t.B.Int64s(at...)}, onnx.I("axis", 0))
+		part := t.B.Op("Gather", []string{windows, t.B.Int64s(from...)}, onnx.I("axis", t.positionAxis()))
 		if dx == "" {
 			dx = part
 		} else {
 			dx = t.add(dx, part)
 		}
 	}
-	return t.reshape(dx, size(g.in), g.c, g.n)
+	return t.activation(dx, g.c)
 }

@@ -20,6 +20,7 @@ var drawInner = map[string]func(t *rapid.T) sample{
 	"Conv": func(t *rapid.T) sample {
 		// Forms that the channels choose in practice are all drawn at the same small sizes.
 		direct, unfold := rapid.Bool().Draw(t, "direct"), rapid.Bool().Draw(t, "unfold")
+		n := rapid.SampledFrom([]int64{16, 3}).Draw(t, "batch") // the small one has Outer alone
 		k := rapid.SampledFrom([]int64{1, 3}).Draw(t, "kernel")
 		s := rapid.Int64Range(1, 2).Draw(t, "stride")
 		in := []int64{rapid.Int64Range(3, 7).Draw(t, "height"), rapid.Int64Range(3, 7).Draw(t, "width")}
@@ -35,7 +36,7 @@ var drawInner = map[string]func(t *rapid.T) sample{
 		c, f := rapid.Int64Range(1, 6).Draw(t, "channels"), rapid.SampledFrom([]int64{1, 2}).Draw(t, "filters")
 		sm := sample{
 			node:   node("Conv", 1, []string{"x", "w"}, onnx.Is("kernel_shape", k, k), onnx.Is("strides", s, s), onnx.Is("pads", pads...)),
-			inputs: map[string][]int64{"x": {16, c, in[0], in[1]}, "w": {f, c, k, k}}, wrt: []string{"x", "w"}, inner: true, direct: direct, unfold: unfold,
+			inputs: map[string][]int64{"x": {n, c, in[0], in[1]}, "w": {f, c, k, k}}, wrt: []string{"x", "w"}, inner: true, direct: direct, unfold: unfold,
 		}
 		if rapid.Bool().Draw(t, "stem") { // no gradient of the input is asked for: the windows are laid out
 			sm.wrt = []string{"w"}

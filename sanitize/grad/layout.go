@@ -44,6 +44,7 @@ func (t *Tape) ToPlain(value, emitted string) string {
 // whose gradients Backward will be asked for.
 func (t *Tape) Plan(nodes []*onnx.Node, wanted []string) {
 	t.needs = Reach(nodes, wanted)
+	t.outer = t.Forms.Inner && t.outerOnly(nodes)
 	plainUse := map[string]bool{} // weights that some node reads in the plain layout
 	for _, n := range nodes {
 		t.plan(n)

@@ -77,6 +77,7 @@ type Tape struct {
 	layout    map[*onnx.Node]Layout // that a node is emitted in
 	weight    map[string]bool       // values that a Conv uses as its kernel
 	current   Layout                // of the node being emitted
+	outer     bool                  // the batch is small and Outer suits the whole network
 	grads     map[string]string     // in the value's native layout
 	needs     map[string]bool
 	saved     map[string][]string
