@@ -20,6 +20,7 @@ import (
 	"grindstone/policy"
 	"grindstone/registry"
 	"grindstone/webhook"
+	"grindstone/webhook/queue"
 )
 
 func newServeCommand() *cobra.Command {
@@ -126,10 +127,7 @@ func serve(ctx context.Context, c Config, stdout, stderr io.Writer) error {
 	}
 	pipeline, err := webhook.NewPipeline(webhook.PipelineConfig{
 		Dir: c.Dir, Policy: engine, Key: key, Datasets: c.Datasets, Defaults: c.Trainer, Host: c.Host, Log: log,
-		Sanitizer: webhook.SanitizerConfig{
-			Workers: c.Sanitizer.Workers, Timeout: c.Sanitizer.Timeout, Memory: c.Sanitizer.Memory, Provider: c.Sanitizer.Provider,
-			Threads: c.Sanitizer.Threads,
-		},
+		Sanitizer: c.sanitizer(), Labels: c.Queue.Labels,
 		Version: readBuildInfo().attested(), Targets: targets,
 	})
 	if err != nil {
@@ -145,11 +143,24 @@ func serve(ctx context.Context, c Config, stdout, stderr io.Writer) error {
 	} else if err != nil {
 		return err
 	}
+	jobs, err := queue.Open(ctx, c.queue(filepath.Join(c.Dir, "state", "queue"), log)) // after the folder's lock
+	if err != nil {
+		return errors.Join(err, gateway.Close())
+	}
+	defer jobs.Close()
+	pipeline.Queue = jobs
+	checks := []webhook.Check{{Name: "registry", Run: gateway.Check}}
+	if c.Sanitizer.Workers > 0 {
+		checks = append(checks, runtimeCheck())
+	}
 	server := webhook.NewServer(webhook.ServerConfig{
-		RequestTimeout: c.Limits.Request, GracePeriod: c.Limits.Grace, Checks: []webhook.Check{runtimeCheck(), {Name: "registry", Run: gateway.Check}},
+		RequestTimeout: c.Limits.Request, GracePeriod: c.Limits.Grace, Checks: checks,
 		Access: guard, Operators: guard,
 	}, pipeline, gateway, log)
 
+	if at := jobs.Address(); at != "" {
+		fmt.Fprintf(stdout, "workers join at %s\n", at)
+	}
 	greet(stdout, c, address, key)
 	err = server.Serve(ctx, listener)
 	if cerr := gateway.Close(); err == nil {

@@ -30,6 +30,7 @@ type Config struct {
 	Upstream  UpstreamConfig
 	Auth      AuthConfig
 	TLS       TLSConfig
+	Queue     QueueConfig
 	Notify    map[string]*NotifyConfig // who is told about admissions that have come to an end
 
 	file  string         // what was read
@@ -78,6 +79,7 @@ func DefaultConfig() Config {
 		Intercept: []string{"**"},
 		Datasets:  map[string]string{},
 		Notify:    map[string]*NotifyConfig{},
+		Queue:     QueueConfig{Labels: []string{}, Replicas: 1, Heartbeat: 30 * time.Second},
 		Log:       LogConfig{Format: "text", Level: "info"},
 		Sanitizer: SanitizerConfig{Workers: 1, Timeout: 2 * time.Hour, Memory: 8 << 30, Provider: "auto"},
 		Limits:    LimitsConfig{Manifest: 4 << 20, Blob: 16 << 30, Request: time.Hour, Grace: 30 * time.Second},
@@ -131,6 +133,7 @@ func parseConfig(path string, data []byte) (Config, problems, error) {
 			"memory": d.bytes(&c.Sanitizer.Memory), "provider": d.text(&c.Sanitizer.Provider), "threads": d.number(&c.Sanitizer.Threads),
 		}),
 		"notify": c.notifyFields(d),
+		"queue":  c.queueFields(d),
 		"limits": d.section(fields{
 			"manifest": d.bytes(&c.Limits.Manifest), "blob": d.bytes(&c.Limits.Blob),
 			"request": d.duration(&c.Limits.Request), "grace": d.duration(&c.Limits.Grace),
@@ -215,7 +218,7 @@ func (c Config) check() problems {
 			bad("policy.dir", "%s is a file; name the folder of the Rego files", c.Policy.Dir)
 		}
 	}
-	atLeast("sanitizer.workers", float64(c.Sanitizer.Workers), 1)
+	atLeast("sanitizer.workers", float64(c.Sanitizer.Workers), 0)
 	lasts("sanitizer.timeout", c.Sanitizer.Timeout, time.Second)
 	if c.Sanitizer.Memory != 0 {
 		holds("sanitizer.memory", c.Sanitizer.Memory, 256<<20)
@@ -223,6 +226,7 @@ func (c Config) check() problems {
 	oneOf("sanitizer.provider", c.Sanitizer.Provider, "auto", "cpu", "cuda")
 	atLeast("sanitizer.threads", float64(c.Sanitizer.Threads), 0)
 	c.checkNotify(bad)
+	c.checkQueue(bad)
 	holds("limits.manifest", c.Limits.Manifest, 64<<10)
 	holds("limits.blob", c.Limits.Blob, 1<<20)
 	lasts("limits.request", c.Limits.Request, time.Second)

@@ -40,6 +40,7 @@ func TestEveryFieldOfTheExampleIsRead(t *testing.T) {
 		"trainer.steps", "trainer.batch", "trainer.samples", "trainer.learning_rate", "trainer.preprocessing",
 		"policy.dir", "policy.data", "key.path", "sanitizer.workers", "sanitizer.timeout", "sanitizer.memory", "sanitizer.provider",
 		"sanitizer.threads", "limits.manifest", "limits.blob", "limits.request", "limits.grace", "notify",
+		"queue.url", "queue.credentials", "queue.token_file", "queue.ca", "queue.replicas", "queue.listen", "queue.labels", "queue.heartbeat",
 	} {
 		if c.lines[field] == 0 {
 			t.Errorf("the example does not show %s", field)
@@ -129,7 +130,7 @@ sanitizer:
 		":15: policy.dir must be a path",
 		":17: sanitizer.timeout: \"5\" is not a duration",
 		":18: sanitizer.memory: 1MiB is too small; the least is 256MiB",
-		":19: sanitizer.workers: 0 is too small",
+		":19: sanitizer.workers: 0 leaves the work to others",
 	}
 	if len(got) != len(wants) {
 		t.Fatalf("%d problems instead of %d:\n%v", len(got), len(wants), err)

@@ -81,6 +81,7 @@ Exit codes:
 	root.AddCommand(
 		newDemoCommand(),
 		newServeCommand(),
+		newWorkerCommand(),
 		newAdmissionsCommand(),
 		newNotificationsCommand(),
 		newGCCommand(),

@@ -20,7 +20,8 @@ type Admission struct {
 	Source        Source    `json:"source"`
 	Tags          []Tag     `json:"tags"`
 	PolicyDigest  string    `json:"policy_digest"`
-	Attempts      int       `json:"attempts"` // sanitizer runs begun and not ended by a graceful stop
+	Attempts      int       `json:"attempts"` // sanitizer processes begun for the last run, without those that a graceful stop ended
+	Runs          int       `json:"runs"`     // of the sanitizer that have a result
 	CreatedAt     time.Time `json:"created_at"`
 	UpdatedAt     time.Time `json:"updated_at"`
 

@@ -30,7 +30,7 @@ func (p *Pipeline) Admit(ctx context.Context, push registry.Push) (*registry.Den
 	if a.State == Denied {
 		return &registry.Denial{ID: a.ID, Reasons: a.denialReasons()}, nil
 	}
-	p.queue.add(a.ID)
+	p.backlog.add(a.ID)
 	return nil, nil
 }
 

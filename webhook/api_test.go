@@ -206,7 +206,7 @@ func TestAPI(t *testing.T) {
 			Ready bool
 		}
 	}
-	if s.get("/readyz", &ready) != http.StatusOK || !ready.Ready || len(ready.Checks) != 4 {
+	if s.get("/readyz", &ready) != http.StatusOK || !ready.Ready || len(ready.Checks) != 5 {
 		t.Errorf("%+v", ready)
 	}
 	var metrics string

@@ -1,8 +1,13 @@
 package webhook
 
 import (
+	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
+
+	"github.com/google/uuid"
 )
 
 const tempPrefix = ".tmp-"
@@ -32,6 +37,18 @@ func writeFileAtomic(path string, data []byte) (err error) {
 		err = syncPath(filepath.Dir(path))
 	}
 	return err
+}
+
+// persistentID reads the UUID in a file, which is made with a new one where there is none.
+func persistentID(path string) (string, error) {
+	data, err := os.ReadFile(path)
+	if id, perr := uuid.Parse(strings.TrimSpace(string(data))); err == nil && perr == nil {
+		return id.String(), nil
+	} else if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return "", err
+	}
+	id := uuid.NewString()
+	return id, writeFileAtomic(path, []byte(id+"\n"))
 }
 
 // syncPath brings a file's or a directory's content to stable storage.

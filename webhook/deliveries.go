@@ -28,6 +28,7 @@ type notifier struct {
 	host    string
 	targets []Target
 	pauses  []time.Duration
+	keep    int // deliveries that came to an end
 	metrics *metrics
 	log     *slog.Logger
 	client  *http.Client
@@ -39,7 +40,7 @@ type notifier struct {
 
 func newNotifier(dir, host string, targets []Target, pauses []time.Duration, m *metrics, log *slog.Logger) (*notifier, error) {
 	n := &notifier{
-		dir: dir, host: host, targets: targets, pauses: pauses, metrics: m, log: log, byID: map[string]*Delivery{}, wake: map[string]chan struct{}{},
+		dir: dir, host: host, targets: targets, pauses: pauses, keep: maxDeliveries, metrics: m, log: log, byID: map[string]*Delivery{}, wake: map[string]chan struct{}{},
 		client: &http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }},
 	}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
@@ -157,7 +158,7 @@ func (n *notifier) put(d *Delivery) error {
 	n.byID[d.ID] = d
 	n.mu.Unlock()
 	ended := n.list(func(d *Delivery) bool { return d.State != DeliveryPending })
-	for _, old := range ended[min(len(ended), maxDeliveries):] {
+	for _, old := range ended[min(len(ended), n.keep):] {
 		n.mu.Lock()
 		delete(n.byID, old.ID)
 		n.mu.Unlock()

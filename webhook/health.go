@@ -37,6 +37,13 @@ func (s *Server) checks() []Check {
 			}
 			return nil
 		}},
+		{"queue", func(ctx context.Context) error {
+			if err := s.pipeline.Queue.Check(ctx); err != nil {
+				s.log.Error("the queue cannot be used", "error", err)
+				return errors.New("the queue cannot be reached")
+			}
+			return nil
+		}},
 		{"shutdown", func(context.Context) error {
 			if s.stopping.Load() {
 				return errors.New("the server is shutting down")

@@ -24,6 +24,10 @@ func TestMain(m *testing.M) {
 			os.Exit(testSanitizer(os.Args[2], os.Args[3:]))
 		case "server":
 			os.Exit(testServer(os.Args[2:]))
+		case "worker":
+			os.Exit(testWorker(os.Args[2:]))
+		case "queue":
+			os.Exit(testQueue(os.Args[2:]))
 		}
 	}
 	os.Exit(m.Run())

@@ -1,6 +1,7 @@
 package webhook
 
 import (
+	"context"
 	"errors"
 	"net/http"
 	"strconv"
@@ -40,9 +41,24 @@ func newMetrics(p *Pipeline) *metrics {
 	}
 	m.registry.MustRegister(m.changes, m.sanitize, m.http, m.notify, collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), census{p},
-		gauge("grindstone_queue_depth", "Admissions that wait for a worker.", func() float64 { n, _ := p.queue.depth(); return float64(n) }),
-		gauge("grindstone_working", "Admissions that a worker works on.", func() float64 { _, n := p.queue.depth(); return float64(n) }))
+		gauge("grindstone_queue_depth", "Admissions that wait for a worker.", func() float64 { n, _ := p.backlog.depth(); return float64(n) }),
+		gauge("grindstone_jobs", "Runs of the sanitizer in the queue, with those that workers have; -1 while it cannot be asked.", p.jobs),
+		gauge("grindstone_working", "Admissions that a worker works on.", func() float64 { _, n := p.backlog.depth(); return float64(n) }))
 	return m
+}
+
+// jobs asks the queue for its length.
+func (p *Pipeline) jobs() float64 {
+	if p.Queue == nil {
+		return -1
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	n, err := p.Queue.Depth(ctx)
+	if err != nil {
+		return -1
+	}
+	return float64(n)
 }
 
 func gauge(name, help string, value func() float64) prometheus.Collector {

@@ -232,12 +232,12 @@ func TestDeliveryPauses(t *testing.T) {
 // TestDeliveryHistoryIsBounded keeps the newest of what came to an end and all that is pending.
 func TestDeliveryHistoryIsBounded(t *testing.T) {
 	dir := t.TempDir()
-	n, err := newNotifier(dir, "h", []Target{{Name: "a"}}, nil, newMetrics(&Pipeline{queue: newQueue()}), slog.New(slog.DiscardHandler))
+	n, err := newNotifier(dir, "h", []Target{{Name: "a"}}, nil, newMetrics(&Pipeline{backlog: newBacklog()}), slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
 	begin := time.Now()
-	for i := range maxDeliveries + 20 {
+	for i := range 40 {
 		state := DeliveryDelivered
 		if i < 5 {
 			state = DeliveryPending
@@ -246,15 +246,19 @@ func TestDeliveryHistoryIsBounded(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	n.keep = 20
+	if err := n.put(&Delivery{ID: "last", Target: "a", State: DeliveryDelivered, Event: []byte("{}"), CreatedAt: begin.Add(time.Hour)}); err != nil {
+		t.Fatal(err)
+	}
 	files, err := filepath.Glob(filepath.Join(dir, "*.json"))
-	if _, oldest := n.get("d5"); err != nil || len(files) != maxDeliveries+5 || oldest {
+	if _, oldest := n.get("d5"); err != nil || len(files) != 25 || oldest {
 		t.Errorf("%d files, %v", len(files), err)
 	}
 	if err := os.WriteFile(filepath.Join(dir, "broken.json"), []byte("{"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	again, err := newNotifier(dir, "h", nil, nil, n.metrics, n.log)
-	if err != nil || len(again.list(func(*Delivery) bool { return true })) != maxDeliveries+5 {
+	if err != nil || len(again.list(func(*Delivery) bool { return true })) != 25 {
 		t.Errorf("read again: %v", err)
 	}
 	if _, err := again.redeliver("d1"); !errors.Is(err, errNoTarget) {

@@ -50,7 +50,7 @@ var operations = map[string]func(*Admission, *Operation) error{
 		default:
 			return fmt.Errorf("%w: it is %s, and what is being released or has ended cannot be rejected", ErrConflict, a.State)
 		}
-		a.Approval = nil
+		a.Approval, a.Runs = nil, a.Runs+1 // what a worker may still do is not for a retry
 		a.enter(Denied, ReasonRejected, fmt.Sprintf("rejected by %s: %s", o.By, o.Reason), o.At)
 		return nil
 	},
@@ -77,7 +77,9 @@ func (p *Pipeline) Operate(id, action, by, reason string) (*Admission, error) {
 	p.tags.Lock() // no tag moves meanwhile
 	defer p.tags.Unlock()
 	o := &Operation{ID: uuid.Must(uuid.NewV7()).String(), Action: action, By: by, Reason: reason, At: time.Now().UTC()}
+	unwanted := ""
 	a, err := p.store.Change(id, func(a *Admission) error {
+		unwanted = a.jobKey()
 		if len(a.Operations) >= maxOperations {
 			return fmt.Errorf("%w: %d operations have been made on it", ErrConflict, len(a.Operations))
 		}
@@ -92,8 +94,9 @@ func (p *Pipeline) Operate(id, action, by, reason string) (*Admission, error) {
 	p.announce(a)
 	if a.State.Final() {
 		p.interrupt(id)
+		p.withdraw(unwanted)
 	} else {
-		p.queue.add(id)
+		p.backlog.add(id)
 	}
 	return a, nil
 }

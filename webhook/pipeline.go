@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -16,6 +17,7 @@ import (
 	"grindstone/policy"
 	"grindstone/registry"
 	"grindstone/sanitize"
+	"grindstone/webhook/queue"
 )
 
 // PipelineConfig is what the pipeline joins. Every field without a default is needed.
@@ -32,14 +34,18 @@ type PipelineConfig struct {
 
 	Targets      []Target        // who is told about admissions that have come to an end
 	NotifyPauses []time.Duration // between the attempts of a notification; default: growing, half a day altogether
+
+	Queue  *queue.Queue // carries the runs of the sanitizer to workers; needed by Start
+	Labels []string     // of the jobs that this process's workers take; default: queue.LabelAny
 }
 
 // Pipeline takes pushed models from quarantine to release. It is the registry's Admitter.
 type Pipeline struct {
 	PipelineConfig
 	store    *Store
-	broken   bool // some records could not be read
-	queue    *queue
+	broken   bool   // some records could not be read
+	serverID string // in the queue: the same at every start
+	backlog  *backlog
 	feeds    *feeds
 	runLogs  *runLogs
 	notifier *notifier
@@ -57,18 +63,7 @@ type Pipeline struct {
 
 // NewPipeline makes a pipeline that does nothing before Start: the registry needs it first, as its Admitter, and locks the folder.
 func NewPipeline(c PipelineConfig) (*Pipeline, error) {
-	c.Sanitizer.Workers = max(1, c.Sanitizer.Workers)
-	if c.Sanitizer.Timeout <= 0 {
-		c.Sanitizer.Timeout = 2 * time.Hour
-	}
-	if len(c.Sanitizer.Command) == 0 {
-		self, err := os.Executable()
-		if err != nil {
-			return nil, fmt.Errorf("find this program's own file, to run the sanitizer: %w", err)
-		}
-		c.Sanitizer.Command = []string{self, "sanitize"}
-	}
-	p := &Pipeline{PipelineConfig: c, queue: newQueue(), feeds: newFeeds(), passing: func(string) {}}
+	p := &Pipeline{PipelineConfig: c, backlog: newBacklog(), feeds: newFeeds(), passing: func(string) {}}
 	p.metrics = newMetrics(p)
 	return p, nil
 }
@@ -76,6 +71,9 @@ func NewPipeline(c PipelineConfig) (*Pipeline, error) {
 // Start reads the admissions under Dir, takes up those that are not through, and begins to work on them and on what is pushed. It
 // ends, with its sanitizer processes, when ctx is cancelled; Wait waits for that. What was interrupted goes on at the next start.
 func (p *Pipeline) Start(ctx context.Context, gateway *registry.Gateway) error {
+	if p.Queue.Private() {
+		p.Sanitizer.Workers, p.Labels = max(1, p.Sanitizer.Workers), nil
+	}
 	store, broken, err := OpenStore(filepath.Join(p.Dir, "state", "admissions"))
 	if err != nil {
 		return err
@@ -87,25 +85,64 @@ func (p *Pipeline) Start(ctx context.Context, gateway *registry.Gateway) error {
 	if p.runLogs, err = newRunLogs(filepath.Join(p.Dir, "state", runLogFolder)); err != nil {
 		return err
 	}
+	if p.serverID, err = persistentID(filepath.Join(p.Dir, "state", "server-id")); err != nil {
+		return err
+	}
 	if err := p.startNotifier(ctx); err != nil {
 		return err
 	}
 	if err := p.resume(); err != nil {
 		return err
 	}
-	for range p.Sanitizer.Workers {
+	if err := p.startWorker(ctx); err != nil {
+		return err
+	}
+	for range p.lanes() {
 		p.workers.Go(func() {
 			for {
-				id, ok := p.queue.take(ctx)
+				id, ok := p.backlog.take(ctx)
 				if !ok {
 					return
 				}
 				p.process(ctx, id)
-				p.queue.done(id)
+				p.backlog.done(id)
 			}
 		})
 	}
 	context.AfterFunc(ctx, p.feeds.end)
+	return nil
+}
+
+// lanes is how many admissions are on their way at the same time. Where this process alone does the work, more would only wait, with their
+// files on the disk.
+func (p *Pipeline) lanes() int {
+	if p.Queue.Private() {
+		return p.Sanitizer.Workers
+	}
+	return max(sharedLanes, p.Sanitizer.Workers)
+}
+
+const sharedLanes = 64
+
+// startWorker takes out of the queue what a former server left there and is not wanted any more, and begins to work on what is.
+func (p *Pipeline) startWorker(ctx context.Context) error {
+	wanted := func(key string) bool {
+		id := key[:max(0, strings.LastIndex(key, "-"))]
+		a, ok := p.store.Get(id)
+		return ok && !a.State.Final() && a.jobKey() == key
+	}
+	if err := p.Queue.Sweep(ctx, p.serverID, wanted); err != nil {
+		return fmt.Errorf("clean the queue: %w", err)
+	}
+	if p.Sanitizer.Workers == 0 {
+		return nil
+	}
+	w := NewWorker(p.Queue, p.Dir, p.Datasets, p.Labels, p.Sanitizer, p.Log)
+	p.workers.Go(func() {
+		if err := w.Run(ctx); err != nil {
+			p.Log.Error("this server's worker cannot work", "error", err)
+		}
+	})
 	return nil
 }
 
@@ -128,7 +165,7 @@ func (p *Pipeline) resume() error {
 				a.Decision = nil
 				a.again("taken up again at the server's start", now)
 			case a.PolicyDigest != digest && a.Approval == nil:
-				a.Decision, a.Verdict = nil, nil
+				a.Decision, a.Verdict, a.Runs = nil, nil, a.Runs+1
 				a.enter(Deciding, "", "the policy changed", now)
 			default:
 				a.enter(a.State, "", "taken up again at the server's start", now)
@@ -138,7 +175,7 @@ func (p *Pipeline) resume() error {
 		if err != nil {
 			return err
 		}
-		p.queue.add(a.ID)
+		p.backlog.add(a.ID)
 	}
 	p.sweep()
 	return nil
@@ -261,11 +298,17 @@ func (p *Pipeline) commit(work *Admission, from, next State, reason Reason, mess
 		if from == Releasing {
 			a.Tags = work.Tags
 		}
+		if from == Sanitizing {
+			a.Runs++
+		}
 		a.enter(next, reason, message, time.Now().UTC())
 		return nil
 	})
 	if err != nil {
 		return nil, err
+	}
+	if from == Sanitizing {
+		p.withdraw(work.jobKey())
 	}
 	p.announce(a)
 	return a, nil

@@ -28,6 +28,17 @@ type SanitizerConfig struct {
 	Threads  int           // 0: all cores
 }
 
+// withDefaults fills in what is not set.
+func (c SanitizerConfig) withDefaults() SanitizerConfig {
+	if c.Timeout <= 0 {
+		c.Timeout = 2 * time.Hour
+	}
+	if self, err := os.Executable(); err == nil && len(c.Command) == 0 {
+		c.Command = []string{self, "sanitize"}
+	}
+	return c
+}
+
 // sanitizerRun is one run of the sanitizer process: the files it is given and the settings that follow them.
 type sanitizerRun struct {
 	Model, Out, Report, Data string // paths

@@ -32,6 +32,7 @@ import (
 	"grindstone/attest"
 	"grindstone/policy"
 	"grindstone/registry"
+	"grindstone/webhook/queue"
 )
 
 // testServer is the real server as a process: it says its address on standard output. At the point named by -stop it says so and
@@ -45,6 +46,8 @@ func testServer(args []string) int {
 	policyDir := flags.String("policy", "", "")
 	workers := flags.Int("workers", 1, "")
 	notify := flags.String("notify", "", "")
+	queueURL := flags.String("queue", "", "")
+	queueListen := flags.String("queue-listen", "", "")
 	timeout := flags.Duration("timeout", time.Minute, "")
 	_ = flags.Parse(args)
 	ctx, cancel := signal.NotifyContext(context.Background(), syscall.SIGTERM)
@@ -70,7 +73,15 @@ func testServer(args []string) int {
 	for i, u := range strings.Fields(*notify) {
 		targets = append(targets, Target{Name: fmt.Sprint("t", i), URL: u, Secret: "whsec_" + base64.StdEncoding.EncodeToString([]byte(testSecret))})
 	}
+	jobs, err := queue.Open(ctx, queue.Config{
+		URL: *queueURL, Dir: filepath.Join(*dir, "state", "queue"), Listen: *queueListen, Heartbeat: testHeartbeat, Log: log,
+	})
+	if err != nil {
+		return fail(err)
+	}
+	defer jobs.Close()
 	p, err := NewPipeline(PipelineConfig{
+		Queue:   jobs,
 		Targets: targets, NotifyPauses: []time.Duration{50 * time.Millisecond, 100 * time.Millisecond, 200 * time.Millisecond},
 		Dir: *dir, Policy: engine, Key: key, Datasets: datasets, Host: "registry.test", Log: log, Version: attest.Version{Grindstone: "test"},
 		Sanitizer: SanitizerConfig{Command: sanitizerCommand(*behaviour), Workers: *workers, Timeout: *timeout, Memory: 1 << 30},

@@ -2,6 +2,7 @@ package webhook
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -11,31 +12,30 @@ import (
 	"time"
 
 	"grindstone/sanitize"
+	"grindstone/webhook/queue"
 )
 
-// maxAttempts is how often a sanitizer run may be begun without coming to an end, before it is taken to be the model's doing.
-const maxAttempts = 5
-
-// sanitize writes the quarantined model into a fresh scratch folder, runs the sanitizer process on it and checks what it wrote.
+// sanitize writes the quarantined model into a fresh scratch folder, has a worker run the sanitizer on it, and checks what it wrote. When
+// the server stops, the job stays in the queue, and the server's next start goes on waiting for it.
 func (p *Pipeline) sanitize(ctx context.Context, a *Admission) (State, error) {
-	if a.Attempts >= maxAttempts {
-		return "", held(ReasonAttempts, fmt.Sprintf("the server was killed %d times while it sanitized this model", a.Attempts))
-	}
-	a.Attempts++
-	if _, err := p.store.Update(a.ID, func(r *Admission) { r.Attempts = a.Attempts }); err != nil {
-		return "", err
-	}
 	run, err := p.prepare(ctx, a)
 	if err != nil {
 		return "", err
 	}
-	begin := time.Now()
-	err = p.Sanitizer.run(ctx, run, func(line sanitize.Progress) { p.progress(a, line) })
-	if ctx.Err() != nil && err != nil { // a graceful stop is not the model's doing
-		_, uerr := p.store.Update(a.ID, func(r *Admission) { r.Attempts-- })
-		return "", errors.Join(err, uerr)
+	done, err := p.Queue.Ask(ctx, p.job(a, run), func(line []byte) {
+		var said sanitize.Progress
+		if json.Unmarshal(line, &said) == nil {
+			p.progress(a, said)
+		}
+	})
+	if err != nil {
+		return "", err
 	}
-	p.metrics.sanitized(err, time.Since(begin))
+	a.Attempts = done.Attempts
+	if r := done.Result; r.Reason != "" {
+		err = held(Reason(r.Reason), r.Message)
+	}
+	p.metrics.sanitized(err, time.Duration(done.Result.Seconds*float64(time.Second)))
 	if err != nil {
 		return "", err
 	}
@@ -46,8 +46,40 @@ func (p *Pipeline) sanitize(ctx context.Context, a *Admission) (State, error) {
 	if a.Changed, err = changedFiles(run, p.outputDir(a.ID)); err != nil {
 		return "", err
 	}
-	a.Attempts = 0
 	return Evaluating, nil
+}
+
+// jobKey names the run of the sanitizer that the admission needs next: the same until its result is recorded.
+func (a *Admission) jobKey() string { return fmt.Sprintf("%s-%d", a.ID, a.Runs) }
+
+// job is what the workers are asked for.
+func (p *Pipeline) job(a *Admission, run sanitizerRun) queue.Job {
+	j := queue.Job{
+		Key: a.jobKey(), Label: queue.LabelAny, Server: p.serverID, Dir: p.scratch(a.ID), Model: a.Source.Models[0].Name, Dataset: a.Decision.Dataset,
+		Provider: a.Decision.Parameters.Provider, Args: run.Args,
+	}
+	if j.Provider == labelCUDA && !p.Queue.Private() {
+		j.Label = labelCUDA
+	}
+	for _, f := range run.Package {
+		j.In = append(j.In, f.Name)
+	}
+	return j
+}
+
+// labelCUDA is the label of jobs whose decision names the provider cuda.
+const labelCUDA = "cuda"
+
+// withdraw takes a job out of the queue whose result is recorded, or not wanted any more. What the queue does not hear of now goes at the
+// next start.
+func (p *Pipeline) withdraw(key string) {
+	p.workers.Go(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+		defer cancel()
+		if err := p.Queue.Withdraw(ctx, key); err != nil {
+			p.Log.Warn("a job that is done stays in the queue until the next start", "job", key, "error", err)
+		}
+	})
 }
 
 // prepare makes the scratch folder and says how the sanitizer is to be run.
@@ -76,7 +108,6 @@ func (p *Pipeline) prepare(ctx context.Context, a *Admission) (sanitizerRun, err
 	if run.Model == "" {
 		return sanitizerRun{}, held(ReasonUnreadable, "the quarantined package does not give back its model file")
 	}
-	run.Data = p.Datasets[a.Decision.Dataset]
 	run.Args = p.sanitizerArgs(a)
 	return run, errors.Join(os.MkdirAll(run.Dir, 0o700), os.MkdirAll(filepath.Dir(run.Out), 0o700))
 }
@@ -125,8 +156,6 @@ func (p *Pipeline) sanitizerArgs(a *Admission) []string {
 	number("samples", float64(q.Samples), float64(def.Samples))
 	number("lr", q.LearningRate, def.LearningRate)
 	number("angle", q.Angle, def.Angle)
-	text("provider", firstOf(q.Provider, p.Sanitizer.Provider))
-	number("threads", float64(p.Sanitizer.Threads), 0)
 	text("preprocess", firstOf(q.Preprocessing, a.Source.Annotations[annotationPreprocess], def.Preprocessing))
 	return args
 }

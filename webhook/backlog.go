@@ -5,9 +5,9 @@ import (
 	"sync"
 )
 
-// queue is the line of admissions that wait for a worker, first in first out, each at most once. It lives in memory: the
+// backlog is the line of admissions that wait for a worker, first in first out, each at most once. It lives in memory: the
 // records on disk say at start who waits.
-type queue struct {
+type backlog struct {
 	mu      sync.Mutex
 	ids     []string
 	waiting map[string]bool
@@ -15,12 +15,12 @@ type queue struct {
 	ready   chan struct{}   // holds one token when there may be something to take
 }
 
-func newQueue() *queue {
-	return &queue{waiting: map[string]bool{}, working: map[string]bool{}, ready: make(chan struct{}, 1)}
+func newBacklog() *backlog {
+	return &backlog{waiting: map[string]bool{}, working: map[string]bool{}, ready: make(chan struct{}, 1)}
 }
 
 // add puts the admission at the end of the line, unless it is in the line.
-func (q *queue) add(id string) {
+func (q *backlog) add(id string) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if !q.waiting[id] {
@@ -31,7 +31,7 @@ func (q *queue) add(id string) {
 }
 
 // take waits for an admission that nobody works on. The caller calls done when it is through with it.
-func (q *queue) take(ctx context.Context) (string, bool) {
+func (q *backlog) take(ctx context.Context) (string, bool) {
 	for {
 		if id, ok := q.first(); ok {
 			return id, true
@@ -44,7 +44,7 @@ func (q *queue) take(ctx context.Context) (string, bool) {
 	}
 }
 
-func (q *queue) first() (string, bool) {
+func (q *backlog) first() (string, bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	for i, id := range q.ids {
@@ -61,14 +61,14 @@ func (q *queue) first() (string, bool) {
 	return "", false
 }
 
-func (q *queue) done(id string) {
+func (q *backlog) done(id string) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	delete(q.working, id)
 	q.signal()
 }
 
-func (q *queue) signal() {
+func (q *backlog) signal() {
 	select {
 	case q.ready <- struct{}{}:
 	default:
@@ -76,7 +76,7 @@ func (q *queue) signal() {
 }
 
 // depth returns how many admissions wait and how many are being worked on.
-func (q *queue) depth() (waiting, working int) {
+func (q *backlog) depth() (waiting, working int) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	return len(q.ids), len(q.working)

@@ -1,0 +1,50 @@
+package queue
+
+import (
+	"encoding/json"
+	"time"
+)
+
+// Job is one run of the sanitizer.
+type Job struct {
+	Key      string   `json:"key"`      // unique: admission and number of the run
+	Label    string   `json:"label"`    // of the workers that may take it
+	Server   string   `json:"server"`   // who asked for it
+	Owner    string   `json:"owner"`    // the process that asked for it
+	Dir      string   `json:"dir"`      // the scratch folder of that process; the job's files are in it
+	In       []string `json:"in"`       // names of the package's files: Dir/in/NAME
+	Model    string   `json:"model"`    // which of them is the model
+	Dataset  string   `json:"dataset"`  // name of the clean dataset
+	Provider string   `json:"provider"` // execution provider that the decision names; "" is the worker's own
+	Args     []string `json:"args"`     // of the sanitize command, without those that the worker knows
+}
+
+// Result is what became of a job. Without a Reason the sanitizer came to a good end: the files Out are in Dir/out, the report in
+// Dir/report.json.
+type Result struct {
+	Worker  string   `json:"worker"`
+	Reason  string   `json:"reason,omitempty"`  // code of why not
+	Message string   `json:"message,omitempty"` // for people
+	Out     []string `json:"out,omitempty"`     // names
+	Seconds float64  `json:"seconds"`           // of the last run
+}
+
+// Run is how far a job is: the value under its key.
+type Run struct {
+	Server   string    `json:"server"`           // who asked for the job
+	Attempts int       `json:"attempts"`         // runs begun and not ended by a graceful stop
+	Worker   string    `json:"worker,omitempty"` // that has it, or had it last
+	At       time.Time `json:"at"`               // of the last change
+	Result   *Result   `json:"result,omitempty"` // once there is one
+}
+
+func (r Run) encode() []byte {
+	text, err := json.Marshal(r)
+	if err != nil {
+		panic(err) // strings and numbers
+	}
+	return text
+}
+
+// LabelAny is the label of jobs that every worker may do.
+const LabelAny = "any"

@@ -1,0 +1,254 @@
+// Package queue carries runs of the sanitizer from the servers that ask for them to the workers that do them, on NATS JetStream. It is
+// the only package that knows NATS.
+//
+//	jobs    a work-queue stream: one message a job, gone when a worker acknowledges it. A worker that dies loses it to the next
+//	        after the heartbeat's time
+//	runs    a key-value bucket: how far each job is, how often it was begun, and its [Result]. The server that asked watches its
+//	        key, and deletes it when it has the result; a worker whose key is deleted gives up
+//	files   an object store: what goes into a job and comes out of it. Not used where server and worker share a folder
+//
+// The queue is no record of what has to be done: the server's admissions are. A queue that is lost is filled again.
+package queue
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"regexp"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// Names in JetStream. The subject of a job is grindstone.jobs.LABEL.KEY.
+const (
+	streamJobs      = "GRINDSTONE_JOBS"
+	bucketRuns      = "GRINDSTONE_RUNS"
+	bucketFiles     = "GRINDSTONE_FILES"
+	subjectJobs     = "grindstone.jobs"
+	subjectProgress = "grindstone.progress"
+)
+
+// Config says where the queue is.
+type Config struct {
+	URL         string // of a NATS cluster, comma-separated; "" runs a server in this process
+	Credentials string // path of a NATS credentials file; "" uses none
+	Token       string // shared secret of the servers and workers; "" is none
+	CA          string // path of the certificates to trust, PEM; "" trusts the system's
+	Replicas    int    // of every stream in a cluster; default 1
+
+	Dir    string // of the server in this process
+	Listen string // host:port for workers of other processes; "" serves this process alone
+
+	Heartbeat time.Duration // a job whose worker is silent for as long is given to another; default 30 s
+	Log       *slog.Logger
+}
+
+// Errors of Open, for messages.
+var (
+	ErrServer  = errors.New("the queue's server cannot be run")
+	ErrConnect = errors.New("the queue cannot be reached")
+)
+
+// Queue is a connection to the queue. It may be used concurrently.
+type Queue struct {
+	config  Config
+	owner   string // this process
+	private bool   // nobody else uses it
+	server  *server.Server
+	conn    *nats.Conn
+	js      jetstream.JetStream
+	jobs    jetstream.Stream
+	runs    jetstream.KeyValue
+	files   jetstream.ObjectStore
+}
+
+// Open connects to the queue, and runs its server if there is no URL. A connection that breaks is made again and again.
+func Open(ctx context.Context, c Config) (*Queue, error) {
+	if c.Heartbeat <= 0 {
+		c.Heartbeat = 30 * time.Second
+	}
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	c.Replicas = max(1, c.Replicas)
+	q := &Queue{config: c, owner: uuid.NewString(), private: c.URL == "" && c.Listen == ""}
+	if c.URL == "" {
+		if err := q.serve(); err != nil {
+			return nil, fmt.Errorf("%w: %w", ErrServer, err)
+		}
+	}
+	if err := q.connect(ctx); err != nil {
+		q.Close()
+		return nil, fmt.Errorf("%w: %w", ErrConnect, err)
+	}
+	return q, nil
+}
+
+func (q *Queue) connect(ctx context.Context) (err error) {
+	options := []nats.Option{
+		nats.Name("grindstone"), nats.MaxReconnects(-1), nats.ReconnectWait(time.Second), nats.Token(q.config.Token),
+		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) { q.config.Log.Warn("the queue is out of reach", "error", err) }),
+		nats.ReconnectHandler(func(*nats.Conn) { q.config.Log.Info("the queue is in reach again") }),
+	}
+	if q.config.Credentials != "" {
+		options = append(options, nats.UserCredentials(q.config.Credentials))
+	}
+	if q.config.CA != "" {
+		options = append(options, nats.RootCAs(q.config.CA))
+	}
+	url := q.config.URL
+	if q.server != nil {
+		url = ""
+		options = append(options, nats.InProcessServer(q.server))
+	}
+	if q.conn, err = nats.Connect(url, options...); err != nil {
+		return err
+	}
+	if q.js, err = jetstream.New(q.conn); err != nil {
+		return err
+	}
+	return q.setUp(ctx)
+}
+
+// setUp makes the streams, if nobody has.
+func (q *Queue) setUp(ctx context.Context) (err error) {
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
+	q.jobs, err = q.js.CreateOrUpdateStream(ctx, jetstream.StreamConfig{
+		Name: streamJobs, Description: "runs of the sanitizer that wait for a worker or have one", Subjects: []string{subjectJobs + ".>"},
+		Retention: jetstream.WorkQueuePolicy, Storage: jetstream.FileStorage, Replicas: q.config.Replicas,
+	})
+	if err != nil {
+		return err
+	}
+	q.runs, err = q.js.CreateOrUpdateKeyValue(ctx, jetstream.KeyValueConfig{
+		Bucket: bucketRuns, Description: "how far the runs are", Storage: jetstream.FileStorage, Replicas: q.config.Replicas,
+	})
+	if err != nil {
+		return err
+	}
+	if !q.private {
+		q.files, err = q.js.CreateOrUpdateObjectStore(ctx, jetstream.ObjectStoreConfig{
+			Bucket: bucketFiles, Description: "models on their way to a worker and back", Storage: jetstream.FileStorage, Replicas: q.config.Replicas,
+		})
+		return err
+	}
+	// Whoever worked on the jobs of a private queue is dead: what is needed is asked for again. That a run was begun still counts; a result
+	// whose server did not come to record it does not, for its files may be gone.
+	if err := q.jobs.Purge(ctx); err != nil {
+		return err
+	}
+	return q.forEachRun(ctx, func(key string, run Run) error {
+		if run.Result == nil {
+			return nil
+		}
+		return q.runs.Purge(ctx, key)
+	})
+}
+
+// Private reports whether this process alone uses the queue.
+func (q *Queue) Private() bool { return q.private }
+
+// Address is where workers of other processes reach the server in this process, "" if they cannot.
+func (q *Queue) Address() string {
+	if q.server == nil || q.config.Listen == "" {
+		return ""
+	}
+	return q.server.ClientURL()
+}
+
+// Check reports why the queue cannot be used now, or nil.
+func (q *Queue) Check(ctx context.Context) error {
+	if !q.conn.IsConnected() {
+		return fmt.Errorf("%w: %v", ErrConnect, q.conn.Status())
+	}
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	_, err := q.jobs.Info(ctx)
+	return err
+}
+
+// Depth is the number of jobs in the queue, with those that workers have.
+func (q *Queue) Depth(ctx context.Context) (int, error) {
+	info, err := q.jobs.Info(ctx)
+	if err != nil {
+		return 0, err
+	}
+	return int(info.State.Msgs), nil
+}
+
+// Left lists what there is in the queue, for those who want to see that nothing is.
+func (q *Queue) Left(ctx context.Context) (left []string, err error) {
+	if n, err := q.Depth(ctx); err != nil {
+		return nil, err
+	} else if n > 0 {
+		left = append(left, fmt.Sprintf("%d jobs", n))
+	}
+	err = q.forEachRun(ctx, func(key string, _ Run) error {
+		left = append(left, "run "+key)
+		return nil
+	})
+	if err != nil || q.private {
+		return left, err
+	}
+	objects, err := q.files.List(ctx)
+	if errors.Is(err, jetstream.ErrNoObjectsFound) {
+		return left, nil
+	}
+	for _, o := range objects {
+		left = append(left, "file "+o.Name)
+	}
+	return left, err
+}
+
+// Close ends the connection, and the server in this process.
+func (q *Queue) Close() {
+	if q.conn != nil {
+		q.conn.Close()
+	}
+	if q.server != nil {
+		q.server.Shutdown()
+		q.server.WaitForShutdown()
+	}
+}
+
+// serve runs a NATS server in this process, with its files in the configured folder.
+func (q *Queue) serve() error {
+	if err := os.MkdirAll(q.config.Dir, 0o700); err != nil {
+		return err
+	}
+	o := &server.Options{
+		ServerName: "grindstone", JetStream: true, StoreDir: q.config.Dir, SyncAlways: true, NoSigs: true, NoLog: true,
+		DontListen: q.config.Listen == "", Authorization: q.config.Token, MaxPayload: 1 << 20,
+	}
+	if q.config.Listen != "" {
+		host, port, err := splitListen(q.config.Listen)
+		if err != nil {
+			return err
+		}
+		o.Host, o.Port = host, port
+	}
+	s, err := server.NewServer(o)
+	if err != nil {
+		return err
+	}
+	s.SetLoggerV2(natsLog{q.config.Log}, false, false, false)
+	q.server = s
+	s.Start()
+	if !s.ReadyForConnections(30 * time.Second) {
+		s.Shutdown()
+		return errors.New("it does not get ready within 30 s")
+	}
+	return nil
+}
+
+var label = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,30}$`)
+
+// ValidLabel reports whether a worker can have this label.
+func ValidLabel(s string) bool { return label.MatchString(s) }

@@ -1,0 +1,196 @@
+package webhook
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strconv"
+	"sync"
+	"time"
+
+	"grindstone/sanitize"
+	"grindstone/webhook/queue"
+)
+
+// Worker takes jobs from the queue and runs a sanitizer process for each.
+type Worker struct {
+	Queue     *queue.Queue
+	Name      string   // in logs and records
+	Labels    []string // of the jobs that it takes, the preferred first
+	Dir       string   // scratch folders are made under work/ in it
+	Datasets  map[string]string
+	Sanitizer SanitizerConfig
+	Log       *slog.Logger
+}
+
+// NewWorker makes a worker. Without labels it takes the jobs that every worker may do.
+func NewWorker(q *queue.Queue, dir string, datasets map[string]string, labels []string, c SanitizerConfig, log *slog.Logger) *Worker {
+	if len(labels) == 0 {
+		labels = []string{queue.LabelAny}
+	}
+	return &Worker{Queue: q, Name: workerName(), Labels: labels, Dir: dir, Datasets: datasets, Sanitizer: c.withDefaults(), Log: log}
+}
+
+// maxAttempts is how often a job may be begun without coming to an end, before that is taken to be the model's doing.
+const maxAttempts = 5
+
+// againAfter is the pause before a job that this machine could not do is given to a worker again.
+const againAfter = 5 * time.Second
+
+// Run works until ctx is done, on as many jobs at a time as the sanitizer's configuration says. What is interrupted goes back to the
+// queue.
+func (w *Worker) Run(ctx context.Context) error {
+	var group sync.WaitGroup
+	defer group.Wait()
+	for range max(1, w.Sanitizer.Workers) {
+		taker, err := w.Queue.Taker(ctx, w.Name, w.Labels)
+		if err != nil {
+			return err
+		}
+		group.Go(func() {
+			for ctx.Err() == nil {
+				d, run, err := taker.Take(ctx)
+				if err != nil {
+					return
+				}
+				w.do(ctx, run, d)
+			}
+		})
+	}
+	<-ctx.Done()
+	return nil
+}
+
+// do works on one job. run is done when the job is not this worker's any more.
+func (w *Worker) do(ctx, run context.Context, d *queue.Delivery) {
+	log := w.Log.With("job", d.Job.Key, "worker", w.Name)
+	dir := d.Job.Dir
+	if !d.Shared {
+		dir = filepath.Join(w.Dir, "work", filepath.Base(d.Job.Key))
+		defer os.RemoveAll(dir)
+	}
+	begin := time.Now()
+	result, err := queue.Result{}, error(nil)
+	if d.Attempts >= maxAttempts {
+		result.Reason, result.Message = string(ReasonAttempts), fmt.Sprintf("%d runs of the sanitizer were begun and did not come to an end: its worker was killed, or could not work", d.Attempts)
+	} else {
+		result, err = w.sanitize(run, d, dir)
+	}
+	result.Seconds = time.Since(begin).Seconds()
+	ending, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
+	defer cancel()
+	switch {
+	case ctx.Err() != nil && err != nil:
+		err = d.Return(ending)
+	case run.Err() != nil && err != nil:
+		log.Info("the job was withdrawn, or is another worker's")
+		d.Abandon()
+		return
+	case err != nil:
+		log.Error("a job could not be done and is given back", "error", err)
+		err = d.Again(againAfter)
+	default:
+		ending, cancel = context.WithTimeout(context.WithoutCancel(ctx), time.Hour) // a model goes with it
+		defer cancel()
+		if err = w.finish(ending, d, dir, result); err == nil {
+			log.Info("job done", "reason", result.Reason, "seconds", result.Seconds)
+		}
+	}
+	if err != nil && !errors.Is(err, queue.ErrLost) {
+		log.Warn("the queue was not told how a job ended; it is given to a worker again", "error", err)
+	}
+}
+
+// finish records the result. While the queue is out of reach it is tried again: a run is worth hours.
+func (w *Worker) finish(ctx context.Context, d *queue.Delivery, dir string, r queue.Result) error {
+	for pause := time.Second; ; pause *= 2 {
+		err := d.Finish(ctx, dir, r)
+		if err == nil || errors.Is(err, queue.ErrLost) || pause > time.Minute {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(pause):
+		}
+	}
+}
+
+// sanitize runs the sanitizer on the job's package. A verdict about the model is a result; an error is this machine's.
+func (w *Worker) sanitize(ctx context.Context, d *queue.Delivery, dir string) (queue.Result, error) {
+	j := d.Job
+	if !filepath.IsLocal(filepath.FromSlash(j.Model)) {
+		return queue.Result{}, fmt.Errorf("job %s: %q is no name of a file in a package", j.Key, printable(j.Model, 100))
+	}
+	run := sanitizerRun{
+		Model: filepath.Join(dir, "in", filepath.FromSlash(j.Model)), Out: filepath.Join(dir, "out", filepath.FromSlash(j.Model)),
+		Report: filepath.Join(dir, "report.json"), Dir: filepath.Join(dir, "tmp"), Data: w.Datasets[j.Dataset], Args: w.args(j),
+	}
+	if run.Data == "" {
+		return queue.Result{Reason: string(ReasonNoDataset), Message: fmt.Sprintf("the worker %s has no clean dataset %q: set datasets.%s in its configuration", w.Name, j.Dataset, j.Dataset)}, nil
+	}
+	for _, made := range []string{run.Dir, filepath.Dir(run.Out)} {
+		if err := errors.Join(os.RemoveAll(made), os.MkdirAll(made, 0o700)); err != nil {
+			return queue.Result{}, err
+		}
+	}
+	if !d.Shared {
+		if err := d.FetchInput(ctx, dir); err != nil {
+			return queue.Result{}, err
+		}
+	}
+	err := w.Sanitizer.run(ctx, run, func(p sanitize.Progress) {
+		if line, err := json.Marshal(p); err == nil {
+			d.Progress(line)
+		}
+	})
+	if v := (*verdict)(nil); errors.As(err, &v) {
+		return queue.Result{Reason: string(v.Reason), Message: v.Message}, nil
+	} else if err != nil {
+		return queue.Result{}, err
+	}
+	out, err := filesUnder(filepath.Join(dir, "out"))
+	if _, serr := os.Stat(run.Report); serr != nil && err == nil {
+		return queue.Result{Reason: string(ReasonInvalidOutput), Message: "the sanitizer's output is not usable: it wrote no report"}, nil
+	}
+	return queue.Result{Out: out}, err
+}
+
+// args completes the job's flags with what each worker has of its own.
+func (w *Worker) args(j queue.Job) []string {
+	args := append([]string{}, j.Args...)
+	if provider := firstOf(j.Provider, w.Sanitizer.Provider); provider != "" {
+		args = append(args, "--provider", provider)
+	}
+	if w.Sanitizer.Threads != 0 {
+		args = append(args, "--threads", strconv.Itoa(w.Sanitizer.Threads))
+	}
+	return args
+}
+
+// workerName tells workers apart: host and process.
+func workerName() string {
+	host, err := os.Hostname()
+	if err != nil {
+		host = "unknown"
+	}
+	return fmt.Sprintf("%s-%d", host, os.Getpid())
+}
+
+// filesUnder lists the names of the files in a folder, with forward slashes.
+func filesUnder(dir string) (names []string, err error) {
+	err = filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		name, err := filepath.Rel(dir, path)
+		names = append(names, filepath.ToSlash(name))
+		return err
+	})
+	return names, err
+}
