@@ -27,16 +27,16 @@ type Push struct {
 	Size         int64             // bytes of the manifest and all that it refers to
 	Annotations  map[string]string // of the manifest
 	Blobs        []string          // digests of all content: config and layers, or an index's manifests
-	Models       []File            // the layers that hold an ONNX model, in the order of the manifest
+	Models       []File            // the files that are ONNX models, in the order of the manifest
 	Problem      string            // why the models of this package could not be found, or not all of them; "" if they were
 }
 
-// File is a layer of a package that is one file.
+// File is a file of a package: a layer, or in a layer that is a tar archive.
 type File struct {
-	Name      string // relative path with forward slashes: the title of the layer
-	Digest    string
-	MediaType string
-	Size      int64 // bytes
+	Name      string // relative path with forward slashes: the title of the layer, or the name in the archive
+	Digest    string // of the file
+	MediaType string // of the layer
+	Size      int64  // bytes
 }
 
 // Denial refuses a push.

@@ -2,6 +2,7 @@ package registry
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -28,7 +29,7 @@ type LocalFile struct {
 }
 
 // Fetch writes the files of a quarantined package into dir, which is created if need be: every layer with a title,
-// under its title, so that external data lies beside its model, and every model. Content is checked against its digest.
+// under its title, so that external data lies beside its model, and every model; and of tar archives with models what is in their folders. Content is checked against its digest.
 // A package with a Problem is written as far as its files have safe names; only an index cannot be fetched.
 // Errors are of type *Error and match ErrNotFound, ErrPackage or ErrDigest where these apply.
 func (g *Gateway) Fetch(ctx context.Context, repository, reference, dir string) (*Package, error) {
@@ -61,7 +62,12 @@ func (g *Gateway) fetch(ctx context.Context, repository, reference, dir string) 
 	}
 	defer root.Close()
 	for _, f := range files {
-		if err := g.copyOut(ctx, repository, f, root); err != nil {
+		if f.layer == "" {
+			err = g.copyOut(ctx, repository, f, root)
+		} else if wanted := inArchive(files, f.layer); len(wanted) > 0 && f.Name == wanted[0].Name { // once for each archive
+			err = g.extract(ctx, repository, wanted, root)
+		}
+		if err != nil {
 			return nil, fmt.Errorf("%s: %w", f.Name, err)
 		}
 		p.Files = append(p.Files, LocalFile{f.Name, filepath.Join(dir, filepath.FromSlash(f.Name)), f.Digest, f.Size})
@@ -92,6 +98,31 @@ func (g *Gateway) copyOut(ctx context.Context, repository string, f layerFile, r
 		return fmt.Errorf("%s: %w", f.Digest, ErrDigest)
 	}
 	return out.Close()
+}
+
+// inArchive returns the files that are in one layer.
+func inArchive(files []layerFile, layer digest.Digest) []layerFile {
+	var inside []layerFile
+	for _, f := range files {
+		if f.layer == layer {
+			inside = append(inside, f)
+		}
+	}
+	return inside
+}
+
+// extract writes the files of one archive below root.
+func (g *Gateway) extract(ctx context.Context, repository string, files []layerFile, root *os.Root) error {
+	in, err := os.Open(g.quarantine.blob(repository, files[0].layer))
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	wanted := map[string]digest.Digest{}
+	for _, f := range files {
+		wanted[f.Name] = f.digest
+	}
+	return extract(ctx, in, wanted, root)
 }
 
 // Discard removes a package from quarantine, for instance when it is released or rejected for good. Fetch and Release do
@@ -150,6 +181,14 @@ func (g *Gateway) describe(ctx context.Context, repository string, d digest.Dige
 		}
 		defer f.Close()
 		return inspect(f, maxExpanded)
+	}, func(d digest.Digest) ([]archived, error) {
+		f, err := os.Open(g.quarantine.blob(repository, d))
+		if err != nil {
+			return nil, err
+		}
+		defer f.Close()
+		inside, err := listArchive(withContext(ctx, f), maxExpanded)
+		return inside, errors.Join(err, ctx.Err())
 	})
 	if err != nil {
 		return Push{}, nil, err

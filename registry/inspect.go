@@ -30,6 +30,7 @@ var errTooLarge = errors.New("too large to be looked through")
 type finding struct {
 	model  bool   // the layer itself is an ONNX model
 	inside string // the layer is an archive with this model in it
+	tar    bool   // the archive is a tar
 }
 
 // inspect looks at the content of a layer. A file can be a model and an archive at once, so both are tried. It fails with
@@ -110,6 +111,7 @@ func inspectTar(r io.Reader, budget int64) (finding, error) {
 			continue
 		}
 		if found, err := inspectEntry(h.Name, t, &budget); err != nil || found.inside != "" {
+			found.tar = true
 			return found, err
 		}
 	}

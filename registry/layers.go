@@ -1,9 +1,9 @@
 package registry
 
 import (
+	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"path"
 	"slices"
 	"strings"
@@ -27,12 +27,13 @@ var onnxMediaTypes = []string{
 type layerFile struct {
 	File
 	digest digest.Digest
-	model  bool // an ONNX model
+	model  bool          // an ONNX model
+	layer  digest.Digest // the archive that the file is in; "" for a layer that is the file
 }
 
 // files returns the files of a package in the order of its layers, and what prevents that all of its models are among
-// them. inspect looks at the content of a layer.
-func (m *manifest) files(inspect func(digest.Digest) (finding, error)) (files []layerFile, problems []string, err error) {
+// them. inspect looks at the content of a layer, and list into one that is a tar archive with a model.
+func (m *manifest) files(inspect func(digest.Digest) (finding, error), list func(digest.Digest) ([]archived, error)) (files []layerFile, problems []string, err error) {
 	problem := func(format string, args ...any) { problems = append(problems, fmt.Sprintf(format, args...)) }
 	if m.index {
 		problem("this is an image index: push each model as a manifest of its own")
@@ -51,8 +52,34 @@ func (m *manifest) files(inspect func(digest.Digest) (finding, error)) (files []
 			problem("layer %s is too large to be looked through", d.Digest)
 		case err != nil:
 			return nil, nil, err
+		case found.inside != "" && found.tar:
+			inside, err := archivedFiles(d, list)
+			if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+				return nil, nil, err
+			}
+			if reason := errArchive(""); errors.As(err, &reason) {
+				problem("layer %s has a model in it, but %s", d.Digest, reason)
+				continue
+			} else if errors.Is(err, errTooLarge) {
+				problem("layer %s is too large to be looked through", d.Digest)
+				continue
+			} else if err != nil {
+				return nil, nil, err
+			}
+			if len(d.URLs) > 0 || len(d.Data) > 0 {
+				problem("layer %s has a model in it: push its content, as a blob only", d.Digest)
+			}
+			for _, f := range inside {
+				if other, ok := byName[f.Name]; ok && other != f.digest {
+					problem("there are two different files %q", f.Name)
+					continue
+				}
+				byName[f.Name] = f.digest
+				files = append(files, f)
+			}
+			continue
 		case found.inside != "":
-			problem("layer %s is an archive with a model in it (%.200q): push the ONNX file as a layer of its own", d.Digest, found.inside)
+			problem("layer %s is an archive with a model in it (%.200q): push the ONNX file as a layer of its own, or in a tar", d.Digest, found.inside)
 		}
 		model := found.model || namedONNX(d) && found.inside == ""
 		if len(d.URLs) > 0 {
@@ -72,7 +99,7 @@ func (m *manifest) files(inspect func(digest.Digest) (finding, error)) (files []
 		}
 		if name != "" {
 			byName[name] = d.Digest
-			files = append(files, layerFile{File{name, d.Digest.String(), d.MediaType, d.Size}, d.Digest, model})
+			files = append(files, layerFile{File: File{name, d.Digest.String(), d.MediaType, d.Size}, digest: d.Digest, model: model})
 		}
 	}
 	for _, f := range files {
@@ -83,6 +110,19 @@ func (m *manifest) files(inspect func(digest.Digest) (finding, error)) (files []
 		}
 	}
 	return files, problems, nil
+}
+
+// archivedFiles returns the files in an archive as if each was a layer of the archive's type.
+func archivedFiles(d ocispec.Descriptor, list func(digest.Digest) ([]archived, error)) ([]layerFile, error) {
+	inside, err := list(d.Digest)
+	if err != nil {
+		return nil, err
+	}
+	var files []layerFile
+	for _, f := range inside {
+		files = append(files, layerFile{File{f.name, f.digest.String(), d.MediaType, f.size}, f.digest, f.model, d.Digest})
+	}
+	return files, nil
 }
 
 // titles returns the names that a layer gives its file: ORAS's title and ModelPack's file path, as far as present.
@@ -114,8 +154,7 @@ func fileName(d ocispec.Descriptor, model bool) (string, error) {
 		return "model-" + d.Digest.Encoded()[:12] + ".onnx", nil
 	}
 	name := path.Clean(ts[0])
-	bad := func(r rune) bool { return r < ' ' || r == 0x7f || r == '\\' || r == ':' }
-	if name == "." || !fs.ValidPath(name) || strings.ContainsFunc(name, bad) {
+	if !safePath(name) {
 		return "", fmt.Errorf("layer %s is titled %q, which is not a safe relative path", d.Digest, ts[0])
 	}
 	return name, nil

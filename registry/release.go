@@ -3,7 +3,6 @@ package registry
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"sort"
@@ -17,7 +16,7 @@ type Release struct {
 	Repository   string
 	Tag          string            // for messages only: the tag is set by Gateway.Tag, when the attestation is attached
 	SourceDigest string            // of the quarantined manifest
-	Replace      map[string]string // digest of a layer -> path of the file that takes its place; empty releases the package as it is
+	Replace      map[string]string // digest of a file of the package -> path of the file that takes its place; empty releases the package as it is
 }
 
 // Prepared is a package in the released store.
@@ -35,8 +34,9 @@ type Artifact struct {
 }
 
 // Release puts a package with replaced layers into the released store, where it can be pulled by its digest and has no
-// tag yet. The new manifest differs from the pushed one in the digests and sizes of the replaced layers and in no other
-// byte. If anything is replaced, every model must be, and the package must have no Problem.
+// tag yet. A tar archive with a replaced file is written anew, with every other entry as it was. The new manifest differs from the
+// pushed one in the digests and sizes of the replaced layers and in no other byte, and so does its config, where it names them
+// (rootfs.diff_ids of an image, modelfs.diffIds of a ModelPack). If anything is replaced, every model must be, and the package must have no Problem.
 //
 // Release, Attach and Tag can be repeated after a failure or a crash at any point; what they report as done survives
 // one. Their errors are of type *Error and match ErrNotFound, ErrPackage or ErrDigest where these apply.
@@ -53,17 +53,17 @@ func (g *Gateway) release(ctx context.Context, r Release) (Prepared, error) {
 	if err != nil {
 		return Prepared{}, err
 	}
-	push, _, err := g.describe(ctx, r.Repository, source, m)
+	push, files, err := g.describe(ctx, r.Repository, source, m)
 	if err != nil {
 		return Prepared{}, err
 	}
-	if err := checkReplace(push, m, r.Replace); err != nil {
+	if err := checkReplace(push, files, r.Replace); err != nil {
 		return Prepared{}, err
 	}
 	if err := g.released.create(ctx, r.Repository); err != nil {
 		return Prepared{}, err
 	}
-	replaced, err := g.releaseContent(ctx, r, m)
+	replaced, err := g.releaseContent(ctx, r, m, files)
 	if err != nil {
 		return Prepared{}, err
 	}
@@ -80,44 +80,8 @@ func (g *Gateway) release(ctx context.Context, r Release) (Prepared, error) {
 	return Prepared{ocispec.Descriptor{MediaType: m.mediaType, Digest: d, Size: int64(len(raw)), ArtifactType: m.artifactType}}, nil
 }
 
-// releaseContent puts the content of a package into the released store and returns what takes the place of which layer.
-// The new files come first, because they are what can fail: nothing of the package is readable before they are there.
-func (g *Gateway) releaseContent(ctx context.Context, r Release, m *manifest) (map[digest.Digest]ocispec.Descriptor, error) {
-	replaced := map[digest.Digest]ocispec.Descriptor{}
-	for _, d := range m.layers {
-		path, ok := r.Replace[d.Digest.String()]
-		if _, done := replaced[d.Digest]; !ok || done {
-			continue
-		}
-		by, err := g.released.addFile(ctx, r.Repository, path)
-		if err != nil {
-			return nil, err
-		}
-		replaced[d.Digest] = by
-	}
-	keep := slices.DeleteFunc(slices.Clone(m.layers), func(d ocispec.Descriptor) bool { _, ok := replaced[d.Digest]; return ok })
-	if m.config != nil {
-		keep = append(keep, *m.config)
-	}
-	for _, d := range keep {
-		if m.index { // its manifests must have been released before
-			if _, _, err := g.released.manifest(ctx, r.Repository, d.Digest.String()); err != nil {
-				if !errors.Is(err, ErrNotFound) {
-					return nil, err
-				}
-				return nil, fmt.Errorf("%w: the manifest %s of this index is not released", ErrPackage, d.Digest)
-			}
-			continue
-		}
-		if err := g.released.takeBlob(ctx, r.Repository, d.Digest, g.quarantine, r.Repository); err != nil {
-			return nil, err
-		}
-	}
-	return replaced, nil
-}
-
 // checkReplace refuses to release a package that is sanitized in part.
-func checkReplace(p Push, m *manifest, replace map[string]string) error {
+func checkReplace(p Push, files []layerFile, replace map[string]string) error {
 	if len(replace) == 0 {
 		return nil
 	}
@@ -130,38 +94,50 @@ func checkReplace(p Push, m *manifest, replace map[string]string) error {
 		}
 	}
 	for d := range replace {
-		if !slices.ContainsFunc(m.layers, func(l ocispec.Descriptor) bool { return l.Digest.String() == d }) {
-			return fmt.Errorf("%w: no layer has the digest %s that is to be replaced", ErrPackage, d)
+		if !slices.ContainsFunc(files, func(f layerFile) bool { return f.Digest == d }) {
+			return fmt.Errorf("%w: no file has the digest %s that is to be replaced", ErrPackage, d)
 		}
 	}
 	return nil
 }
 
-// replace returns the manifest with the digests and sizes of layers replaced, every other byte as it was.
+// replace returns the manifest with the digests and sizes of layers and of the config replaced, every other byte as it was.
 func (m *manifest) replace(by map[digest.Digest]ocispec.Descriptor) ([]byte, error) {
 	type edit struct {
 		span
 		text string
 	}
 	var edits []edit
-	layers, _ := lookup(members(m.raw, root(m.raw)), "layers")
-	for i, at := range elements(m.raw, layers) {
-		d, ok := by[m.layers[i].Digest]
+	descriptor := func(at span, of digest.Digest) error {
+		d, ok := by[of]
 		if !ok {
-			continue
+			return nil
 		}
 		ms := members(m.raw, at)
 		for _, name := range []string{"data", "urls"} {
 			if _, ok := lookup(ms, name); ok {
-				return nil, fmt.Errorf("%w: the descriptor of layer %s has %q", ErrPackage, m.layers[i].Digest, name)
+				return fmt.Errorf("%w: the descriptor of %s has %q", ErrPackage, of, name)
 			}
 		}
 		digestAt, ok1 := lookup(ms, "digest")
 		sizeAt, ok2 := lookup(ms, "size")
 		if !ok1 || !ok2 {
-			return nil, fmt.Errorf("%w: the descriptor of layer %s has no size", ErrPackage, m.layers[i].Digest)
+			return fmt.Errorf("%w: the descriptor of %s has no size", ErrPackage, of)
 		}
 		edits = append(edits, edit{digestAt, fmt.Sprintf("%q", d.Digest)}, edit{sizeAt, fmt.Sprint(d.Size)})
+		return nil
+	}
+	top := members(m.raw, root(m.raw))
+	if at, ok := lookup(top, "config"); ok && m.config != nil {
+		if err := descriptor(at, m.config.Digest); err != nil {
+			return nil, err
+		}
+	}
+	layers, _ := lookup(top, "layers")
+	for i, at := range elements(m.raw, layers) {
+		if err := descriptor(at, m.layers[i].Digest); err != nil {
+			return nil, err
+		}
 	}
 	sort.Slice(edits, func(i, j int) bool { return edits[i].start < edits[j].start })
 	var b bytes.Buffer

@@ -1,0 +1,195 @@
+package registry
+
+import (
+	"archive/tar"
+	"bufio"
+	"bytes"
+	"compress/gzip"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"strings"
+
+	"github.com/klauspost/compress/zstd"
+	"github.com/opencontainers/go-digest"
+)
+
+// A layer may be a tar archive, as it is or compressed by gzip or zstd, with models inside: ModelKits, ModelPacks and images whose files
+// are under /models have such layers. Their models are sanitized like others, and the archive is written anew around them.
+
+const maxEntries = 1 << 17 // of an archive with a model
+
+// archived is a regular file in an archive, in the folder of a model or below.
+type archived struct {
+	name   string // clean relative path
+	size   int64  // bytes
+	digest digest.Digest
+	model  bool
+}
+
+// errArchive says why the models of an archive cannot be sanitized, in words for clients.
+type errArchive string
+
+func (e errArchive) Error() string { return string(e) }
+
+// compression of an archive.
+type compression int
+
+const (
+	plain compression = iota
+	gzipped
+	zstandard
+)
+
+// unpacked returns the archive in a layer without its compression.
+func unpacked(layer io.Reader) (io.ReadCloser, compression, error) {
+	buffered := bufio.NewReaderSize(layer, 1<<16)
+	head, _ := buffered.Peek(4)
+	switch {
+	case bytes.HasPrefix(head, []byte{0x1f, 0x8b}):
+		r, err := gzip.NewReader(buffered)
+		return r, gzipped, err
+	case bytes.HasPrefix(head, []byte{0x28, 0xb5, 0x2f, 0xfd}):
+		r, err := zstd.NewReader(buffered, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(1<<30))
+		if err != nil {
+			return nil, zstandard, err
+		}
+		return r.IOReadCloser(), zstandard, nil
+	}
+	return io.NopCloser(buffered), plain, nil
+}
+
+// packed returns a writer that compresses like the archive that it replaces.
+func packed(w io.Writer, c compression) (io.WriteCloser, error) {
+	switch c {
+	case gzipped:
+		return gzip.NewWriter(w), nil
+	case zstandard:
+		return zstd.NewWriter(w, zstd.WithEncoderConcurrency(1))
+	}
+	return struct {
+		io.Writer
+		io.Closer
+	}{w, io.NopCloser(nil)}, nil
+}
+
+// walkArchive visits the regular files of a tar archive under their clean names. No more than budget bytes are expanded.
+func walkArchive(layer io.Reader, budget int64, visit func(name string, h *tar.Header, content io.Reader) error) error {
+	r, _, err := unpacked(layer)
+	if err != nil {
+		return errArchive("its compression is damaged")
+	}
+	defer r.Close()
+	limited := &io.LimitedReader{R: r, N: budget}
+	t := tar.NewReader(limited)
+	for n := 0; ; n++ {
+		h, err := t.Next()
+		switch {
+		case limited.N <= 0 || n > maxEntries:
+			return errTooLarge
+		case errors.Is(err, io.EOF):
+			return nil
+		case err != nil:
+			return errArchive("it is damaged")
+		case !h.FileInfo().Mode().IsRegular() || h.Typeflag == tar.TypeLink:
+			continue
+		}
+		if err := visit(path.Clean(h.Name), h, t); err != nil {
+			if limited.N <= 0 {
+				return errTooLarge
+			}
+			return err
+		}
+	}
+}
+
+// listArchive returns the models of an archive and what is in their folders or below, as far as their names are safe.
+func listArchive(layer io.Reader, budget int64) ([]archived, error) {
+	var all []archived
+	seen := map[string]digest.Digest{}
+	err := walkArchive(layer, budget, func(name string, h *tar.Header, content io.Reader) error {
+		hash := digest.SHA256.Digester()
+		counted := &counter{}
+		tee := io.TeeReader(content, io.MultiWriter(hash.Hash(), counted))
+		model := isONNX(tee, -1) || hasONNXSuffix(name)
+		if _, err := io.Copy(io.Discard, tee); err != nil {
+			return errArchive("it is damaged")
+		}
+		f := archived{name, counted.n, hash.Digest(), model}
+		if other, twice := seen[name]; twice && other != f.digest {
+			return errArchive(fmt.Sprintf("it has two different files %.200q", name))
+		}
+		seen[name] = f.digest
+		if model && !safePath(name) {
+			return errArchive(fmt.Sprintf("%.200q is not a safe relative path", h.Name))
+		}
+		if model && (h.Typeflag == tar.TypeGNUSparse || h.PAXRecords["GNU.sparse.major"] != "") {
+			return errArchive(fmt.Sprintf("%.200q is a sparse file", name))
+		}
+		all = append(all, f)
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	var files []archived
+	for _, f := range all {
+		if f.model || safePath(f.name) && besideModel(f.name, all) {
+			files = append(files, f)
+		}
+	}
+	return files, nil
+}
+
+// besideModel reports whether a file is in the folder of a model or below, where a model's external data may be.
+func besideModel(name string, all []archived) bool {
+	for _, m := range all {
+		if dir := path.Dir(m.name); m.model && (dir == "." || strings.HasPrefix(name, dir+"/")) {
+			return true
+		}
+	}
+	return false
+}
+
+type counter struct{ n int64 }
+
+func (c *counter) Write(p []byte) (int, error) {
+	c.n += int64(len(p))
+	return len(p), nil
+}
+
+// safePath reports whether a name stays below the folder that it is written to, on every system.
+func safePath(name string) bool {
+	bad := func(r rune) bool { return r < ' ' || r == 0x7f || r == '\\' || r == ':' }
+	return name != "." && fs.ValidPath(name) && !strings.ContainsFunc(name, bad)
+}
+
+// extract writes files of an archive below root.
+func extract(ctx context.Context, layer io.Reader, wanted map[string]digest.Digest, root *os.Root) error {
+	return walkArchive(withContext(ctx, layer), maxExpanded, func(name string, _ *tar.Header, content io.Reader) error {
+		want, ok := wanted[name]
+		if !ok {
+			return nil
+		}
+		if err := root.MkdirAll(path.Dir(name), 0o700); err != nil {
+			return err
+		}
+		f, err := root.OpenFile(name, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		verifier := want.Verifier()
+		if _, err := io.Copy(io.MultiWriter(f, verifier), content); err != nil {
+			return err
+		}
+		if !verifier.Verified() {
+			return fmt.Errorf("%s: %w", name, ErrDigest)
+		}
+		return f.Close()
+	})
+}

@@ -1,0 +1,120 @@
+package registry
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// releaseContent puts the content of a package into the backend and returns what takes the place of which layer or config.
+// The new files come first, because they are what can fail: nothing of the package is readable before they are there.
+func (g *Gateway) releaseContent(ctx context.Context, r Release, m *manifest, files []layerFile) (map[digest.Digest]ocispec.Descriptor, error) {
+	replaced := map[digest.Digest]ocispec.Descriptor{}
+	renamed := map[digest.Digest]digest.Digest{} // what configs call the layers
+	for _, d := range m.layers {
+		if _, done := replaced[d.Digest]; done {
+			continue
+		}
+		by, diff, err := g.newLayer(ctx, r, d.Digest, files)
+		if err != nil {
+			return nil, err
+		}
+		if by != nil {
+			replaced[d.Digest], renamed[d.Digest] = *by, by.Digest
+			if diff != (repacked{}) {
+				renamed[diff.diffBefore] = diff.diffAfter
+			}
+		}
+	}
+	if m.config != nil && len(renamed) > 0 {
+		if err := g.newConfig(ctx, r.Repository, m.config.Digest, renamed, replaced); err != nil {
+			return nil, err
+		}
+	}
+	for _, d := range m.descriptors() {
+		if _, ok := replaced[d.Digest]; ok {
+			continue
+		}
+		if m.index { // its manifests must have been released before
+			if _, _, err := g.released.manifest(ctx, r.Repository, d.Digest.String()); err != nil {
+				if !errors.Is(err, ErrNotFound) {
+					return nil, err
+				}
+				return nil, fmt.Errorf("%w: the manifest %s of this index is not released", ErrPackage, d.Digest)
+			}
+			continue
+		}
+		if err := g.released.takeBlob(ctx, r.Repository, d.Digest, g.quarantine, r.Repository); err != nil {
+			return nil, err
+		}
+	}
+	return replaced, nil
+}
+
+// newLayer puts the layer that takes the place of a layer into the backend; nil where it stays.
+func (g *Gateway) newLayer(ctx context.Context, r Release, layer digest.Digest, files []layerFile) (*ocispec.Descriptor, repacked, error) {
+	if path, ok := r.Replace[layer.String()]; ok {
+		by, err := g.released.addFile(ctx, r.Repository, path)
+		return &by, repacked{}, err
+	}
+	names := map[string]string{}
+	for _, f := range inArchive(files, layer) {
+		if path, ok := r.Replace[f.Digest]; ok {
+			names[f.Name] = path
+		}
+	}
+	if len(names) == 0 {
+		return nil, repacked{}, nil
+	}
+	in, err := os.Open(g.quarantine.blob(r.Repository, layer))
+	if err != nil {
+		return nil, repacked{}, err
+	}
+	defer in.Close()
+	out, err := os.CreateTemp(g.quarantine.dir(r.Repository), temporary)
+	if err != nil {
+		return nil, repacked{}, err
+	}
+	defer os.Remove(out.Name())
+	defer out.Close()
+	diff, err := repack(ctx, in, names, out)
+	if err != nil {
+		return nil, repacked{}, err
+	}
+	by, err := g.released.addFile(ctx, r.Repository, out.Name())
+	return &by, diff, err
+}
+
+// maxConfig bounds the configs that are searched for digests, in bytes.
+const maxConfig = 16 << 20
+
+// newConfig puts a config into the backend that names the new layers where the old one names the old ones; one that names none stays.
+func (g *Gateway) newConfig(ctx context.Context, repository string, config digest.Digest, renamed map[digest.Digest]digest.Digest, replaced map[digest.Digest]ocispec.Descriptor) error {
+	if _, isLayer := replaced[config]; isLayer {
+		return fmt.Errorf("%w: the config is also a layer with a model", ErrPackage)
+	}
+	if size, ok := g.quarantine.blobSize(repository, config); !ok || size > maxConfig {
+		return nil
+	}
+	raw, err := os.ReadFile(g.quarantine.blob(repository, config))
+	if err != nil {
+		return err
+	}
+	var pairs []string
+	for before, after := range renamed {
+		pairs = append(pairs, before.String(), after.String())
+	}
+	fresh := []byte(strings.NewReplacer(pairs...).Replace(string(raw)))
+	if bytes.Equal(fresh, raw) {
+		return nil
+	}
+	d := digest.FromBytes(fresh)
+	replaced[config] = ocispec.Descriptor{Digest: d, Size: int64(len(fresh))}
+	return g.released.addBytes(ctx, repository, fresh, d)
+}
