@@ -192,7 +192,7 @@ QUICK = [
 ]
 
 FAMILIES = [
-    tv("alexnet"), tv("vgg11"), tv("vgg11_bn"), tv("vgg16_bn"), tv("resnet18"), tv("resnet34"), tv("resnet50"), tv("resnet101"), tv("resnext50_32x4d"),
+    tv("alexnet", size=64), tv("vgg11"), tv("vgg11_bn"), tv("vgg16_bn"), tv("resnet18"), tv("resnet34"), tv("resnet50"), tv("resnet101"), tv("resnext50_32x4d"),
     tv("wide_resnet50_2"), tv("densenet121"), tv("densenet169"), tv("squeezenet1_0"), tv("squeezenet1_1"), tv("googlenet"),
     tv("inception_v3", size=96), tv("mobilenet_v2"), tv("mobilenet_v3_small"), tv("mobilenet_v3_large"), tv("shufflenet_v2_x0_5"),
     tv("shufflenet_v2_x1_0"), tv("mnasnet0_5"), tv("mnasnet1_0"), tv("efficientnet_b0"), tv("efficientnet_b1"), tv("efficientnet_v2_s"), tv("regnet_x_400mf"),

@@ -57,6 +57,7 @@ type Classifier struct {
 	FixedBatch int64 // the batch size that the file fixes, 0 if it is open
 	Unfolded   []Unfolded
 
+	learned    map[string]bool    // what linear layers make, and all that depends on it
 	frozen     map[string]bool    // values that frozen nodes make
 	changeable map[string]bool    // constants that the file holds as tensors, and those of Unfold
 	shapes     map[string][]int64 // of all values, for two images

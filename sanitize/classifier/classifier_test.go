@@ -368,7 +368,7 @@ func TestFrozen(t *testing.T) {
 			return "y"
 		},
 		`node "layer": MatMul: weight "computed"`: func(n *net, x string) string {
-			w := n.Named("computed", "Transpose", []string{n.weight("w", 8, 8)})
+			w := n.Named("computed", "Abs", []string{n.weight("w", 8, 8)})
 			n.Add(&onnx.Node{Name: "layer", Op: "MatMul", Inputs: []string{x, w}, Outputs: []string{"y"}})
 			return "y"
 		},
@@ -412,6 +412,46 @@ func TestFrozen(t *testing.T) {
 	y := n.Op("MatMul", []string{x, x})
 	if err := read(t, n.model(t, 17, n.dense(n.pooled(y), 4, 5)), classifier.Options{}).CheckTrainable(); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestWeightsInOtherPlaces: weights that are moved before they are used, layers of constants alone, and normalizations written in single
+// operators are trained like all others; preprocessing is not.
+func TestWeightsInOtherPlaces(t *testing.T) {
+	for _, tt := range []struct {
+		name      string
+		build     func(n *net, x string) string
+		trainable string
+	}{
+		{"Transpose of a weight", func(n *net, x string) string {
+			return n.Op("MatMul", []string{x, n.Op("Transpose", []string{n.weight("w", 8, 8)})})
+		}, "stem.w stem.b w fc.w fc.b"},
+		{"position bias made by a small network of its own", func(n *net, x string) string {
+			h := n.Op("MatMul", []string{n.weight("positions", 8, 2), n.weight("w1", 2, 3)})
+			h = n.Op("Relu", []string{n.Op("Add", []string{h, n.weight("b1", 3)})})
+			return n.Op("Add", []string{x, n.Op("MatMul", []string{h, n.weight("w2", 3, 8)})})
+		}, "stem.w stem.b w1 b1 w2 fc.w fc.b"},
+		{"normalization in single operators", func(n *net, x string) string {
+			mean := n.Op("ReduceMean", []string{x}, onnx.Is("axes", 1))
+			d := n.Op("Sub", []string{x, mean})
+			deviation := n.Op("Sqrt", []string{n.Op("ReduceMean", []string{n.Op("Mul", []string{d, d})}, onnx.Is("axes", 1))})
+			y := n.Op("Mul", []string{n.Op("Div", []string{d, n.Op("Add", []string{deviation, n.Float(1e-3)})}), n.weight("scale", 4, 1, 1)})
+			return n.Op("Add", []string{n.weight("shift", 4, 1, 1), y})
+		}, "stem.w stem.b scale shift fc.w fc.b"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			n := newNet()
+			n.Input("image", onnx.Float, -1, 3, 8, 8)
+			x := n.Op("Mul", []string{n.Op("Sub", []string{"image", n.weight("mean", 1, 3, 1, 1)}), n.weight("deviation", 1, 3, 1, 1)})
+			x = n.Op("Relu", []string{n.Op("Conv", []string{x, n.weight("stem.w", 4, 3, 3, 3), n.weight("stem.b", 4)}, onnx.Is("pads", 1, 1, 1, 1))})
+			c := read(t, n.model(t, 17, n.dense(n.pooled(tt.build(n, x)), 4, 5)), classifier.Options{})
+			if got := strings.Join(c.Trainable, " "); got != tt.trainable {
+				t.Errorf("trainable: %s, want %s", got, tt.trainable)
+			}
+			if err := c.CheckTrainable(); err != nil {
+				t.Error(err)
+			}
+		})
 	}
 }
 

@@ -17,7 +17,13 @@ func (c *Classifier) findTrainable() {
 		inHead[n] = true
 	}
 	frozen := c.frozenInputs()
+	c.learned = map[string]bool{}
 	for _, n := range c.Nodes {
+		if c.isLinear(n) || slices.ContainsFunc(n.Inputs, func(in string) bool { return c.learned[in] }) {
+			for _, out := range n.Outputs {
+				c.learned[out] = out != ""
+			}
+		}
 		for _, name := range c.weightsOf(by, n) {
 			if !c.canTrain(name) {
 				continue
@@ -31,7 +37,7 @@ func (c *Classifier) findTrainable() {
 			if !slices.Contains(c.Trainable, name) {
 				c.Trainable = append(c.Trainable, name)
 			}
-			if inHead[n] && !slices.Contains(c.HeadWeights, name) {
+			if inHead[n] && n.Op != "Mul" && !slices.Contains(c.HeadWeights, name) {
 				c.HeadWeights = append(c.HeadWeights, name)
 			}
 		}
@@ -85,6 +91,7 @@ func (c *Classifier) resolveAliases() {
 func (c *Classifier) untrainable() []error {
 	by := producers(c.Nodes)
 	live := grad.Reach(c.Nodes, []string{c.Input})
+	derived := grad.Reach(c.Nodes, c.Trainable) // what a layer of constants makes of them, as in networks that compute position biases
 	users := c.users()
 	var bad []error
 	for _, n := range c.Nodes {
@@ -101,7 +108,7 @@ func (c *Classifier) untrainable() []error {
 			}
 		}
 		for _, name := range names {
-			if name != "" && !live[name] && !c.canTrain(name) {
+			if name != "" && !live[name] && !derived[name] && !c.canTrain(name) {
 				bad = append(bad, &onnx.Error{Node: n.Label(), What: fmt.Sprintf("%s: weight %q", n.Op, name), Err: ErrFrozen})
 			}
 		}
@@ -120,23 +127,74 @@ func (c *Classifier) users() map[string]int {
 	return users
 }
 
-// weightsOf returns the inputs of a node that hold weights.
+// weightsOf returns the tensors that hold the weights of a node: inputs of it, or what an input is a moved copy of.
 func (c *Classifier) weightsOf(by map[string]*onnx.Node, n *onnx.Node) []string {
 	switch n.Op {
-	case "Conv", "ConvTranspose", "Gemm":
+	case "Conv", "ConvTranspose":
 		return n.Inputs[1:]
+	case "Gemm", "MatMul":
+		if n.Op == "MatMul" && c.unmoved(by, n.Inputs[1]) == n.Inputs[1] && c.Constants[n.Inputs[1]] == nil {
+			return n.Inputs // the first one may be the weight
+		}
+		names := slices.Clone(n.Inputs[1:])
+		names[0] = c.unmoved(by, names[0])
+		return names
 	case "BatchNormalization":
 		return n.Inputs[1:3]
 	case "LayerNormalization", "InstanceNormalization", "PRelu":
 		return n.Inputs[1:]
-	case "MatMul":
-		return n.Inputs
-	case "Add":
-		if c.biasOf(by, n) != "" {
-			return n.Inputs
+	case "Mul", "Add":
+		if b := c.biasOf(by, n); b != "" {
+			return []string{b}
+		}
+		if v := c.affineOf(by, n); v != "" {
+			return []string{v}
 		}
 	}
 	return nil
+}
+
+// moves are operators that put the elements of their first input in another place and change nothing else.
+var moves = map[string]bool{"Transpose": true, "Reshape": true, "Squeeze": true, "Unsqueeze": true, "Flatten": true}
+
+// unmoved follows a value back to the constant that it is a moved copy of; it returns the value itself if there is none. Without constant
+// folding PyTorch writes a linear layer as MatMul with Transpose(weight).
+func (c *Classifier) unmoved(by map[string]*onnx.Node, value string) string {
+	at := value
+	for n := by[at]; n != nil && moves[n.Op] && n.Domain == ""; n = by[at] {
+		at = n.Inputs[0]
+	}
+	if c.Constants[at] != nil {
+		return at
+	}
+	return value
+}
+
+// affineOf returns the vector by which a Mul scales the channels of an activation, or which an Add adds to a product of that kind: scale and
+// shift of a normalization that is written in single operators, or the scale of a residual branch. Before the first layer with
+// weights they are preprocessing, not weights.
+func (c *Classifier) affineOf(by map[string]*onnx.Node, n *onnx.Node) string {
+	for i, in := range n.Inputs {
+		v, other := c.Constants[in], n.Inputs[1-i]
+		if v == nil || !vector(v.Shape) || !c.learned[other] {
+			continue
+		}
+		if p := by[other]; n.Op == "Mul" || p != nil && p.Op == "Mul" && c.affineOf(by, p) != "" {
+			return in
+		}
+	}
+	return ""
+}
+
+// vector: one axis longer than 1.
+func vector(shape []int64) bool {
+	long := 0
+	for _, d := range shape {
+		if d > 1 {
+			long++
+		}
+	}
+	return long == 1
 }
 
 // biasOf returns the constant that an Add adds to the output of a MatMul or Conv, "" if it is no such Add.
