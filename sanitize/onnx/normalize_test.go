@@ -131,6 +131,12 @@ func TestNormalizeKeepsTheFunction(t *testing.T) {
 		{"GroupNormalization at opset 21", 21, func(b *onnx.Builder, x string) string {
 			return b.Op("GroupNormalization", []string{x, channels(b, 1), channels(b, 2)}, onnx.I("num_groups", 1))
 		}},
+		{"Col2Im", 18, func(b *onnx.Builder, x string) string {
+			return b.Op("Col2Im", []string{b.Op("Reshape", []string{x, b.Int64s(2, 12, 5)}), b.Int64s(3, 6), b.Int64s(2, 2)}, onnx.Is("strides", 2, 1))
+		}},
+		{"Col2Im with overlap and padding", 18, func(b *onnx.Builder, x string) string {
+			return b.Op("Col2Im", []string{b.Op("Reshape", []string{x, b.Int64s(1, 6, 20)}), b.Int64s(9, 5), b.Int64s(3, 2)}, onnx.Is("strides", 2, 1), onnx.Is("pads", 1, 0, 0, 1), onnx.Is("dilations", 1, 1))
+		}},
 		{"RMSNormalization", 23, func(b *onnx.Builder, x string) string {
 			return b.Op("RMSNormalization", []string{x, b.Floats([]int64{5}, []float32{1, 2, 3, 4, 5})}, onnx.F("epsilon", 0.1))
 		}},
