@@ -431,10 +431,14 @@ func TestWeightsInOtherPlaces(t *testing.T) {
 			h = n.Op("Relu", []string{n.Op("Add", []string{h, n.weight("b1", 3)})})
 			return n.Op("Add", []string{x, n.Op("MatMul", []string{h, n.weight("w2", 3, 8)})})
 		}, "stem.w stem.b w1 b1 w2 fc.w fc.b"},
+		{"scalars and what normalizing the opset made", func(n *net, x string) string {
+			x = n.Op("Conv", []string{x, n.weight("w", 4, 4, 1, 1)})
+			return n.Op("Gelu", []string{n.Op("Mul", []string{x, n.Floats([]int64{1}, []float32{2})})})
+		}, "stem.w stem.b w fc.w fc.b"},
 		{"normalization in single operators", func(n *net, x string) string {
-			mean := n.Op("ReduceMean", []string{x}, onnx.Is("axes", 1))
+			mean := n.Op("ReduceMean", []string{x, n.Int64s(1)})
 			d := n.Op("Sub", []string{x, mean})
-			deviation := n.Op("Sqrt", []string{n.Op("ReduceMean", []string{n.Op("Mul", []string{d, d})}, onnx.Is("axes", 1))})
+			deviation := n.Op("Sqrt", []string{n.Op("ReduceMean", []string{n.Op("Mul", []string{d, d}), n.Int64s(1)})})
 			y := n.Op("Mul", []string{n.Op("Div", []string{d, n.Op("Add", []string{deviation, n.Float(1e-3)})}), n.weight("scale", 4, 1, 1)})
 			return n.Op("Add", []string{n.weight("shift", 4, 1, 1), y})
 		}, "stem.w stem.b scale shift fc.w fc.b"},
@@ -444,7 +448,7 @@ func TestWeightsInOtherPlaces(t *testing.T) {
 			n.Input("image", onnx.Float, -1, 3, 8, 8)
 			x := n.Op("Mul", []string{n.Op("Sub", []string{"image", n.weight("mean", 1, 3, 1, 1)}), n.weight("deviation", 1, 3, 1, 1)})
 			x = n.Op("Relu", []string{n.Op("Conv", []string{x, n.weight("stem.w", 4, 3, 3, 3), n.weight("stem.b", 4)}, onnx.Is("pads", 1, 1, 1, 1))})
-			c := read(t, n.model(t, 17, n.dense(n.pooled(tt.build(n, x)), 4, 5)), classifier.Options{})
+			c := read(t, n.model(t, 20, n.dense(n.pooled(tt.build(n, x)), 4, 5)), classifier.Options{})
 			if got := strings.Join(c.Trainable, " "); got != tt.trainable {
 				t.Errorf("trainable: %s, want %s", got, tt.trainable)
 			}

@@ -144,7 +144,7 @@ func (c *Classifier) weightsOf(by map[string]*onnx.Node, n *onnx.Node) []string 
 	case "LayerNormalization", "InstanceNormalization", "PRelu":
 		return n.Inputs[1:]
 	case "Mul", "Add":
-		if b := c.biasOf(by, n); b != "" {
+		if b := c.biasOf(by, n); n.Op == "Add" && b != "" {
 			return []string{b}
 		}
 		if v := c.affineOf(by, n); v != "" {
@@ -176,7 +176,7 @@ func (c *Classifier) unmoved(by map[string]*onnx.Node, value string) string {
 func (c *Classifier) affineOf(by map[string]*onnx.Node, n *onnx.Node) string {
 	for i, in := range n.Inputs {
 		v, other := c.Constants[in], n.Inputs[1-i]
-		if v == nil || !vector(v.Shape) || !c.learned[other] {
+		if v == nil || !vector(v.Shape) || !c.canTrain(in) || !c.learned[other] {
 			continue
 		}
 		if p := by[other]; n.Op == "Mul" || p != nil && p.Op == "Mul" && c.affineOf(by, p) != "" {
