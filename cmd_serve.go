@@ -136,7 +136,7 @@ func serve(ctx context.Context, c Config, stdout, stderr io.Writer) error {
 	gateway, err := registry.New(registry.Config{
 		Dir: filepath.Join(c.Dir, "registry"), Intercept: c.Intercepts(), Admitter: pipeline, Log: log,
 		Upstream: upstream, Authorize: guard.authorize(), Challenge: guard.Challenge(),
-		Limits: registry.Limits{ManifestBytes: c.Limits.Manifest, BlobBytes: c.Limits.Blob},
+		Limits: registry.Limits{ManifestBytes: c.Limits.Manifest, BlobBytes: c.Limits.Blob, BodyTime: c.Limits.Request},
 	})
 	if errors.Is(err, registry.ErrLocked) {
 		return fmt.Errorf("%w: stop the other server or name another folder with --dir", err)

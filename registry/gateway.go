@@ -16,6 +16,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"time"
 )
 
 // Config says how a Gateway works.
@@ -41,6 +42,13 @@ type Config struct {
 type Limits struct {
 	ManifestBytes int64 // of one manifest; 4 MiB by default
 	BlobBytes     int64 // of one upload request, and of one blob of an intercepted package; unlimited by default
+	Uploads       int   // open into quarantine at a time; 2000 by default
+	UploadsEach   int   // of these, by one identity; 500 by default
+	// A request's body may take BodyGrace, and a second more for each BodyRate bytes, and pause no longer than BodyGrace; 30 s and 1 KiB by
+	// default. They bound requests that the gateway takes in itself.
+	BodyGrace time.Duration
+	BodyRate  int64
+	BodyTime  time.Duration // that a body may take altogether; unlimited by default
 }
 
 // Gateway is an http.Handler for /v2/. Its methods may be called from many goroutines.
@@ -57,6 +65,7 @@ type Gateway struct {
 	holders    holders
 	lock       io.Closer
 	pushes     keyedMutex // by repository and digest
+	uploads    uploadTable
 }
 
 // New opens the stores in c.Dir, which is created if need be. It fails with ErrLocked if another process uses it. An upstream is not
@@ -72,9 +81,11 @@ func New(c Config) (*Gateway, error) {
 	case c.Limits.ManifestBytes < 0 || c.Limits.BlobBytes < 0:
 		return nil, errors.New("registry: Config.Limits has a negative limit")
 	}
-	if c.Limits.ManifestBytes == 0 {
-		c.Limits.ManifestBytes = 4 << 20
-	}
+	setDefault(&c.Limits.ManifestBytes, 4<<20)
+	setDefault(&c.Limits.Uploads, 2000)
+	setDefault(&c.Limits.UploadsEach, 500)
+	setDefault(&c.Limits.BodyGrace, 30*time.Second)
+	setDefault(&c.Limits.BodyRate, 1<<10)
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
@@ -105,6 +116,13 @@ func New(c Config) (*Gateway, error) {
 		return nil, errors.Join(fmt.Errorf("registry: %w", err), g.quarantine.close(), g.lock.Close())
 	}
 	return g, nil
+}
+
+func setDefault[T comparable](v *T, otherwise T) {
+	var zero T
+	if *v == zero {
+		*v = otherwise
+	}
 }
 
 // Close ends unfinished uploads and releases the directory. No request may be in progress.
@@ -157,6 +175,7 @@ func (g *Gateway) base(w http.ResponseWriter, r *http.Request, rt route) error {
 
 // serveEmbedded answers a request to a repository of the embedded store that is not intercepted.
 func (g *Gateway) serveEmbedded(w http.ResponseWriter, r *http.Request, rt route) error {
+	steady(w, r, g.limits)
 	var err error
 	switch {
 	case rt.kind == uploads:

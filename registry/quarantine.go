@@ -21,6 +21,7 @@ import (
 //	referrers, tags        released only
 //	DELETE                 refused, except of an upload
 func (g *Gateway) serveIntercepted(w http.ResponseWriter, r *http.Request, rt route) error {
+	steady(w, r, g.limits)
 	read := r.Method == http.MethodGet || r.Method == http.MethodHead
 	switch {
 	case rt.kind == uploads:
@@ -243,6 +244,11 @@ func (g *Gateway) upload(w http.ResponseWriter, r *http.Request, rt route) error
 	if err != nil {
 		return err
 	}
+	w, settle, err := g.admitUpload(w, r, rt)
+	if err != nil {
+		return err
+	}
+	defer settle()
 	landed := &landing{ResponseWriter: w, digest: query.Get("digest"), done: func(d digest.Digest) error {
 		return g.holders.add(rt.repository, Identity(r.Context()), d)
 	}}

@@ -83,9 +83,9 @@ func TestBadRequests(t *testing.T) {
 		"large upload, chunked": {"POST", "/v2/models/resnet/blobs/uploads/?digest=" + sum, chunked(strings.Repeat(" ", 1001)), nil, 413, "SIZE_INVALID"},
 		"upload, wrong digest":  {"POST", "/v2/models/resnet/blobs/uploads/?digest=" + sum, strings.NewReader("y"), nil, 400, "BLOB_UPLOAD_INVALID"},
 		"upload, bad digest":    {"POST", "/v2/models/resnet/blobs/uploads/?digest=x", strings.NewReader("y"), nil, 400, "DIGEST_INVALID"},
-		"unknown upload":        {"PATCH", "/v2/models/resnet/blobs/uploads/abc?state=e30", strings.NewReader("y"), nil, 400, "BLOB_UPLOAD_UNKNOWN"},
+		"unknown upload":        {"PATCH", "/v2/models/resnet/blobs/uploads/abc?state=e30", strings.NewReader("y"), nil, 404, "BLOB_UPLOAD_UNKNOWN"},
 		"malformed upload":      {"PATCH", "/v2/models/resnet/blobs/uploads/a.b", strings.NewReader("y"), nil, 404, "BLOB_UPLOAD_UNKNOWN"},
-		"upload, unknown place": {"PATCH", "/v2/models/absent/blobs/uploads/abc?state=e30", strings.NewReader("y"), nil, 404, "NAME_UNKNOWN"},
+		"upload, unknown place": {"PATCH", "/v2/models/absent/blobs/uploads/abc?state=e30", strings.NewReader("y"), nil, 404, "BLOB_UPLOAD_UNKNOWN"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := s.do(c.method, c.path, c.body, c.header...)
