@@ -39,8 +39,11 @@ func (p *Pipeline) record(src Source, tag string, decision *policy.AdmissionDeci
 	p.tags.Lock()
 	defer p.tags.Unlock()
 	a, ok := p.store.Newest(src.Repository, src.Digest)
+	made, sanitized := p.store.releasedAs(src.Repository, src.Digest)
 	var err error
 	switch {
+	case !ok && sanitized && decision != nil && decision.Action != policy.Deny:
+		a, err = p.store.Repush(made.ID, tag)
 	case ok && a.Reason == ReasonRejected: // by a person, whatever the policy says today
 		return a, nil
 	case !ok || a.PolicyDigest != p.Policy.Digest() || !sameDecision(a.Decision, decision):

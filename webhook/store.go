@@ -232,6 +232,18 @@ func (s *Store) newestWith(repository, blob string) (*Admission, bool) {
 	return list[len(list)-1], true
 }
 
+// releasedAs returns the newest admission of a repository that was sanitized and released as a digest.
+func (s *Store) releasedAs(repository, digest string) (*Admission, bool) {
+	list := s.List(func(a *Admission) bool {
+		return a.Source.Repository == repository && a.Released != nil && a.Released.Digest == digest && !a.Unsanitized() &&
+			(a.State == Released || a.State == Releasing)
+	})
+	if len(list) == 0 {
+		return nil, false
+	}
+	return list[len(list)-1], true
+}
+
 // Owner returns the id of the admission that holds the newest push of a tag, or "".
 func (s *Store) Owner(repository, tag string) string {
 	s.mu.RLock()
