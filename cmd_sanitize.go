@@ -19,7 +19,7 @@ import (
 
 func newSanitizeCommand() *cobra.Command {
 	var o sanitize.Options
-	var provider, transform, size, report string
+	var provider, transform, mirror, size, report string
 	var jsonProgress bool
 	cmd := &cobra.Command{
 		Use:   "sanitize MODEL.onnx -o OUT.onnx --data PATH",
@@ -41,7 +41,7 @@ learning rate that short trials find best by clean accuracy.
 
 Exit status: 0 done, 1 failed, 2 wrong usage, 3 the model cannot be read or trained, 4 the dataset cannot be used, 5 no ONNX Runtime
 library, 6 the accuracy is at chance before or after, 130 interrupted. An interrupted or failed run leaves no output.`,
-		Example: `  # with the defaults: permute, five epochs or 2000 steps, rate found
+		Example: `  # with the defaults: permute, five epochs or 3000 steps, rate found
   grindstone sanitize resnet18.onnx -o resnet18-clean.onnx --data cifar10/train.tar.gz --held-out cifar10/test.tar.gz
 
   # the paper's other transformations, and its schedule
@@ -62,6 +62,7 @@ library, 6 the accuracy is at chance before or after, 130 interrupted. An interr
 			if o.Transformation, err = sanitize.ParseTransformation(transform); err != nil {
 				return usageError("%w", err)
 			}
+			o.Mirror = sanitize.Mirror(mirror)
 			if err := parseSize(size, &o.Height, &o.Width); err != nil {
 				return usageError("%w", err)
 			}
@@ -104,7 +105,7 @@ library, 6 the accuracy is at chance before or after, 130 interrupted. An interr
 	f.Float64Var(&o.LearningRate, "lr", 0, "peak learning rate (default: found by clean accuracy)")
 	f.Float64Var(&o.Momentum, "momentum", 0.9, "Nesterov momentum of SGD")
 	f.Float64Var(&o.WeightDecay, "weight-decay", 5e-4, "weight decay of SGD")
-	f.BoolVar(&o.Flip, "flip", false, "mirror half of the images")
+	f.StringVar(&mirror, "mirror", "auto", "mirror half of the images: on, off, or auto, where the model knows mirrored images as well")
 	f.BoolVar(&o.NoAugment, "no-augment", false, "neither random crop nor cutout")
 	f.BoolVar(&o.NoUnfold, "no-unfold", false, "leave BatchNormalizations folded while training (ablation: destroys most models)")
 	f.StringVar(&o.Feature, "feature-tensor", "", "name of the feature layer's tensor (default: the input of the last linear layer)")

@@ -28,7 +28,7 @@ func Run(ctx context.Context, o Options) (*Report, error) {
 	}
 	r := &run{Options: o, report: &Report{SchemaVersion: "1.0", Method: "feature-grinding", Transformation: string(o.Transformation), StartedAt: time.Now().UTC()}}
 	for _, stage := range []func(context.Context) error{
-		r.load, r.openData, r.preprocess, r.before, r.record, r.unfold, r.resetHead, r.fineTune, r.after, r.write,
+		r.load, r.openData, r.preprocess, r.before, r.findMirror, r.record, r.unfold, r.resetHead, r.fineTune, r.after, r.write,
 	} {
 		if err := stage(ctx); err != nil {
 			return nil, err
@@ -49,6 +49,7 @@ type run struct {
 	c              *classifier.Classifier // with BatchNormalizations unfolded, for training
 	trainSet, held *data.Dataset
 	pre            data.Preprocess
+	mirror         bool                 // half of the training images
 	targets        []float32            // [images, width]: the transformed features
 	start          map[string][]float32 // weights at the start of training
 	values         map[string][]float32 // weights at its end

@@ -87,8 +87,8 @@ func TestSchedule(t *testing.T) {
 		images       int
 		steps, grind int
 	}{
-		{"few images: the least number of steps", Options{Batch: 128}, 5000, DefaultSteps, 800},
-		{"CIFAR-10: five epochs are 1,954 steps", Options{Batch: 128}, 50000, DefaultSteps, 800},
+		{"few images: the least number of steps", Options{Batch: 128}, 5000, DefaultSteps, DefaultSteps * 2 / 5},
+		{"CIFAR-10: five epochs are 1,954 steps", Options{Batch: 128}, 50000, DefaultSteps, DefaultSteps * 2 / 5},
 		{"many images: five epochs", Options{Batch: 128}, 128000, 5000, 2000},
 		{"a part of a batch counts as a step", Options{Batch: 100, Epochs: 1}, 250, 3, 1},
 		{"epochs", Options{Batch: 128, Epochs: 2.5}, 1280, 25, 10},

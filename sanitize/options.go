@@ -42,8 +42,8 @@ type Options struct {
 	AlphaGrind   float64 // 0.8
 	AlphaRestore float64 // 0.2
 
-	NoAugment bool // neither random crop nor cutout
-	Flip      bool // mirror half of the images
+	NoAugment bool   // neither random crop nor cutout
+	Mirror    Mirror // mirror half of the images; auto
 
 	NoUnfold   bool   // leave folded BatchNormalizations folded: an ablation that usually destroys the model
 	Feature    string // name of the feature tensor; "": found
@@ -61,8 +61,9 @@ type Options struct {
 }
 
 // DefaultSteps is the least number of SGD steps of a run without explicit Steps or Epochs. What removes a backdoor is the number of
-// steps and the rate, not the number of epochs: with 5,000 images five epochs leave it in place.
-const DefaultSteps = 2000
+// steps and the rate, not the number of epochs: with 5,000 images five epochs leave it in place. 2,000 steps remove NAD's; with 2,500 images
+// the accuracy is two points higher after 3,000.
+const DefaultSteps = 3000
 
 // minHeldOut is the least number of images that an accuracy is measured on; below it, its interval says nothing.
 const minHeldOut = 20
@@ -82,6 +83,9 @@ func (o *Options) setDefaults() error {
 	if o.Transformation == "" {
 		o.Transformation = Permute
 	}
+	if o.Mirror == "" {
+		o.Mirror = MirrorAuto
+	}
 	if o.Batch == 0 {
 		o.Batch = 128
 	}
@@ -96,6 +100,7 @@ func (o *Options) setDefaults() error {
 	}
 	_, err := ParseTransformation(string(o.Transformation))
 	check(err == nil, "%v", err)
+	check(o.Mirror.valid(), "mirroring is one of %q, not %q", mirrors, o.Mirror)
 	check(o.Model != "", "no model given")
 	check(o.Data != "", "no clean dataset given (--data)")
 	check(o.HoldOut > 0 && o.HoldOut < 1, "the held-out share must lie between 0 and 1, not %v", o.HoldOut)

@@ -48,7 +48,7 @@ func (r *run) fineTune(ctx context.Context) error {
 		Epochs: float64(steps) / perEpoch, GrindEpochs: float64(grind) / perEpoch, Steps: steps, GrindSteps: grind, BatchSize: r.Batch,
 		LearningRate: plan.Rate, LearningRateFrom: from, Momentum: r.Momentum, WeightDecay: r.WeightDecay,
 		Optimizer: "sgd-nesterov", Schedule: "cosine", AlphaGrind: r.AlphaGrind, AlphaRestore: r.AlphaRestore,
-		Seed: r.Seed, Unfold: !r.NoUnfold,
+		Seed: r.Seed, Unfold: !r.NoUnfold, Augmentation: r.augmentation(),
 	}
 	if r.Transformation == Rotate2D {
 		r.report.Hyperparameters.Angle = r.Angle
@@ -96,12 +96,24 @@ func (r *run) train(ctx context.Context, t *train.Trainer, plan train.Plan) erro
 	return nil
 }
 
-func (r *run) runPlan(ctx context.Context, t *train.Trainer, plan train.Plan, seed uint64, done func([]train.Metrics)) error {
-	var augment *data.Augment
+// augmentation names what is done to training images.
+func (r *run) augmentation() []string {
+	names := []string{}
 	if !r.NoAugment {
-		augment = &data.Augment{Pad: r.c.Height / 8, Cutout: r.c.Height / 2, Flip: r.Flip}
+		names = append(names, "random-crop", "cutout")
 	}
-	feed := data.NewFeeder(ctx, r.trainSet, r.pre, data.FeedOptions{Batch: r.Batch, StepsPerChunk: StepsPerRun, Steps: plan.Steps, Augment: augment, Seed: seed})
+	if r.mirror {
+		names = append(names, "mirror")
+	}
+	return names
+}
+
+func (r *run) runPlan(ctx context.Context, t *train.Trainer, plan train.Plan, seed uint64, done func([]train.Metrics)) error {
+	augment := data.Augment{Flip: r.mirror}
+	if !r.NoAugment {
+		augment.Pad, augment.Cutout = r.c.Height/8, r.c.Height/2
+	}
+	feed := data.NewFeeder(ctx, r.trainSet, r.pre, data.FeedOptions{Batch: r.Batch, StepsPerChunk: StepsPerRun, Steps: plan.Steps, Augment: &augment, Seed: seed})
 	defer feed.Close()
 	return t.Run(ctx, feed, r.targets, plan, done)
 }

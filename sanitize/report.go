@@ -55,6 +55,8 @@ type Hyperparameters struct {
 	Angle            float64 `json:"angle,omitempty"` // radians, rotate-2d only
 	Seed             uint64  `json:"seed"`            // of shuffling, augmentation and head; never of the secret
 	Unfold           bool    `json:"unfold"`
+
+	Augmentation []string `json:"augmentation"` // of training images: "random-crop", "cutout", "mirror"
 }
 
 // Frozen is the part of the network that was not trained, because the run was asked to leave it. What is hidden there stays.

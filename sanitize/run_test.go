@@ -251,7 +251,7 @@ func TestSettings(t *testing.T) {
 				t.Errorf("%d unfolded", r.Unfolded)
 			}
 		}},
-		"augmentation": {func(o *Options) { o.NoAugment, o.Flip = false, true }, func(t *testing.T, o Options, r *Report) {
+		"augmentation": {func(o *Options) { o.NoAugment, o.Mirror = false, MirrorOn }, func(t *testing.T, o Options, r *Report) {
 			if r.After.CDA.Value < .6-slack { // a square of half the side covers much of so small an image
 				t.Errorf("CDA %v", r.After.CDA)
 			}
