@@ -27,7 +27,13 @@ func gatherGrad(t *Tape, n *onnx.Node, dy []string) []string {
 	case outer*rows*inner*m == 0:
 		g = t.zeros(in...)
 	case len(constant) == 1:
-		g = t.pad(t.reshape(dy[0], outer, 1, inner), 0, constant[0], 0, 0, rows-1-constant[0], 0)
+		pads := make([]int64, 2*len(in))
+		pads[a], pads[len(in)+a] = constant[0], rows-1-constant[0]
+		if g = t.reshape(dy[0], with(in, a, 1)...); t.current == Plain {
+			t.returnPart(n.Inputs[0], g, pads)
+			return []string{"", ""}
+		}
+		g = t.pad(g, pads...)
 	case constant != nil && rows*m <= maxSelection:
 		selection := make([]float32, rows*m)
 		for i, k := range constant {

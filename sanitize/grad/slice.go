@@ -39,7 +39,12 @@ func sliceGrad(t *Tape, n *onnx.Node, dy []string) []string {
 		shape[a] *= step
 		pads[a], pads[len(in)+int(a)] = first, in[a]-first-shape[a]
 	}
-	g[0] = t.pad(g[0], pads...)
+	if t.current != Plain {
+		g[0] = t.pad(g[0], pads...)
+		return g
+	}
+	t.returnPart(n.Inputs[0], g[0], pads)
+	g[0] = ""
 	return g
 }
 

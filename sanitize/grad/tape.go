@@ -79,6 +79,7 @@ type Tape struct {
 	current   Layout                // of the node being emitted
 	outer     bool                  // the batch is small and Outer suits the whole network
 	grads     map[string]string     // in the value's native layout
+	parts     map[string][]part     // gradients of parts of values, not yet in grads
 	needs     map[string]bool
 	saved     map[string][]string
 }
@@ -95,7 +96,7 @@ func NewTape(b *onnx.Builder, shapes map[string][]int64, constants map[string]*o
 	return &Tape{
 		B: b, shapes: shapes, constants: constants, Training: map[string]bool{}, Forms: DefaultForms,
 		refs: map[placed]string{}, native: map[string]Layout{}, layout: map[*onnx.Node]Layout{}, weight: map[string]bool{},
-		grads: map[string]string{}, needs: map[string]bool{}, saved: map[string][]string{},
+		grads: map[string]string{}, parts: map[string][]part{}, needs: map[string]bool{}, saved: map[string][]string{},
 	}
 }
 
@@ -188,7 +189,7 @@ func (t *Tape) Backward(nodes []*onnx.Node, seeds map[string]string, wanted []st
 		}
 		dy, seen := make([]string, len(n.Outputs)), false
 		for i, out := range n.Outputs {
-			dy[i] = t.grads[out]
+			dy[i] = t.gradient(out)
 			seen = seen || dy[i] != ""
 		}
 		if !seen {
@@ -214,7 +215,7 @@ func (t *Tape) Backward(nodes []*onnx.Node, seeds map[string]string, wanted []st
 	}
 	out := map[string]string{}
 	for _, w := range wanted {
-		if g := t.grads[w]; g != "" {
+		if g := t.gradient(w); g != "" {
 			out[w] = g
 		}
 	}
