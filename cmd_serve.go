@@ -117,6 +117,10 @@ func serve(ctx context.Context, c Config, stdout, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
+	events, err := c.eventSources()
+	if err != nil {
+		return err
+	}
 	guard, err := newAccess(c, log)
 	if err != nil {
 		return err
@@ -128,14 +132,14 @@ func serve(ctx context.Context, c Config, stdout, stderr io.Writer) error {
 	pipeline, err := webhook.NewPipeline(webhook.PipelineConfig{
 		Dir: c.Dir, Policy: engine, Key: key, Datasets: c.Datasets, Defaults: c.Trainer, Host: c.Host, Log: log,
 		Sanitizer: c.sanitizer(), Labels: c.Queue.Labels,
-		Version: readBuildInfo().attested(), Targets: targets,
+		Version: readBuildInfo().attested(), Targets: targets, Events: events,
 	})
 	if err != nil {
 		return err
 	}
 	gateway, err := registry.New(registry.Config{
 		Dir: filepath.Join(c.Dir, "registry"), Intercept: c.Intercepts(), Admitter: pipeline, Log: log,
-		Upstream: upstream, Authorize: guard.authorize(), Challenge: guard.Challenge(),
+		Upstream: upstream, Authorize: orIngest(guard.authorize()), Challenge: guard.Challenge(),
 		Limits: registry.Limits{ManifestBytes: c.Limits.Manifest, BlobBytes: c.Limits.Blob, BodyTime: c.Limits.Request},
 	})
 	if errors.Is(err, registry.ErrLocked) {

@@ -31,6 +31,7 @@ type Config struct {
 	Auth      AuthConfig
 	TLS       TLSConfig
 	Queue     QueueConfig
+	Events    map[string]*EventConfig  // registries that tell of pushes, by kind
 	Notify    map[string]*NotifyConfig // who is told about admissions that have come to an end
 
 	file  string         // what was read
@@ -79,6 +80,7 @@ func DefaultConfig() Config {
 		Intercept: []string{"**"},
 		Datasets:  map[string]string{},
 		Notify:    map[string]*NotifyConfig{},
+		Events:    map[string]*EventConfig{},
 		Queue:     QueueConfig{Labels: []string{}, Replicas: 1, Heartbeat: 30 * time.Second},
 		Log:       LogConfig{Format: "text", Level: "info"},
 		Sanitizer: SanitizerConfig{Workers: 1, Timeout: 2 * time.Hour, Memory: 8 << 30, Provider: "auto"},
@@ -134,6 +136,7 @@ func parseConfig(path string, data []byte) (Config, problems, error) {
 		}),
 		"notify": c.notifyFields(d),
 		"queue":  c.queueFields(d),
+		"events": c.eventFields(d),
 		"limits": d.section(fields{
 			"manifest": d.bytes(&c.Limits.Manifest), "blob": d.bytes(&c.Limits.Blob),
 			"request": d.duration(&c.Limits.Request), "grace": d.duration(&c.Limits.Grace),
@@ -227,6 +230,7 @@ func (c Config) check() problems {
 	atLeast("sanitizer.threads", float64(c.Sanitizer.Threads), 0)
 	c.checkNotify(bad)
 	c.checkQueue(bad)
+	c.checkEvents(bad)
 	holds("limits.manifest", c.Limits.Manifest, 64<<10)
 	holds("limits.blob", c.Limits.Blob, 1<<20)
 	lasts("limits.request", c.Limits.Request, time.Second)

@@ -40,7 +40,7 @@ func TestEveryFieldOfTheExampleIsRead(t *testing.T) {
 		"trainer.steps", "trainer.batch", "trainer.samples", "trainer.learning_rate", "trainer.preprocessing",
 		"policy.dir", "policy.data", "key.path", "sanitizer.workers", "sanitizer.timeout", "sanitizer.memory", "sanitizer.provider",
 		"sanitizer.threads", "limits.manifest", "limits.blob", "limits.request", "limits.grace", "notify",
-		"queue.url", "queue.credentials", "queue.token_file", "queue.ca", "queue.replicas", "queue.listen", "queue.labels", "queue.heartbeat",
+		"queue.url", "queue.credentials", "queue.token_file", "queue.ca", "queue.replicas", "queue.listen", "queue.labels", "queue.heartbeat", "events",
 	} {
 		if c.lines[field] == 0 {
 			t.Errorf("the example does not show %s", field)

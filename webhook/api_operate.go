@@ -20,6 +20,8 @@ func (s *Server) operatorRoutes() {
 	post("/api/v1/admissions/:id/retry", s.operate(OperationRetry))
 	post("/api/v1/gc", s.collectGarbage)
 	post("/api/v1/notifications/:id/redeliver", s.redeliver)
+	s.echo.POST(eventsRoute, s.receiveEvents) // shows a secret of its own
+	s.echo.GET("/api/v1/events", s.listIngestions, s.operatorOnly)
 	s.echo.GET("/api/v1/notifications", s.listDeliveries, s.operatorOnly)
 	s.echo.GET("/api/v1/notifications/:id", s.getDelivery, s.operatorOnly)
 }

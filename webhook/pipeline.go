@@ -35,6 +35,8 @@ type PipelineConfig struct {
 	Targets      []Target        // who is told about admissions that have come to an end
 	NotifyPauses []time.Duration // between the attempts of a notification; default: growing, half a day altogether
 
+	Events []EventSource // registries that tell of pushes
+
 	Queue  *queue.Queue // carries the runs of the sanitizer to workers; needed by Start
 	Labels []string     // of the jobs that this process's workers take; default: queue.LabelAny
 }
@@ -49,6 +51,7 @@ type Pipeline struct {
 	feeds    *feeds
 	runLogs  *runLogs
 	notifier *notifier
+	ingester *ingester
 	metrics  *metrics
 	registry *registry.Gateway
 
@@ -97,6 +100,10 @@ func (p *Pipeline) Start(ctx context.Context, gateway *registry.Gateway) error {
 	if err := p.startWorker(ctx); err != nil {
 		return err
 	}
+	if p.ingester, err = newIngester(p); err != nil {
+		return err
+	}
+	p.workers.Go(func() { p.ingester.work(ctx) })
 	for range p.lanes() {
 		p.workers.Go(func() {
 			for {

@@ -55,7 +55,7 @@ func (s *Server) routes() {
 	e.IPExtractor = echo.ExtractIPDirect()
 	e.Use(identify, logRequests(s.log, s.pipeline.metrics), recoverPanics)
 	if s.config.Access != nil {
-		e.Use(echo.WrapMiddleware(s.config.Access.Middleware))
+		e.Use(exceptEvents(echo.WrapMiddleware(s.config.Access.Middleware)))
 	}
 
 	e.Any("/v2/*", echo.WrapHandler(s.gateway)) // has limits of its own

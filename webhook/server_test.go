@@ -32,6 +32,7 @@ import (
 	"grindstone/attest"
 	"grindstone/policy"
 	"grindstone/registry"
+	"grindstone/webhook/pushevent"
 	"grindstone/webhook/queue"
 )
 
@@ -48,6 +49,7 @@ func testServer(args []string) int {
 	notify := flags.String("notify", "", "")
 	queueURL := flags.String("queue", "", "")
 	queueListen := flags.String("queue-listen", "", "")
+	events := flags.String("events", "", "")
 	timeout := flags.Duration("timeout", time.Minute, "")
 	_ = flags.Parse(args)
 	ctx, cancel := signal.NotifyContext(context.Background(), syscall.SIGTERM)
@@ -80,7 +82,17 @@ func testServer(args []string) int {
 		return fail(err)
 	}
 	defer jobs.Close()
+	var sources []EventSource
+	if *events != "" {
+		for kind := range pushevent.Parsers {
+			sources = append(sources, EventSource{
+				Kind: kind, Registry: Remote{*events, true}, Secret: testSecret, Window: time.Hour, Prefix: "events/" + kind + "/",
+				Matches: func(name string) bool { return strings.HasPrefix(name, "in/") }, Release: Remote{*events, true}, To: "released/",
+			})
+		}
+	}
 	p, err := NewPipeline(PipelineConfig{
+		Events:  sources,
 		Queue:   jobs,
 		Targets: targets, NotifyPauses: []time.Duration{50 * time.Millisecond, 100 * time.Millisecond, 200 * time.Millisecond},
 		Dir: *dir, Policy: engine, Key: key, Datasets: datasets, Host: "registry.test", Log: log, Version: attest.Version{Grindstone: "test"},

@@ -61,6 +61,9 @@ func (p *Pipeline) attest(ctx context.Context, a *Admission) (State, error) {
 		p.passing("attestation attached")
 	}
 	a.Released.Attestation = digest.FromBytes(referrer.Manifest).String()
+	if err := p.pushBack(ctx, a); err != nil {
+		return "", err
+	}
 	return Releasing, nil
 }
 

@@ -13,6 +13,9 @@ func (p *Pipeline) release(ctx context.Context, a *Admission) (State, error) {
 		if err := p.registry.Tag(ctx, a.Source.Repository, t.Name, a.Released.Digest); err != nil {
 			return "", err
 		}
+		if err := p.tagBack(ctx, a, t.Name); err != nil {
+			return "", err
+		}
 		t.Moved = true
 		p.passing("tag moved")
 	}

@@ -93,7 +93,11 @@ func Open(ctx context.Context, c Config) (*Queue, error) {
 func (q *Queue) connect(ctx context.Context) (err error) {
 	options := []nats.Option{
 		nats.Name("grindstone"), nats.MaxReconnects(-1), nats.ReconnectWait(time.Second), nats.Token(q.config.Token),
-		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) { q.config.Log.Warn("the queue is out of reach", "error", err) }),
+		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) {
+			if err != nil { // else it was closed here
+				q.config.Log.Warn("the queue is out of reach", "error", err)
+			}
+		}),
 		nats.ReconnectHandler(func(*nats.Conn) { q.config.Log.Info("the queue is in reach again") }),
 	}
 	if q.config.Credentials != "" {

@@ -1,0 +1,107 @@
+package webhook
+
+import (
+	"crypto/subtle"
+	"errors"
+	"io"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/labstack/echo/v4"
+
+	"grindstone/webhook/pushevent"
+)
+
+const (
+	maxEventBody    = 1 << 20 // bytes
+	signatureWindow = 5 * time.Minute
+)
+
+// exceptEvents leaves the push events out of the logins: their Authorization header is the source's secret.
+func exceptEvents(login echo.MiddlewareFunc) echo.MiddlewareFunc {
+	return func(next echo.HandlerFunc) echo.HandlerFunc {
+		withLogin := login(next)
+		return func(c echo.Context) error {
+			if c.Path() == eventsRoute && c.Request().Method == http.MethodPost {
+				return next(c)
+			}
+			return withLogin(c)
+		}
+	}
+}
+
+// eventsRoute takes push events.
+const eventsRoute = "/api/v1/events/:source"
+
+// receiveEvents takes the push events of the source that the URL names. They are on the disk when it answers 202.
+func (s *Server) receiveEvents(c echo.Context) error {
+	kind := c.Param("source")
+	n := slices.IndexFunc(s.pipeline.Events, func(e EventSource) bool { return e.Kind == kind })
+	if n < 0 {
+		return notFound("no source of push events %q is configured", printable(kind, 40))
+	}
+	source, r := s.pipeline.Events[n], c.Request()
+	body, err := io.ReadAll(http.MaxBytesReader(c.Response(), r.Body, maxEventBody))
+	if tooLarge := (*http.MaxBytesError)(nil); errors.As(err, &tooLarge) {
+		return &httpError{Status: http.StatusRequestEntityTooLarge, Code: "TOO_LARGE", Message: "the body of an event is limited to 1 MiB"}
+	} else if err != nil {
+		return badRequest("the body cannot be read")
+	}
+	if !source.authentic(r, body, time.Now()) {
+		return &httpError{Status: http.StatusUnauthorized, Code: "UNAUTHORIZED", Message: "the request does not show the source's secret, or its signature is wrong or old"}
+	}
+	events, err := pushevent.Parsers[kind](r.Header, body)
+	if err != nil {
+		return badRequest("%s", printable(err.Error(), 300))
+	}
+	for _, e := range events {
+		if age := time.Since(e.At); !e.At.IsZero() && (age > source.Window || age < -signatureWindow) {
+			return badRequest("the event is of %s: outside the window of %v", e.At.UTC().Format(time.RFC3339), source.Window)
+		}
+	}
+	taken, err := s.pipeline.ingester.take(source, events)
+	if err != nil {
+		return err
+	}
+	return c.JSON(http.StatusAccepted, map[string]int{"events": len(events), "taken": taken})
+}
+
+// authentic reports whether a request shows the source's secret: as a signature of Standard Webhooks, where there is one; as a bearer token,
+// the password of Basic, or the whole Authorization header; for Quay, which can send none of them, as the query's token. Secrets are compared in
+// constant time.
+func (e EventSource) authentic(r *http.Request, body []byte, now time.Time) bool {
+	if signatures := r.Header.Get("Webhook-Signature"); signatures != "" {
+		id, stamp := r.Header.Get("Webhook-Id"), r.Header.Get("Webhook-Timestamp")
+		seconds, err := strconv.ParseInt(stamp, 10, 64)
+		if age := now.Sub(time.Unix(seconds, 0)); err != nil || id == "" || age > signatureWindow || age < -signatureWindow {
+			return false
+		}
+		want, ok := "v1,"+webhookMAC(e.Secret, id, stamp, body), false
+		for given := range strings.FieldsSeq(signatures) {
+			ok = same(given, want) || ok
+		}
+		return ok
+	}
+	authorization := r.Header.Get("Authorization")
+	if _, password, ok := r.BasicAuth(); ok {
+		return same(password, e.Secret)
+	}
+	ok := same(authorization, e.Secret)
+	if token, found := strings.CutPrefix(authorization, "Bearer "); found {
+		ok = same(token, e.Secret) || ok
+	}
+	if e.Kind == "quay" {
+		ok = same(r.URL.Query().Get("token"), e.Secret) || ok
+	}
+	return ok
+}
+
+func same(a, b string) bool { return subtle.ConstantTimeCompare([]byte(a), []byte(b)) == 1 }
+
+// listIngestions answers the events that are not through.
+func (s *Server) listIngestions(c echo.Context) error {
+	return c.JSON(http.StatusOK, map[string]any{"events": s.pipeline.ingester.list()})
+}

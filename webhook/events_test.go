@@ -1,0 +1,274 @@
+package webhook
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/olareg/olareg"
+	"github.com/olareg/olareg/config"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"oras.land/oras-go/v2"
+	"oras.land/oras-go/v2/content/memory"
+	"oras.land/oras-go/v2/registry/remote"
+
+	"grindstone/attest"
+)
+
+// otherRegistry is a registry that is not fronted.
+type otherRegistry struct {
+	*testing.T
+	host string
+}
+
+func newOtherRegistry(t *testing.T) otherRegistry {
+	yes := true
+	handler := olareg.New(config.Config{Storage: config.ConfigStorage{StoreType: config.StoreMem}, API: config.ConfigAPI{Referrer: config.ConfigAPIReferrer{Enabled: &yes}}})
+	server := httptest.NewServer(handler)
+	t.Cleanup(server.Close)
+	return otherRegistry{t, strings.TrimPrefix(server.URL, "http://")}
+}
+
+// push pushes a package of one model.
+func (o otherRegistry) push(repository, tag, name string) ocispec.Descriptor {
+	o.Helper()
+	repo, err := remote.NewRepository(o.host + "/" + repository)
+	if err != nil {
+		o.Fatal(err)
+	}
+	repo.PlainHTTP = true
+	store := memory.New()
+	layer, err := oras.PushBytes(o.Context(), store, "application/octet-stream", testModel(name))
+	if err != nil {
+		o.Fatal(err)
+	}
+	layer.Annotations = map[string]string{ocispec.AnnotationTitle: "model.onnx"}
+	d, err := oras.PackManifest(o.Context(), store, oras.PackManifestVersion1_1, "application/vnd.test.model", oras.PackManifestOptions{Layers: []ocispec.Descriptor{layer}})
+	if err == nil {
+		err = store.Tag(o.Context(), d, tag)
+	}
+	if err == nil {
+		_, err = oras.Copy(o.Context(), store, tag, repo, tag, oras.DefaultCopyOptions)
+	}
+	if err != nil {
+		o.Fatal(err)
+	}
+	return d
+}
+
+// distributionEvent is what CNCF distribution tells of the push.
+func distributionEvent(id, repository, tag, digest string, at time.Time) string {
+	return fmt.Sprintf(`{"events":[{"id":%q,"timestamp":%q,"action":"push","target":{"mediaType":"application/vnd.oci.image.manifest.v1+json","digest":%q,"repository":%q,"tag":%q},"actor":{"name":"ada"}}]}`,
+		id, at.Format(time.RFC3339), digest, repository, tag)
+}
+
+// tell posts an event and returns the status and the answer.
+func (s *serverProcess) tell(kind, body string, header map[string]string) (int, string) {
+	s.Helper()
+	r, err := http.NewRequest(http.MethodPost, "http://"+s.address+"/api/v1/events/"+kind, strings.NewReader(body))
+	if err != nil {
+		s.Fatal(err)
+	}
+	for key, value := range header {
+		r.Header.Set(key, value)
+	}
+	answer, err := http.DefaultClient.Do(r)
+	if err != nil {
+		s.Fatal(err)
+	}
+	defer answer.Body.Close()
+	text, _ := io.ReadAll(answer.Body)
+	return answer.StatusCode, string(text)
+}
+
+var bearer = map[string]string{"Authorization": "Bearer " + testSecret}
+
+// TestPushEvents: a registry tells of a push; the model is pulled, sanitized and pushed back with its attestation.
+func TestPushEvents(t *testing.T) {
+	other := newOtherRegistry(t)
+	s := startServer(t, t.TempDir(), "-events", other.host)
+	pushed := other.push("in/m", "v1", "a")
+	event := distributionEvent("e1", "in/m", "v1", pushed.Digest.String(), time.Now())
+	if status, text := s.tell("distribution", event, bearer); status != http.StatusAccepted || !strings.Contains(text, `"taken":1`) {
+		t.Fatalf("%d %s", status, text)
+	}
+	a := s.settle()[0]
+	s.checkReleased("events/distribution/in/m", "v1", "a", a)
+	if a.Source.Identity != "event:distribution:ada" || a.Source.Digest != pushed.Digest.String() {
+		t.Errorf("%+v", a.Source)
+	}
+	r, err := attest.VerifyRef(t.Context(), other.host+"/released/in/m:v1", s.public(), attest.RefOptions{Anonymous: true})
+	if err != nil || r.Digest != a.Released.Digest {
+		t.Errorf("what was pushed back does not verify: %+v, %v", r, err)
+	}
+	// The same event again is ignored; a new one of the same package joins; what nobody wants is left out.
+	if status, text := s.tell("distribution", event, bearer); status != http.StatusAccepted || !strings.Contains(text, `"taken":0`) {
+		t.Errorf("the same event: %d %s", status, text)
+	}
+	other.push("elsewhere/m", "v1", "b")
+	if status, text := s.tell("distribution", distributionEvent("e2", "elsewhere/m", "v1", pushed.Digest.String(), time.Now()), bearer); status != http.StatusAccepted || !strings.Contains(text, `"taken":0`) {
+		t.Errorf("another repository: %d %s", status, text)
+	}
+	other.push("in/m", "v2", "b")
+	s.tell("quay", `{"repository":"in/m","updated_tags":["v2"]}`, bearer)
+	for len(s.admissions("?repository=events/quay/in/m")) == 0 {
+		time.Sleep(20 * time.Millisecond)
+	}
+	s.settle()
+	s.checkReleased("events/quay/in/m", "v2", "b", s.admissions("?repository=events/quay/in/m")[0])
+	var left string
+	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
+		if s.get("/api/v1/events", &left); left == `{"events":[]}`+"\n" {
+			break
+		}
+	}
+	if left != `{"events":[]}`+"\n" {
+		t.Errorf("left: %s", left)
+	}
+}
+
+// TestPushEventSurvivesAKill: what was answered 202 is brought in after a kill -9, also when the other registry is down at first.
+func TestPushEventSurvivesAKill(t *testing.T) {
+	dir, other := t.TempDir(), newOtherRegistry(t)
+	s := startServer(t, dir, "-events", "127.0.0.1:1")
+	pushed := other.push("in/m", "v1", "a")
+	if status, text := s.tell("distribution", distributionEvent("e1", "in/m", "v1", pushed.Digest.String(), time.Now()), bearer); status != http.StatusAccepted {
+		t.Fatalf("%d %s", status, text)
+	}
+	s.kill()
+	s = startServer(t, dir, "-events", other.host)
+	for deadline := time.Now().Add(30 * time.Second); len(s.admissions("")) == 0 && time.Now().Before(deadline); {
+		time.Sleep(20 * time.Millisecond)
+	}
+	list := s.settle()
+	s.checkReleased("events/distribution/in/m", "v1", "a", list[0])
+}
+
+func TestPushEventsThatAreRefused(t *testing.T) {
+	other := newOtherRegistry(t)
+	s := startServer(t, t.TempDir(), "-events", other.host)
+	pushed := other.push("in/m", "v1", "a")
+	event := distributionEvent("e1", "in/m", "v1", pushed.Digest.String(), time.Now())
+	for name, c := range map[string]struct {
+		kind, body string
+		header     map[string]string
+		want       int
+	}{
+		"no secret":       {"distribution", event, nil, 401},
+		"a wrong secret":  {"distribution", event, map[string]string{"Authorization": "Bearer nothing"}, 401},
+		"a bad signature": {"cloudevents", event, map[string]string{"Webhook-Signature": "v1,AAAA", "Webhook-Id": "1", "Webhook-Timestamp": fmt.Sprint(time.Now().Unix())}, 401},
+		"the query":       {"distribution?token=" + strings.ReplaceAll(testSecret, " ", "+"), event, nil, 401},
+		"unknown source":  {"nobody", event, bearer, 404},
+		"no event":        {"distribution", "{}", bearer, 400},
+		"too old":         {"distribution", distributionEvent("e", "in/m", "v1", pushed.Digest.String(), time.Now().Add(-2*time.Hour)), bearer, 400},
+		"from the future": {"distribution", distributionEvent("e", "in/m", "v1", pushed.Digest.String(), time.Now().Add(2*time.Hour)), bearer, 400},
+		"too large":       {"distribution", `{"events":[` + strings.Repeat(" ", maxEventBody) + `]}`, bearer, 413},
+	} {
+		if status, text := s.tell(c.kind, c.body, c.header); status != c.want {
+			t.Errorf("%s is answered %d %s", name, status, text)
+		}
+	}
+	if list := s.admissions(""); len(list) != 0 {
+		t.Errorf("%+v", list)
+	}
+}
+
+func TestEventSecrets(t *testing.T) {
+	e, now, body := EventSource{Kind: "harbor", Secret: testSecret}, time.Now(), []byte("body")
+	signed := func(at time.Time) *http.Request {
+		r := httptest.NewRequest(http.MethodPost, "/", nil)
+		signWebhook(r, testSecret, "id", at, body)
+		return r
+	}
+	with := func(set func(*http.Request)) *http.Request {
+		r := httptest.NewRequest(http.MethodPost, "/?token="+strings.ReplaceAll(testSecret, " ", "+"), nil)
+		set(r)
+		return r
+	}
+	rotated := signed(now)
+	rotated.Header.Set("Webhook-Signature", "v1,AAAA "+rotated.Header.Get("Webhook-Signature"))
+	for name, c := range map[string]struct {
+		r    *http.Request
+		want bool
+	}{
+		"signed": {signed(now), true}, "signed with two keys": {rotated, true}, "signed long ago": {signed(now.Add(-time.Hour)), false},
+		"bearer": {with(func(r *http.Request) { r.Header.Set("Authorization", "Bearer "+testSecret) }), true},
+		"whole":  {with(func(r *http.Request) { r.Header.Set("Authorization", testSecret) }), true},
+		"basic":  {with(func(r *http.Request) { r.SetBasicAuth("zot", testSecret) }), true},
+		"wrong":  {with(func(r *http.Request) { r.SetBasicAuth(testSecret, "") }), false},
+		"none":   {with(func(*http.Request) {}), false},
+	} {
+		if got := e.authentic(c.r, body, now); got != c.want {
+			t.Errorf("%s: %v", name, got)
+		}
+	}
+	if r := signed(now); e.authentic(r, []byte("another body"), now) {
+		t.Error("another body passes with the signature")
+	}
+	if quay := (EventSource{Kind: "quay", Secret: testSecret}); !quay.authentic(with(func(*http.Request) {}), nil, now) {
+		t.Error("quay's token does not pass")
+	}
+}
+
+// TestFailedIngestion gives up what is not there, and says so.
+func TestFailedIngestion(t *testing.T) {
+	dir, other := t.TempDir(), newOtherRegistry(t)
+	s := startServer(t, dir, "-events", other.host)
+	s.tell("quay", `{"repository":"in/nothing","updated_tags":["v1"]}`, bearer)
+	var left struct{ Events []Ingestion }
+	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
+		if s.get("/api/v1/events", &left); len(left.Events) == 1 && left.Events[0].State == IngestFailed {
+			break
+		}
+	}
+	if len(left.Events) != 1 || left.Events[0].State != IngestFailed || left.Events[0].Error == "" {
+		t.Errorf("%+v", left)
+	}
+	if files, _ := filepath.Glob(filepath.Join(dir, "state", "events", "*.json")); len(files) != 1 {
+		t.Errorf("files %q", files)
+	}
+	_ = os.WriteFile(filepath.Join(dir, "state", "events", "broken.json"), []byte("{"), 0o600)
+	s.kill()
+	s = startServer(t, dir, "-events", other.host) // a broken file does not keep it from starting
+	s.get("/healthz", nil)
+}
+
+// TestInProcess streams both ways, and ends with its context.
+func TestInProcess(t *testing.T) {
+	echo := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !IsIngest(r.Context()) {
+			t.Error("the request is not marked as the server's own")
+		}
+		w.Header().Set("Content-Length", r.Header.Get("X-Length"))
+		w.WriteHeader(http.StatusCreated)
+		_, _ = io.Copy(w, r.Body)
+	})
+	client := http.Client{Transport: inProcess{echo, "me"}}
+	body := strings.Repeat("0123456789abcdef", 1<<16)
+	answer, err := client.Post("http://inside/", "text/plain", strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := io.ReadAll(answer.Body)
+	if answer.StatusCode != http.StatusCreated || string(text) != body || err != nil {
+		t.Errorf("%d %d bytes %v", answer.StatusCode, len(text), err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	hang := http.Client{Transport: inProcess{http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }), "me"}}
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://inside/", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	time.AfterFunc(100*time.Millisecond, cancel)
+	if answer, err := hang.Do(r); err == nil {
+		answer.Body.Close()
+		t.Error("a request whose context ended is answered")
+	}
+}

@@ -1,0 +1,121 @@
+package pushevent
+
+import (
+	"encoding/json"
+	"errors"
+	"net/http"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+)
+
+var (
+	sum        = "sha256:" + strings.Repeat("ab", 32)
+	ceJSON     = http.Header{"Content-Type": {"application/cloudevents+json; charset=utf-8"}}
+	zotHeaders = http.Header{
+		"Content-Type": {"application/json"}, "Ce-Specversion": {"1.0"}, "Ce-Id": {"7"}, "Ce-Source": {"zotregistry.dev"},
+		"Ce-Type": {"zotregistry.image.updated"}, "Ce-Time": {"2026-01-02T03:04:05Z"},
+	}
+	at = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+)
+
+// examples are bodies with the documented fields of each source.
+var examples = []struct {
+	name, source string
+	header       http.Header
+	body         string
+	want         []Pushed
+}{
+	{"distribution: a blob and a manifest", "distribution", nil, `{"events":[
+		{"id":"b1","timestamp":"2026-01-02T03:04:05Z","action":"push","target":{"mediaType":"application/octet-stream","size":9,"digest":"SUM","length":9,"repository":"in/m","url":"http://r/v2/in/m/blobs/SUM"},"request":{"id":"r","addr":"a","host":"r:5000","method":"PUT","useragent":"oras"},"actor":{},"source":{"addr":"x:5000","instanceID":"i"}},
+		{"id":"m1","timestamp":"2026-01-02T03:04:05Z","action":"push","target":{"mediaType":"application/vnd.oci.image.manifest.v1+json","size":9,"digest":"SUM","length":9,"repository":"in/m","url":"http://r/v2/in/m/manifests/SUM","tag":"v1"},"request":{},"actor":{"name":"ada"},"source":{}},
+		{"id":"p1","timestamp":"2026-01-02T03:04:05Z","action":"pull","target":{"mediaType":"application/vnd.oci.image.manifest.v1+json","digest":"SUM","repository":"in/m","tag":"v1"}}]}`,
+		[]Pushed{{ID: "m1", Repository: "in/m", Tag: "v1", Digest: sum, Actor: "ada", At: at}}},
+	{"harbor: a tag", "harbor", nil, `{"type":"PUSH_ARTIFACT","occur_at":1767323045,"operator":"ada","event_data":{"resources":[{"digest":"SUM","tag":"v1","resource_url":"h/in/m:v1"}],"repository":{"date_created":1,"name":"m","namespace":"in","repo_full_name":"in/m","repo_type":"private"}}}`,
+		[]Pushed{{Repository: "in/m", Tag: "v1", Digest: sum, Actor: "ada", At: at}}},
+	{"harbor: a digest as the tag", "harbor", nil, `{"type":"PUSH_ARTIFACT","event_data":{"resources":[{"digest":"SUM","tag":"SUM"}],"repository":{"repo_full_name":"in/m"}}}`,
+		[]Pushed{{Repository: "in/m", Digest: sum}}},
+	{"harbor: a pull", "harbor", nil, `{"type":"PULL_ARTIFACT","event_data":{}}`, nil},
+	{"harbor as a CloudEvent", "cloudevents", ceJSON, `{"specversion":"1.0","id":"e1","source":"/projects/1/webhook/policies/2","type":"harbor.artifact.pushed","time":"2026-01-02T03:04:05Z","data":{"resources":[{"digest":"SUM","tag":"v1"}],"repository":{"repo_full_name":"in/m"},"operator":"ada"}}`,
+		[]Pushed{{ID: "/projects/1/webhook/policies/2 e1", Repository: "in/m", Tag: "v1", Digest: sum, Actor: "ada", At: at}}},
+	{"zot", "zot", zotHeaders, `{"name":"in/m","reference":"v1","digest":"SUM","mediaType":"application/vnd.oci.image.manifest.v1+json","manifest":"{}","actor":{"name":"ada"},"request":{"addr":"a","method":"PUT","useragent":"oras"}}`,
+		[]Pushed{{ID: "zotregistry.dev 7", Repository: "in/m", Tag: "v1", Digest: sum, Actor: "ada", At: at}}},
+	{"a CloudEvent of our own type, base64", "cloudevents", ceJSON, `{"specversion":"1.0","id":"1","source":"ci","type":"dev.grindstone.model.pushed.v1","data_base64":"eyJyZXBvc2l0b3J5IjoiaW4vbSIsInRhZyI6InYxIn0="}`,
+		[]Pushed{{ID: "ci 1", Repository: "in/m", Tag: "v1"}}},
+	{"a CloudEvent of another type", "cloudevents", ceJSON, `{"specversion":"1.0","id":"1","source":"ci","type":"weather.changed","data":{}}`, nil},
+	{"acr", "acr", nil, `{"id":"a1","timestamp":"2026-01-02T03:04:05Z","action":"push","target":{"mediaType":"application/vnd.docker.distribution.manifest.v2+json","size":9,"digest":"SUM","length":9,"repository":"in/m","tag":"v1"},"request":{"id":"r","host":"x.azurecr.io","method":"PUT","useragent":"docker"}}`,
+		[]Pushed{{ID: "a1", Repository: "in/m", Tag: "v1", Digest: sum, At: at}}},
+	{"acr: a ping", "acr", nil, `{"id":"a1","timestamp":"2026-01-02T03:04:05Z","action":"ping"}`, nil},
+	{"quay", "quay", nil, `{"name":"m","repository":"in/m","namespace":"in","docker_url":"quay.io/in/m","homepage":"https://quay.io/repository/in/m","updated_tags":["latest","v1"]}`,
+		[]Pushed{{Repository: "in/m", Tag: "latest"}, {Repository: "in/m", Tag: "v1"}}},
+}
+
+func TestParsers(t *testing.T) {
+	for _, e := range examples {
+		got, err := Parsers[e.source](e.header, []byte(strings.ReplaceAll(e.body, "SUM", sum)))
+		for i := range got {
+			if !got[i].At.IsZero() {
+				got[i].At = got[i].At.UTC()
+			}
+		}
+		if err != nil || !reflect.DeepEqual(got, e.want) {
+			t.Errorf("%s: %+v, %v; want %+v", e.name, got, err, e.want)
+		}
+	}
+}
+
+func TestParsersRefuse(t *testing.T) {
+	for name, c := range map[string]struct {
+		source string
+		header http.Header
+		body   string
+	}{
+		"no JSON":              {"distribution", nil, `<html>`},
+		"another source":       {"distribution", nil, `{"type":"PUSH_ARTIFACT"}`},
+		"harbor without type":  {"harbor", nil, `{}`},
+		"acr without action":   {"acr", nil, `[]`},
+		"quay without tags":    {"quay", nil, `{"repository":"in/m"}`},
+		"a path as repository": {"quay", nil, `{"repository":"../../etc","updated_tags":["v1"]}`},
+		"a URL as tag":         {"quay", nil, `{"repository":"in/m","updated_tags":["v1@evil.example/x"]}`},
+		"a broken digest":      {"acr", nil, `{"action":"push","target":{"repository":"in/m","digest":"sha256:12"}}`},
+		"neither tag":          {"acr", nil, `{"action":"push","target":{"repository":"in/m"}}`},
+		"no CloudEvent":        {"cloudevents", http.Header{"Content-Type": {"application/json"}}, `{}`},
+		"no id":                {"cloudevents", ceJSON, `{"specversion":"1.0","source":"ci","type":"x"}`},
+		"another version":      {"cloudevents", ceJSON, `{"specversion":"0.3","id":"1","source":"ci","type":"x"}`},
+		"bad base64":           {"cloudevents", ceJSON, `{"specversion":"1.0","id":"1","source":"ci","type":"x","data_base64":"%"}`},
+		"a bad time":           {"zot", http.Header{"Ce-Type": {"image.updated"}, "Ce-Time": {"today"}}, `{}`},
+		"control characters":   {"acr", nil, `{"id":"a\u001b[2J","action":"push","target":{"repository":"in/m","tag":"v1"}}`},
+		"too many":             {"quay", nil, `{"repository":"in/m","updated_tags":["v1"` + strings.Repeat(`,"v1"`, maxEvents) + `]}`},
+	} {
+		if got, err := Parsers[c.source](c.header, []byte(c.body)); !errors.Is(err, ErrFormat) {
+			t.Errorf("%s: %+v, %v", name, got, err)
+		}
+	}
+}
+
+// FuzzParsers gives every parser the same bytes: none panics, and what they let through could have been pushed.
+func FuzzParsers(f *testing.F) {
+	for _, e := range examples {
+		header, err := json.Marshal(e.header)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(e.header.Get("Content-Type"), e.header.Get("Ce-Type"), []byte(strings.ReplaceAll(e.body, "SUM", sum)))
+		f.Add("application/json", string(header), []byte(e.body))
+	}
+	f.Fuzz(func(t *testing.T, contentType, ceType string, body []byte) {
+		header := http.Header{"Content-Type": {contentType}, "Ce-Type": {ceType}, "Ce-Specversion": {"1.0"}, "Ce-Id": {"1"}, "Ce-Source": {"s"}}
+		for source, parse := range Parsers {
+			all, err := parse(header, body)
+			if err != nil && !errors.Is(err, ErrFormat) {
+				t.Errorf("%s: %v", source, err)
+			}
+			for _, p := range all {
+				if err != nil || !name.MatchString(p.Repository) || p.Tag == "" && p.Digest == "" || strings.ContainsAny(p.Tag, "/@:") {
+					t.Errorf("%s: %+v, %v", source, p, err)
+				}
+			}
+		}
+	})
+}
