@@ -111,6 +111,8 @@ library, 6 the accuracy is at chance before or after, 130 interrupted. An interr
 	f.StringVar(&o.Feature, "feature-tensor", "", "name of the feature layer's tensor (default: the input of the last linear layer)")
 	f.StringArrayVar(&o.FreezeBelow, "freeze-below", nil, "node, by name or output, that is not trained, nor anything that it depends on; may be given again")
 	f.StringVar(&o.Preprocess, "preprocess", "auto", "how pixels become the model's input: a name (unit, bytes, signed, imagenet, cifar10, ...), or 'mean=.. std=.. range=LOW,HIGH order=bgr'; auto tries the common ways on clean images")
+	f.StringVar(&o.PreprocessFrom, "preprocess-from", "flag", "who says so, for the report")
+	_ = f.MarkHidden("preprocess-from")
 	f.StringVar(&size, "size", "", "image size HxW, where the model leaves it open")
 	f.StringVar(&provider, "provider", "auto", "cpu, cuda or auto")
 	f.IntVar(&o.Threads, "threads", 0, "CPU threads (default all)")

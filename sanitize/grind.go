@@ -146,6 +146,9 @@ func (r *run) openData(ctx context.Context) error {
 func (r *run) preprocess(ctx context.Context) (err error) {
 	r.Progress(Progress{Phase: "preprocess"})
 	r.pre, r.report.Preprocessing, err = FindPreprocess(ctx, r.original, r.Preprocess, r.trainSet, r.ort())
+	if from := &r.report.Preprocessing.From; *from == "flag" && r.PreprocessFrom != "" {
+		*from = r.PreprocessFrom
+	}
 	return err
 }
 

@@ -45,11 +45,12 @@ type Options struct {
 	NoAugment bool   // neither random crop nor cutout
 	Mirror    Mirror // mirror half of the images; auto
 
-	NoUnfold   bool   // leave folded BatchNormalizations folded: an ablation that usually destroys the model
-	Feature    string // name of the feature tensor; "": found
-	Preprocess string // as data.ParsePreprocess reads it; "" or "auto": the common one with the best accuracy on clean images
-	Height     int    // image size where the model leaves it open
-	Width      int
+	NoUnfold       bool   // leave folded BatchNormalizations folded: an ablation that usually destroys the model
+	Feature        string // name of the feature tensor; "": found
+	Preprocess     string // as data.ParsePreprocess reads it; "" or "auto": the common one with the best accuracy on clean images
+	PreprocessFrom string // who chose Preprocess, for the report: "flag", "policy", "annotation", "config"
+	Height         int    // image size where the model leaves it open
+	Width          int
 
 	FreezeBelow []string // nodes that, with all that they depend on, are not trained
 

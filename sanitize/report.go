@@ -79,7 +79,7 @@ type DatasetInfo struct {
 type Preprocessing struct {
 	Name   string  `json:"name"`
 	Layout string  `json:"layout"` // NCHW or NHWC
-	From   string  `json:"from"`   // "flag", "annotation" or "auto"
+	From   string  `json:"from"`   // "auto", "flag", "policy", "annotation" or "config"
 	Margin float64 `json:"margin"` // auto: accuracy above the second best candidate
 }
 

@@ -156,7 +156,13 @@ func (p *Pipeline) sanitizerArgs(a *Admission) []string {
 	number("samples", float64(q.Samples), float64(def.Samples))
 	number("lr", q.LearningRate, def.LearningRate)
 	number("angle", q.Angle, def.Angle)
-	text("preprocess", firstOf(q.Preprocessing, a.Source.Annotations[annotationPreprocess], def.Preprocessing))
+	for _, source := range []struct{ name, value string }{
+		{"policy", q.Preprocessing}, {"annotation", a.Source.Annotations[annotationPreprocess]}, {"config", def.Preprocessing},
+	} {
+		if source.value != "" {
+			return append(args, "--preprocess", source.value, "--preprocess-from", source.name)
+		}
+	}
 	return args
 }
 
