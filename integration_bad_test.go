@@ -44,7 +44,7 @@ func TestBadPushes(t *testing.T) {
 		"no-model":  {[]layerFile{{"README.md", "text/markdown", []byte("# Nothing\n")}}, webhook.ReasonNoModel, []string{".onnx"}},
 		"two-models": {[]layerFile{renamed("a.onnx", good.content), renamed("b.onnx", tiny{name: "b"}.file(t).content)},
 			webhook.ReasonSeveralModels, []string{"2 ONNX models"}},
-		"archive": {[]layerFile{renamed("model.tar", inTar(t, good))}, webhook.ReasonNoModel, []string{"archive", "model.onnx"}},
+		"archive": {[]layerFile{renamed("model.tar", inTar(t, good)[:1000])}, webhook.ReasonNoModel, []string{"model in it", "damaged"}},
 	}
 	digests := map[string]string{}
 	for name, push := range bad {
