@@ -33,6 +33,8 @@ type inspection struct {
 	FeatureWidth int              `json:"feature_width"`
 	Head         []string         `json:"head"`
 	HeadWeights  []string         `json:"head_weights"` // re-initialised
+	Choices      []string         `json:"choices"`      // why output and feature layer are these
+	Tail         []string         `json:"tail"`         // the end of the graph, a node a line
 	Trainable    []tensorInfo     `json:"trainable"`
 	Parameters   int64            `json:"parameters"`
 	Frozen       []string         `json:"frozen,omitempty"` // weights that --freeze-below leaves as they are
@@ -188,6 +190,12 @@ func (in *inspection) print(w io.Writer) {
 	row("output", "%s: %d classes, logits %s", in.Output, in.Classes, in.Logits)
 	row("features", "%s: %d wide", in.Feature, in.FeatureWidth)
 	row("head", "%s", strings.Join(in.Head, ", "))
+	for _, why := range in.Choices {
+		row("", "%s", why)
+	}
+	for i, line := range in.Tail {
+		row(map[bool]string{true: "tail"}[i == 0], "%s", line)
+	}
 	row("trainable", "%d tensors, %d parameters", len(in.Trainable), in.Parameters)
 	if len(in.Frozen) > 0 {
 		row("frozen", "%s", strings.Join(in.Frozen, ", "))

@@ -43,12 +43,14 @@ type Classifier struct {
 	Height, Width, Channels int // of the input image; 0 where the model leaves it open
 
 	Output  string // the model's own class output
-	Logits  string // class scores before a closing Softmax or LogSoftmax, [batch, Classes]
+	Logits  string // class scores before a closing Softmax, LogSoftmax or ArgMax, [batch, Classes]
 	Classes int
 
 	Feature      string       // the tensor that the head reads
 	FeatureWidth int          // elements per image
 	Head         []*onnx.Node // from Feature (exclusive) to Logits
+	Closing      []*onnx.Node // from Logits to Output; not among Nodes
+	Choices      []string     // why output and feature layer are these, in words
 	HeadWeights  []string     // constants of the head that are re-initialised
 
 	Trainable     []string // constants that training changes, in graph order; none of them is a running statistic

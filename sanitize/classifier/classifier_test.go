@@ -33,6 +33,27 @@ func TestHeads(t *testing.T) {
 		{name: "LogSoftmax of an early opset, then Identity", opset: 9, build: func(n *net) string {
 			return n.Op("Identity", []string{n.Op("LogSoftmax", []string{n.dense(n.pooled(n.stem(-1)), 4, 5)})})
 		}, logits: "logits", feature: "feature", width: 4, weights: "fc.w fc.b", foldable: 1},
+		{name: "ArgMax at the end", opset: 17, build: func(n *net) string {
+			n.Output(n.Op("ArgMax", []string{n.dense(n.pooled(n.stem(-1)), 4, 5)}, onnx.I("axis", 1)), onnx.Int64, -1, 1)
+			return "logits"
+		}, logits: "logits", feature: "feature", width: 4, weights: "fc.w fc.b", foldable: 1},
+		{name: "features as a first output", opset: 17, build: func(n *net) string {
+			x := n.pooled(n.stem(-1))
+			n.Output(x, onnx.Float, -1, 4)
+			return n.Op("Softmax", []string{n.dense(x, 4, 5)}, onnx.I("axis", 1))
+		}, logits: "logits", feature: "feature", width: 4, weights: "fc.w fc.b", foldable: 1},
+		{name: "an auxiliary head", opset: 17, build: func(n *net) string {
+			x := n.stem(-1)
+			aux := n.Op("Flatten", []string{n.Op("GlobalAveragePool", []string{x})})
+			n.Output(n.Op("Gemm", []string{aux, n.weight("aux.w", 4, 5)}), onnx.Float, -1, 5)
+			y := n.Op("Relu", []string{n.Op("Conv", []string{x, n.weight("deep", 4, 4, 1, 1)})})
+			return n.dense(n.pooled(y), 4, 5)
+		}, logits: "logits", feature: "feature", width: 4, weights: "fc.w fc.b", foldable: 1},
+		{name: "class token", opset: 17, build: func(n *net) string {
+			tokens := n.Op("Transpose", []string{n.Op("Reshape", []string{n.stem(-1), n.Int64s(0, 4, 64)})}, onnx.Is("perm", 0, 2, 1))
+			n.Named("token", "Gather", []string{tokens, n.Int64(0)}, onnx.I("axis", 1))
+			return n.dense("token", 4, 5)
+		}, logits: "logits", feature: "token", width: 4, weights: "fc.w fc.b", foldable: 1},
 		{name: "MatMul and Add", opset: 17, build: func(n *net) string {
 			y := n.Op("MatMul", []string{n.pooled(n.stem(-1)), n.weight("w", 4, 5)})
 			return n.Named("logits", "Add", []string{n.weight("b", 5), y})
@@ -106,6 +127,24 @@ func TestHeads(t *testing.T) {
 	}
 }
 
+// TestTail: the drawing names the feature layer, the logits and the output, with shapes.
+func TestTail(t *testing.T) {
+	n := newNet()
+	c := read(t, n.model(t, 17, n.Named("p", "Softmax", []string{n.dense(n.pooled(n.stem(-1)), 4, 5)}, onnx.I("axis", 1))), classifier.Options{})
+	want := `... 1 nodes
+stem.relu = Relu(stem.y [N 4 8 8]) [N 4 8 8]
+globalaveragepool_1 = GlobalAveragePool(stem.relu [N 4 8 8]) [N 4 1 1]
+feature = Flatten(globalaveragepool_1 [N 4 1 1]) [N 4]   <- feature layer
+logits = Gemm(feature [N 4], fc.w [5 4], fc.b [5]) [N 5]   <- logits
+p = Softmax(logits [N 5])   <- output`
+	if got := strings.Join(c.Tail(), "\n"); got != want {
+		t.Errorf("tail:\n%s\nwant:\n%s", got, want)
+	}
+	if got := strings.Join(c.Choices, "; "); got != "feature layer feature: what Gemm fc, the last layer with weights, reads" {
+		t.Errorf("choices: %s", got)
+	}
+}
+
 // sameClasses compares the class scores with those of the model's file, up to a closing Softmax.
 func sameClasses(t *testing.T, c *classifier.Classifier, m *onnx.Model) {
 	t.Helper()
@@ -115,7 +154,17 @@ func sameClasses(t *testing.T, c *classifier.Classifier, m *onnx.Model) {
 	}
 	x := noise(c, 3)
 	got := evaluate(t, c, nil, x, c.Logits)[0].F32
-	want := run(t, raw, x, len(m.Graph.Outputs))[0].F32
+	at := slices.IndexFunc(m.Graph.Outputs, func(v *onnx.Value) bool { return v.Name == c.Output })
+	all := run(t, raw, x, len(m.Graph.Outputs))
+	want := all[at].F32
+	if all[at].I64 != nil { // ArgMax
+		for i, class := range all[at].I64 {
+			if row := got[i*c.Classes : (i+1)*c.Classes]; slices.Max(row) != row[class] {
+				t.Errorf("image %d: class %d, scores %v", i, class, row)
+			}
+		}
+		return
+	}
 	if len(got) != len(want) {
 		t.Fatalf("%d scores, want %d", len(got), len(want))
 	}

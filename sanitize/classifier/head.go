@@ -13,26 +13,40 @@ func producers(nodes []*onnx.Node) map[string]*onnx.Node {
 	return (&onnx.Graph{Nodes: nodes}).Producer()
 }
 
-// findLogits follows the first output back over a closing Softmax and drops what lies behind the logits.
+// closes lists the operators that may stand between the class scores and an output of the model.
+var closes = map[string]bool{"Softmax": true, "LogSoftmax": true, "ArgMax": true, "Identity": true, "Cast": true}
+
+// findLogits finds the class scores: what an output is made of, before a closing Softmax, LogSoftmax or ArgMax. Of several outputs (auxiliary
+// heads, features beside scores, labels beside probabilities) it takes the one that most of the network leads to, the first of
+// equals. What lies behind the logits, or beside the way to them, is dropped.
 func (c *Classifier) findLogits(g *onnx.Graph) error {
 	if len(g.Outputs) == 0 {
 		return fmt.Errorf("%w: the graph has no output", ErrOutput)
 	}
 	by := producers(c.Nodes)
-	c.Output = g.Outputs[0].Name
-	at := c.Output
-	for {
-		n := by[at]
-		if n == nil {
-			return &onnx.Error{What: "output " + c.Output, Err: fmt.Errorf("%w: no node makes %q", ErrOutput, at)}
+	var best []*onnx.Node
+	for _, out := range g.Outputs {
+		at, closing := out.Name, []*onnx.Node(nil)
+		for n := by[at]; n != nil && closes[n.Op] && n.Domain == ""; n = by[at] {
+			closing = append(closing, n)
+			at = n.Inputs[0]
 		}
-		if n.Op != "Softmax" && n.Op != "LogSoftmax" && n.Op != "Identity" {
-			break
+		if by[at] == nil {
+			continue
 		}
-		at = n.Inputs[0]
+		if nodes := ancestors(c.Nodes, at); len(nodes) > len(best) {
+			best, c.Output, c.Logits, c.Closing = nodes, out.Name, at, closing
+		}
 	}
-	c.Logits = at
-	c.Nodes = ancestors(c.Nodes, at)
+	if best == nil {
+		first := g.Outputs[0].Name
+		return &onnx.Error{What: "output " + first, Err: fmt.Errorf("%w: no node makes %q", ErrOutput, first)}
+	}
+	slices.Reverse(c.Closing)
+	if len(g.Outputs) > 1 {
+		c.explain("output %s: of %d outputs, most of the network leads to it", c.Output, len(g.Outputs))
+	}
+	c.Nodes = best
 	return nil
 }
 
@@ -67,6 +81,7 @@ func (c *Classifier) findHead(feature string) error {
 			return fmt.Errorf("%w: no tensor is called %q between input and logits", ErrNoHead, feature)
 		}
 		c.Feature = feature
+		c.explain("feature layer %s: as asked", feature)
 	} else {
 		n := by[c.Logits]
 		for n != nil && !c.isLinear(n) {
@@ -82,6 +97,7 @@ func (c *Classifier) findHead(feature string) error {
 		if by[c.Feature] == nil {
 			return fmt.Errorf("%w: the only parametric layer reads the input, so there is no feature layer", ErrNoHead)
 		}
+		c.explain("feature layer %s: what %s %s, the last layer with weights, reads", c.Feature, n.Op, n.Label())
 	}
 	above := grad.Reach(c.Nodes, []string{c.Feature})
 	for _, n := range c.Nodes {
