@@ -197,6 +197,22 @@ func TestWorkersOfOtherProcesses(t *testing.T) {
 	s.checkReleased("models/c", "v1", "c", s.admission(a.ID))
 }
 
+// TestOwnWorkersBesideOthers: a server whose queue others may join does work itself, and when it is killed does it again.
+func TestOwnWorkersBesideOthers(t *testing.T) {
+	dir, at := t.TempDir(), freePort(t)
+	s := startServer(t, dir, "-queue-listen", at, "-stop", "sanitizing done")
+	s.pushModel("models/a", "v1", "a")
+	s.reach() // the result is in the queue, its files in the folder of this process
+	s.kill()
+	s = startServer(t, dir, "-queue-listen", at)
+	a := s.settle()[0]
+	s.checkReleased("models/a", "v1", "a", a)
+	checkQueueEmpty(t, "nats://"+at)
+	s.pushModel("models/b", "v1", "b")
+	s.settle()
+	s.checkReleased("models/b", "v1", "b", s.admissions("?repository=models/b")[0])
+}
+
 // TestKilledWorker loses its job to another after the heartbeat's time; a stopped one gives it back at once.
 func TestKilledWorker(t *testing.T) {
 	for name, want := range map[string]int{"killed": 2, "stopped": 1} {

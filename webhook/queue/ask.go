@@ -48,12 +48,13 @@ func (q *Queue) ask(ctx context.Context, j Job) (Run, error) {
 	if err != nil {
 		return Run{}, err
 	}
-	if err = q.fetch(ctx, j.Key, j.Dir, run); errors.Is(err, jetstream.ErrObjectNotFound) {
-		// Its files were in the folder of a process that is gone: the run has to be done again.
-		return Run{}, errors.Join(ErrWithdrawn, err, q.Withdraw(ctx, j.Key))
+	if err = q.fetch(ctx, j.Key, j.Dir, run); errors.Is(err, errFilesGone) || errors.Is(err, jetstream.ErrObjectNotFound) {
+		return Run{}, errors.Join(err, q.Withdraw(ctx, j.Key)) // and ask again
 	}
 	return run, err
 }
+
+var errFilesGone = errors.New("the result's files are gone with the process that had them; the run is done again")
 
 // mayPass tells the queue's own trouble, which passes, from that of files and of jobs.
 func mayPass(err error) bool {
@@ -131,8 +132,11 @@ func (q *Queue) await(ctx context.Context, key string) (Run, error) {
 
 // fetch brings what the worker wrote into the folder, unless it is there.
 func (q *Queue) fetch(ctx context.Context, key, dir string, run Run) error {
-	if q.private || run.Result.Reason != "" {
+	switch r := run.Result; {
+	case r.Reason != "" || r.Owner == q.owner:
 		return nil
+	case r.Owner != "": // a process that is gone
+		return errFilesGone
 	}
 	if err := q.getFiles(ctx, key, dir, "out", run.Result.Out); err != nil {
 		return err
@@ -150,8 +154,12 @@ func (q *Queue) Withdraw(ctx context.Context, key string) error {
 	return errors.Join(err, q.jobs.Purge(ctx, jetstream.WithPurgeSubject(subjectJobs+".*."+key)), q.deleteFiles(ctx, key))
 }
 
-// Sweep withdraws the server's jobs that are not wanted any more: those that a kill kept from being withdrawn.
+// Sweep withdraws the server's jobs that are not wanted any more: those that a kill kept from being withdrawn. What JetStream remembers of
+// keys that are gone goes, too.
 func (q *Queue) Sweep(ctx context.Context, server string, wanted func(key string) bool) error {
+	if err := q.runs.PurgeDeletes(ctx); err != nil {
+		return err
+	}
 	return q.forEachRun(ctx, func(key string, run Run) error {
 		if run.Server != server || wanted(key) {
 			return nil

@@ -23,6 +23,7 @@ type Job struct {
 // Dir/report.json.
 type Result struct {
 	Worker  string   `json:"worker"`
+	Owner   string   `json:"owner,omitempty"`   // the process whose folder has the files; "": they are in the queue
 	Reason  string   `json:"reason,omitempty"`  // code of why not
 	Message string   `json:"message,omitempty"` // for people
 	Out     []string `json:"out,omitempty"`     // names

@@ -49,8 +49,8 @@ type Delivery struct {
 	stop     context.CancelFunc
 }
 
-// Take waits for a job. Its context is done when the job is withdrawn, or lost to another worker because the queue was out of reach
-// for too long; heartbeats are sent until the delivery's end.
+// Take waits for a job. Its context is done when the job is withdrawn, or another worker began it because the queue heard nothing of
+// this one for too long; heartbeats are sent until the delivery's end.
 func (t *Taker) Take(ctx context.Context) (*Delivery, context.Context, error) {
 	for {
 		msg, err := t.next(ctx)
@@ -143,7 +143,7 @@ func (d *Delivery) beat(ctx context.Context, lost context.CancelFunc) {
 	defer func() { _ = watcher.Stop() }()
 	tick := time.NewTicker(d.t.q.config.Heartbeat / 3)
 	defer tick.Stop()
-	for last := time.Now(); ; {
+	for {
 		select {
 		case <-ctx.Done():
 			return
@@ -152,11 +152,7 @@ func (d *Delivery) beat(ctx context.Context, lost context.CancelFunc) {
 				return
 			}
 		case <-tick.C:
-			if err := d.msg.InProgress(); err == nil && d.t.q.conn.IsConnected() {
-				last = time.Now()
-			} else if time.Since(last) > d.t.q.config.Heartbeat {
-				return
-			}
+			_ = d.msg.InProgress() // while the queue is out of reach the run goes on: if another worker begins it, the watcher tells
 		}
 	}
 }
@@ -173,6 +169,9 @@ func (d *Delivery) FetchInput(ctx context.Context, dir string) error {
 // another worker has the job by now, or nobody wants it.
 func (d *Delivery) Finish(ctx context.Context, dir string, r Result) error {
 	defer d.stop()
+	if d.Shared {
+		r.Owner = d.t.q.owner
+	}
 	if r.Reason == "" && !d.Shared {
 		if err := errors.Join(d.t.q.putFiles(ctx, d.Job.Key, dir, "out", r.Out), d.t.q.putFiles(ctx, d.Job.Key, dir, ".", []string{"report.json"})); err != nil {
 			return err
