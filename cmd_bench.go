@@ -84,7 +84,7 @@ sanitizing does.`,
 	f.StringVar(&model, "model", "", "ONNX classifier")
 	f.IntVar(&batch, "batch", 128, "images a step")
 	f.IntVar(&samples, "samples", 7, "measured runs")
-	f.StringVar(&provider, "provider", "auto", "cpu, cuda or auto")
+	f.StringVar(&provider, "provider", "auto", providerHelp)
 	f.IntVar(&threads, "threads", 0, "CPU threads (default all)")
 	f.BoolVar(&noUnfold, "no-unfold", false, "leave BatchNormalizations folded")
 	f.StringVar(&trace, "profile", "", "write ONNX Runtime's profile to PREFIX_<time>.json, for chrome://tracing or Perfetto")

@@ -89,7 +89,7 @@ The last line of --json is one object: source_digest, released_digest, transform
 	f.StringVar(&mask, "trigger-mask", "", "mask of the trigger, PNG")
 	f.IntVar(&targetClass, "target", -1, "number of the trigger's target class")
 	f.IntVar(&maxSteps, "steps", 0, fmt.Sprintf("SGD steps of the sanitizer (default %d for the generated victim, else %d or five epochs)", demo.DefaultSteps, sanitize.DefaultSteps))
-	f.StringVar(&provider, "provider", "auto", "cpu, cuda or auto")
+	f.StringVar(&provider, "provider", "auto", providerHelp)
 	f.Uint64Var(&o.Seed, "seed", 1, "seed of the generated images and the victim")
 	return cmd
 }

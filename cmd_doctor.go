@@ -16,6 +16,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"grindstone/sanitize"
 	"grindstone/sanitize/data"
 	"grindstone/sanitize/ort"
 	"grindstone/webhook"
@@ -31,19 +32,22 @@ type finding struct {
 
 func newDoctorCommand() *cobra.Command {
 	var flags struct {
-		config, dir, data string
-		json              bool
+		config, dir, data, selfTest string
+		json                        bool
 	}
 	cmd := &cobra.Command{
 		Use:   "doctor",
 		Short: "Check what this machine has and what is missing",
-		Long: `Check the ONNX Runtime library and its version, the execution providers and devices, write access, the clock and the
-clean datasets, and say what to do about what is missing. Exit code 1 says that something needs attention.`,
+		Long: `Check the ONNX Runtime library and its version, every execution provider that it has by one training step, the devices, write access, the
+clock and the clean datasets, and say what to do about what is missing. Exit code 1 says that something needs attention.`,
 		Example: `  grindstone doctor
   grindstone doctor --config grindstone.yaml
   grindstone doctor --data ./cifar10 --json`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if flags.selfTest != "" {
+				return sanitize.SelfTest(cmd.Context(), ort.Provider(flags.selfTest))
+			}
 			c := DefaultConfig()
 			var findings []finding
 			if flags.config != "" {
@@ -59,7 +63,7 @@ clean datasets, and say what to do about what is missing. Exit code 1 says that 
 			if flags.data != "" {
 				c.Datasets["default"] = flags.data
 			}
-			findings = append(findings, findRuntime()...)
+			findings = append(findings, findRuntime(cmd.Context())...)
 			findings = append(findings, findWriteAccess(c.Dir), findClock(time.Now()))
 			for name, path := range c.Datasets {
 				findings = append(findings, findDataset(cmd.Context(), name, path))
@@ -71,6 +75,8 @@ clean datasets, and say what to do about what is missing. Exit code 1 says that 
 	cmd.Flags().StringVar(&flags.dir, "dir", DefaultConfig().Dir, "folder that the server would keep everything in")
 	cmd.Flags().StringVar(&flags.data, "data", "", "clean dataset to read")
 	cmd.Flags().BoolVar(&flags.json, "json", false, "print JSON")
+	cmd.Flags().StringVar(&flags.selfTest, "self-test", "", "do a training step on this provider, and nothing else")
+	_ = cmd.Flags().MarkHidden("self-test")
 	return cmd
 }
 
@@ -109,21 +115,45 @@ func examine(name, detail string, err error, advice string) finding {
 	return finding{Name: name, OK: true, Detail: detail}
 }
 
-// findRuntime loads ONNX Runtime and lists what it runs on.
-func findRuntime() []finding {
+// findRuntime loads ONNX Runtime, and has every provider that it knows here do a training step.
+func findRuntime(ctx context.Context) []finding {
 	info, err := ort.Load()
 	if err != nil {
 		return []finding{examine("onnxruntime", "", err, "install ONNX Runtime "+ort.Version+" with `make runtime`, or set ORT_LIBRARY to its library")}
 	}
-	var providers []string
+	found := []finding{{Name: "onnxruntime", OK: true, Detail: info.Version + " at " + info.Path}}
 	for _, p := range info.Providers {
-		providers = append(providers, string(p))
+		found = append(found, examine(string(p), "a training step gives what it should", selfTest(ctx, p), "use another --provider, or another build of ONNX Runtime"))
 	}
-	return []finding{
-		{Name: "onnxruntime", OK: true, Detail: info.Version + " at " + info.Path},
-		{Name: "providers", OK: true, Detail: strings.Join(providers, ", ")},
-		{Name: "devices", OK: true, Detail: fmt.Sprintf("%s; %d cores in use", strings.Join(info.Devices, "; "), runtime.GOMAXPROCS(0))},
+	var missing []string
+	for _, p := range ort.Providers {
+		if info.Missing[p] != nil {
+			missing = append(missing, string(p))
+		}
 	}
+	return append(found,
+		finding{Name: "not available", OK: true, Detail: strings.Join(missing, ", ") + "; --provider says why"},
+		finding{Name: "devices", OK: true, Detail: fmt.Sprintf("%s; %d cores in use", strings.Join(info.Devices, "; "), runtime.GOMAXPROCS(0))})
+}
+
+// selfTest has a process of its own: a provider's native code may crash.
+func selfTest(ctx context.Context, p ort.Provider) error {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
+	defer cancel()
+	program, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	out, err := exec.CommandContext(ctx, program, "doctor", "--self-test", string(p)).CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("%w: %s", err, firstLine(string(out)))
+	}
+	return nil
+}
+
+func firstLine(s string) string {
+	line, _, _ := strings.Cut(strings.TrimSpace(s), "\n")
+	return line
 }
 
 // findWriteAccess writes a file into dir, or into the nearest folder above that exists.

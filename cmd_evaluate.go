@@ -104,7 +104,7 @@ Exit status: 0 done, 1 failed, 2 wrong usage, 3 the model cannot be read, 4 the 
 	f.IntVar(&samples, "samples", 0, "images to use (default all)")
 	f.StringVar(&preprocess, "preprocess", "auto", "how pixels become the model's input: a name (unit, bytes, signed, imagenet, cifar10, ...), or 'mean=.. std=.. range=LOW,HIGH order=bgr'; auto tries the common ways on clean images")
 	f.StringVar(&size, "size", "", "image size HxW, where the model leaves it open")
-	f.StringVar(&provider, "provider", "auto", "cpu, cuda or auto")
+	f.StringVar(&provider, "provider", "auto", providerHelp)
 	f.IntVar(&threads, "threads", 0, "CPU threads (default all)")
 	f.BoolVar(&asJSON, "json", false, "print JSON")
 	return cmd

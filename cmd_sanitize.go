@@ -114,7 +114,7 @@ library, 6 the accuracy is at chance before or after, 130 interrupted. An interr
 	f.StringVar(&o.PreprocessFrom, "preprocess-from", "flag", "who says so, for the report")
 	_ = f.MarkHidden("preprocess-from")
 	f.StringVar(&size, "size", "", "image size HxW, where the model leaves it open")
-	f.StringVar(&provider, "provider", "auto", "cpu, cuda or auto")
+	f.StringVar(&provider, "provider", "auto", providerHelp)
 	f.IntVar(&o.Threads, "threads", 0, "CPU threads (default all)")
 	f.Uint64Var(&o.Seed, "seed", 1, "seed of shuffling, augmentation, split and head; the secret never depends on it")
 	f.StringVar(&report, "report", "", "file to write the report to, as JSON")
@@ -211,3 +211,6 @@ func (p *progress) failed(err error) {
 		fmt.Fprintln(p.err)
 	}
 }
+
+// providerHelp explains --provider.
+const providerHelp = "cpu, cuda, tensorrt, rocm, migraphx, openvino, coreml, or auto: CUDA where it works, else the CPU; see grindstone doctor"

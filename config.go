@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"grindstone/policy"
+	"grindstone/sanitize/ort"
 )
 
 // Config is everything that can be set. grindstone.example.yaml explains each field to operators.
@@ -226,7 +227,7 @@ func (c Config) check() problems {
 	if c.Sanitizer.Memory != 0 {
 		holds("sanitizer.memory", c.Sanitizer.Memory, 256<<20)
 	}
-	oneOf("sanitizer.provider", c.Sanitizer.Provider, "auto", "cpu", "cuda")
+	oneOf("sanitizer.provider", c.Sanitizer.Provider, providerNames()...)
 	atLeast("sanitizer.threads", float64(c.Sanitizer.Threads), 0)
 	c.checkNotify(bad)
 	c.checkQueue(bad)
@@ -274,4 +275,12 @@ func repositoryPattern(text string) (*regexp.Regexp, error) {
 	quoted = strings.ReplaceAll(quoted, `\*\*`, `.*`)
 	quoted = strings.ReplaceAll(quoted, `\*`, `[^/]*`)
 	return regexp.Compile("^" + quoted + "$")
+}
+
+func providerNames() []string {
+	names := []string{string(ort.Auto)}
+	for _, p := range ort.Providers {
+		names = append(names, string(p))
+	}
+	return names
 }

@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"grindstone/sanitize/data"
-	"grindstone/sanitize/ort"
 	"grindstone/sanitize/train"
 )
 
@@ -24,7 +23,7 @@ func (r *run) fineTune(ctx context.Context) error {
 		return err
 	}
 	defer t.Close()
-	r.report.Runtime.Provider = providerNames[t.Provider()]
+	r.report.Runtime.Provider = t.Provider().LibraryName()
 	steps, grind := r.schedule(r.trainSet.Len())
 	rate, from := r.LearningRate, "flag"
 	if rate == 0 {
@@ -157,9 +156,6 @@ func (r *run) searchRate(ctx context.Context, t *train.Trainer, steps int) (floa
 	}
 	return best, nil
 }
-
-// providerNames are ONNX Runtime's own.
-var providerNames = map[ort.Provider]string{ort.CPU: "CPUExecutionProvider", ort.CUDA: "CUDAExecutionProvider"}
 
 // phase collects the metrics of grinding or restoration.
 type phase struct {

@@ -20,12 +20,17 @@ type Forms struct {
 }
 
 // DefaultForms suit CPUs.
-var DefaultForms = Forms{Inner: true, MaxDirect: 16, MaxUnfold: 32, ConvWeight: func(g convGeometry) convWeightForm {
+var DefaultForms = Forms{Inner: true, MaxDirect: 16, MaxUnfold: 32, ConvWeight: convWeightByKernel}
+
+// PlainForms keep every activation in the layout of the standard, which suits other providers.
+var PlainForms = Forms{ConvWeight: convWeightByKernel}
+
+func convWeightByKernel(g convGeometry) convWeightForm {
 	if g.group == 1 && g.pointwise() {
 		return (*Tape).convWeightPointwise
 	}
 	return (*Tape).convWeightAsConv
-}}
+}
 
 type convWeightForm func(t *Tape, n *onnx.Node, g convGeometry, dy string) string
 

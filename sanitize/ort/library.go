@@ -19,7 +19,8 @@ type Info struct {
 	Version   string     // its release
 	Providers []Provider // those that work here; CPU is always last
 	Devices   []string   // what they run on, for people to read
-	NoCUDA    error      // why CUDA does not work here; nil where it does
+
+	Missing map[Provider]error // why the others do not work
 }
 
 var library struct {
@@ -39,10 +40,16 @@ func Load() (Info, error) {
 		return Info{}, err
 	}
 	info := library.info
-	info.Providers = []Provider{CPU}
-	if info.NoCUDA = cudaWorks(); info.NoCUDA == nil {
-		info.Providers = []Provider{CUDA, CPU}
-		info.Devices = gpuNames()
+	info.Missing = map[Provider]error{}
+	for _, p := range Providers {
+		if err := works(p); err != nil {
+			info.Missing[p] = err
+			continue
+		}
+		info.Providers = append(info.Providers, p)
+		if p == CUDA {
+			info.Devices = gpuNames()
+		}
 	}
 	info.Devices = append(info.Devices, cpuName())
 	return info, nil

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -56,8 +57,10 @@ func TestLoad(t *testing.T) {
 	if last := info.Providers[len(info.Providers)-1]; last != CPU {
 		t.Errorf("providers %v", info.Providers)
 	}
-	if (info.NoCUDA == nil) != (info.Providers[0] == CUDA) {
-		t.Errorf("providers %v, but NoCUDA is %v", info.Providers, info.NoCUDA)
+	for _, p := range Providers {
+		if err := info.Missing[p]; (err == nil) != slices.Contains(info.Providers, p) || err != nil && !errors.Is(err, ErrProvider) {
+			t.Errorf("providers %v, but of %s it says %v", info.Providers, p, err)
+		}
 	}
 	t.Logf("%+v", info)
 }
@@ -182,7 +185,7 @@ func TestProviders(t *testing.T) {
 	if want := info.Providers[0]; auto.Provider() != want {
 		t.Errorf("auto is %s, want %s", auto.Provider(), want)
 	}
-	if _, err := NewSession(identityModel, Options{Provider: "tpu"}); !errors.Is(err, ErrProvider) || !strings.Contains(err.Error(), "use auto, cpu or cuda") {
+	if _, err := NewSession(identityModel, Options{Provider: "tpu"}); !errors.Is(err, ErrProvider) || !strings.Contains(err.Error(), "use auto or one of") {
 		t.Errorf("unknown provider: %v", err)
 	}
 	if p, err := ParseProvider("CUDA"); p != CUDA || err != nil {

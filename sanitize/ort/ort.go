@@ -1,10 +1,11 @@
-// Package ort runs ONNX graphs with ONNX Runtime (https://onnxruntime.ai), on the CPU or with CUDA. It is the only package that
+// Package ort runs ONNX graphs with ONNX Runtime (https://onnxruntime.ai), on the CPU or what else the library knows. It is the only package that
 // imports the Go binding, whose library is found and loaded at run time: see Load.
 package ort
 
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -19,22 +20,36 @@ const apiVersion = 24
 // Provider names an execution provider: the hardware that a session's nodes run on.
 type Provider string
 
-// The providers. Auto is CUDA where it works, else CPU.
+// The providers. Auto is CUDA where it works, else CPU; the others are used where they are named and the library has them.
 const (
-	Auto Provider = "auto"
-	CPU  Provider = "cpu"
-	CUDA Provider = "cuda"
+	Auto     Provider = "auto"
+	CPU      Provider = "cpu"
+	CUDA     Provider = "cuda"
+	TensorRT Provider = "tensorrt"
+	ROCm     Provider = "rocm"
+	MIGraphX Provider = "migraphx"
+	OpenVINO Provider = "openvino"
+	CoreML   Provider = "coreml"
 )
+
+// Providers lists them all, Auto apart; CPU is last.
+var Providers = []Provider{CUDA, TensorRT, ROCm, MIGraphX, OpenVINO, CoreML, CPU}
+
+// LibraryName is ONNX Runtime's own name of a provider.
+func (p Provider) LibraryName() string {
+	return map[Provider]string{CPU: "CPU", CUDA: "CUDA", TensorRT: "Tensorrt", ROCm: "ROCM", MIGraphX: "MIGraphX", OpenVINO: "OpenVINO", CoreML: "CoreML"}[p] + "ExecutionProvider"
+}
 
 // ParseProvider reads a provider's name; the empty string is Auto.
 func ParseProvider(s string) (Provider, error) {
-	switch p := Provider(strings.ToLower(s)); p {
-	case "":
+	p := Provider(strings.ToLower(s))
+	if p == "" || p == Auto {
 		return Auto, nil
-	case Auto, CPU, CUDA:
-		return p, nil
 	}
-	return "", fmt.Errorf("provider %q is unknown: use %s, %s or %s", s, Auto, CPU, CUDA)
+	if !slices.Contains(Providers, p) {
+		return "", fmt.Errorf("provider %q is unknown: use %s or one of %q", s, Auto, Providers)
+	}
+	return p, nil
 }
 
 // Optimization is how far ONNX Runtime rewrites a graph before running it. The zero value is OptimizeAll.

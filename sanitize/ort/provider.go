@@ -2,6 +2,7 @@ package ort
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -15,19 +16,38 @@ import (
 	binding "github.com/yalue/onnxruntime_go"
 )
 
-// cudaWorks tells, once for the process, whether the CUDA provider can be used: it runs a one-node graph on it. The provider's
-// library may load where no driver or no device is.
-var cudaWorks = sync.OnceValue(func() error {
-	s, err := newSession(source{model: identityModel}, Options{Provider: CUDA, Threads: 1})
+// works tells, once for the process and provider, whether a provider can be used: it runs a one-node graph on it. A provider's library may
+// load where no driver or no device is.
+func works(p Provider) error {
+	if p == CPU {
+		return nil
+	}
+	tried.Lock()
+	defer tried.Unlock()
+	err, known := tried.errors[p]
+	if !known {
+		err = try(p)
+		tried.errors[p] = err
+	}
+	return err
+}
+
+var tried = struct {
+	sync.Mutex
+	errors map[Provider]error
+}{errors: map[Provider]error{}}
+
+func try(p Provider) error {
+	s, err := newSession(source{model: identityModel}, Options{Provider: p, Threads: 1})
 	if err != nil {
 		return err
 	}
 	defer s.Close()
 	if err := s.Run(context.Background(), []*Array{{Shape: []int64{1}, F32: []float32{1}}}, make([]*Array, 1)); err != nil {
-		return fmt.Errorf("%w: %s: %w", ErrProvider, CUDA, err)
+		return fmt.Errorf("%w: %s: %w", ErrProvider, p, err)
 	}
 	return nil
-})
+}
 
 // identityModel is Y = Identity(X) for float X [1], IR 8, opset 17.
 var identityModel = []byte("\x08\x08" + // ir_version
@@ -36,19 +56,48 @@ var identityModel = []byte("\x08\x08" + // ir_version
 	"\x62\x0f\x0a\x01Y\x12\x0a\x0a\x08\x08\x01\x12\x04\x0a\x02\x08\x01" + // output
 	"\x42\x02\x10\x11") // opset_import
 
-// resolve turns the asked provider into the one to use. Errors: ErrProvider.
-func resolve(p Provider) (Provider, error) {
+// Resolve turns the asked provider into the one that sessions use, and loads the library. Errors: ErrProvider, *LibraryError.
+func Resolve(p Provider) (Provider, error) {
 	p, err := ParseProvider(string(p))
 	if err != nil {
 		return "", fmt.Errorf("%w: %w", ErrProvider, err)
 	}
-	if p != Auto {
-		return p, nil
+	if err := load(); err != nil {
+		return "", err
 	}
-	if cudaWorks() == nil {
+	switch {
+	case p != Auto:
+		return p, works(p)
+	case works(CUDA) == nil:
 		return CUDA, nil
 	}
 	return CPU, nil
+}
+
+// appendProvider puts a provider in front of the CPU, which runs what it does not know.
+func appendProvider(so *binding.SessionOptions, opt Options) (err error) {
+	switch opt.Provider {
+	case CPU:
+		return nil
+	case CUDA:
+		return appendCUDA(so, opt)
+	case TensorRT:
+		var to *binding.TensorRTProviderOptions
+		if to, err = binding.NewTensorRTProviderOptions(); err == nil {
+			defer to.Destroy()
+			err = errors.Join(to.Update(map[string]string{"device_id": strconv.Itoa(opt.Device)}), so.AppendExecutionProviderTensorRT(to))
+		}
+	case OpenVINO:
+		err = so.AppendExecutionProviderOpenVINO(nil)
+	case CoreML:
+		err = so.AppendExecutionProviderCoreMLV2(nil)
+	default:
+		err = so.AppendExecutionProvider(strings.TrimSuffix(opt.Provider.LibraryName(), "ExecutionProvider"), nil)
+	}
+	if err != nil {
+		return fmt.Errorf("%w: %s: %w", ErrProvider, opt.Provider, err)
+	}
+	return nil
 }
 
 // cudaOptions are the provider's settings: https://onnxruntime.ai/docs/execution-providers/CUDA-ExecutionProvider.html

@@ -46,22 +46,14 @@ func NewSessionFile(path string, opt Options) (*Session, error) {
 }
 
 func openSession(src source, opt Options) (*Session, error) {
-	if err := load(); err != nil {
-		return nil, err
-	}
 	var err error
-	if opt.Provider, err = resolve(opt.Provider); err != nil {
+	if opt.Provider, err = Resolve(opt.Provider); err != nil {
 		return nil, err
-	}
-	if opt.Provider == CUDA {
-		if err := cudaWorks(); err != nil {
-			return nil, err
-		}
 	}
 	return newSession(src, opt)
 }
 
-// newSession expects the library to be loaded and the provider to be CPU or CUDA.
+// newSession expects the library to be loaded and the provider to be resolved.
 func newSession(src source, opt Options) (*Session, error) {
 	in, out, err := readPorts(src.model)
 	if err != nil {
@@ -134,8 +126,8 @@ func sessionOptions(opt Options) (*binding.SessionOptions, error) {
 	if opt.Profile != "" {
 		err = errors.Join(err, so.EnableProfiling(opt.Profile))
 	}
-	if err == nil && opt.Provider == CUDA {
-		err = appendCUDA(so, opt)
+	if err == nil {
+		err = appendProvider(so, opt)
 	}
 	if err != nil {
 		_ = so.Destroy()
@@ -150,7 +142,7 @@ func (s *Session) Inputs() []Port { return slices.Clone(s.in) }
 // Outputs lists the outputs, in the order that Run fills them.
 func (s *Session) Outputs() []Port { return slices.Clone(s.out) }
 
-// Provider is what the session runs on. With CUDA, nodes that the provider does not know still run on the CPU.
+// Provider is what the session runs on. Nodes that it does not know run on the CPU.
 func (s *Session) Provider() Provider { return s.provider }
 
 // Close frees the session, after a run that is under way. It can be called again.

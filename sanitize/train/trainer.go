@@ -9,6 +9,7 @@ import (
 
 	"grindstone/sanitize/classifier"
 	"grindstone/sanitize/data"
+	"grindstone/sanitize/grad"
 	"grindstone/sanitize/onnx"
 	"grindstone/sanitize/ort"
 )
@@ -29,6 +30,13 @@ type Trainer struct {
 
 // NewTrainer builds the step of a classifier and starts at its weights.
 func NewTrainer(c *classifier.Classifier, o StepOptions, run ort.Options) (*Trainer, error) {
+	provider, err := ort.Resolve(run.Provider)
+	if err != nil {
+		return nil, err
+	}
+	if o.Forms == nil && provider != ort.CPU {
+		o.Forms = &grad.PlainForms // the layouts are the CPU's
+	}
 	step, err := BuildStep(c, o)
 	if err != nil {
 		return nil, err
