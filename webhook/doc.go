@@ -10,6 +10,6 @@
 // before a state begins, and every step may be repeated, so a server that was killed anywhere goes on from there at its next
 // start. Interruption is not failure: only a step that finished with a verdict leaves the path, with a [Reason].
 //
-// Sanitizing is a job of the [queue]: a [Worker] of this process or of another machine does it. Operators decide about what is held
+// Sanitizing is a job of package queue: a [Worker] of this process or of another machine does it. Operators decide about what is held
 // ([Pipeline.Operate]), targets are told of every end ([Target]), and registries that cannot be fronted tell of pushes ([EventSource]).
 package webhook
