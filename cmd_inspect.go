@@ -151,6 +151,7 @@ func inspect(file string, c *classifier.Classifier) *inspection {
 		File: file, Producer: strings.TrimSpace(m.ProducerName + " " + m.ProducerVersion), IRVersion: m.IRVersion, Opsets: m.Opsets,
 		Input: c.Input, Layout: string(c.Layout), Height: c.Height, Width: c.Width, Channels: c.Channels, FixedBatch: c.FixedBatch,
 		Output: c.Output, Logits: c.Logits, Classes: c.Classes, Feature: c.Feature, FeatureWidth: c.FeatureWidth, HeadWeights: c.HeadWeights, Frozen: c.FrozenWeights,
+		Choices: c.Choices, Tail: c.Tail(),
 		Operators: map[string]int{}, Unsupported: []nodeInfo{}, Unfold: []string{},
 	}
 	for _, n := range m.Graph.Nodes {

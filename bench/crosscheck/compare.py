@@ -16,11 +16,11 @@ import evaluate
 import zoo
 from twin import Twin, pair_up, tensors
 
-ALPHA, RATE, STEPS = 0.625, 2**-12, 5  # exact in both precisions
+ALPHA, STEPS = 0.625, 5  # alpha is exact in both precisions, and so is the rate
 EXACT = 1e-6  # of the norm, in float64; what is left is the rounding of the graph's float32 constants
 FAST = 5e-3  # of the norm: the bilinear algorithms' constants are rounded to float32, which turns a ReLU over here and there
 TOLERANCE = 1e-4  # of the norm, by ONNX Runtime in float32
-RETRIES = 4  # with other images, where float64 agrees and float32 does not
+RETRIES = 3  # with other images, where float64 agrees and float32 does not
 NOISE = 5  # of PyTorch's own float32 errors, which are allowed where they are larger
 
 
@@ -89,11 +89,13 @@ def compare(case, grindstone, folder, broken, samples, cache, row):
 
     batch = random_batch(case, info, seed=3)
     arguments = [torch.from_numpy(batch[k]) for k in ("images", "labels", "targets")]
+    rate = gentle_rate(Twin(model, pairs, running, head, inserted, torch.float64), arguments)
+    batch["rate"] = np.array([rate], np.float32)
     results = {}
     for name, dtype in (("exact", torch.float64), ("pytorch", torch.float32)):
         steps = STEPS if name == "exact" else 1
         twin = Twin(model, pairs, running, head, inserted, dtype)
-        results[name] = record(twin, lambda: (twin.step(*arguments, ALPHA, RATE), twin.gradients), steps)
+        results[name] = record(twin, lambda: (twin.step(*arguments, ALPHA, rate), twin.gradients), steps)
     wide = {k: evaluate.to_torch(v) for k, v in batch.items()}
     results["float64"] = record_step(evaluate.Graph(plain).run, step, wide, STEPS)
     results["float32"] = record_step(step.run, step, batch, 1)
@@ -103,20 +105,27 @@ def compare(case, grindstone, folder, broken, samples, cache, row):
     judge(row, results)
     for seed in range(4, 4 + RETRIES):
         # In float32 a ReLU whose input rounds to the other side of zero changes a gradient by leaps, for some batches; a mistake would show for all.
-        if row.get("failed") != ["float32"]:
+        if row["float32"] <= TOLERANCE or set(row["failed"]) - {"float32"}:
             break
         other = random_batch(case, info, seed)
         twin = Twin(model, pairs, running, head, inserted, torch.float64)
         images, labels, targets = (torch.from_numpy(other[k]) for k in ("images", "labels", "targets"))
-        results["exact"] = record(twin, lambda: (twin.step(images, labels, targets, ALPHA, RATE), twin.gradients), 1)
+        results["exact"] = record(twin, lambda: (twin.step(images, labels, targets, ALPHA, rate), twin.gradients), 1)
         results["float32"] = record_step(step.run, step, other, 1)
         again = compare_results(results["float32"], results["exact"])["worst"]
         row["float32"] = min(row["float32"], again)
         if again <= TOLERANCE:
-            row["exact"], row["failed"] = True, []
+            row.update(exact=True, failed=[], reason="")
     if samples:
         torch.set_num_threads(2)
-        row["time_ratio"], row["seconds_grindstone"], row["seconds_pytorch"] = time_ratio(Step(fast, threads=2), twin, batch, arguments, samples)
+        row["time_ratio"], row["seconds_grindstone"], row["seconds_pytorch"] = time_ratio(Step(fast, threads=2), twin, batch, arguments, rate, samples)
+
+
+def gentle_rate(twin, arguments):
+    """A rate at which a step changes the weights by about 1e-6 of their norm: a random network at a high rate multiplies every rounding error."""
+    twin.step(*arguments, ALPHA, 0.0)
+    norm = [float(torch.sqrt(sum((v.double() ** 2).sum() for v in x.values()))) for x in (twin.values(), twin.gradients)]
+    return 2.0 ** np.floor(np.log2(1e-6 * norm[0] / norm[1]))
 
 
 def random_batch(case, info, seed):
@@ -126,7 +135,7 @@ def random_batch(case, info, seed):
         "labels": random.integers(0, zoo.CLASSES, case.batch),
         "targets": random.standard_normal((case.batch, info["feature_width"])).astype(np.float32),
         "alpha": np.array([ALPHA], np.float32),
-        "rate": np.array([RATE], np.float32),
+        "rate": np.zeros(1, np.float32),
     }
 
 
@@ -259,14 +268,14 @@ def compare_results(got, exact):
     return out
 
 
-def time_ratio(step, twin, batch, arguments, samples):
+def time_ratio(step, twin, batch, arguments, rate, samples):
     """Median times of a step, in turn; the ratio is the median of the turns' ratios."""
     mine, theirs = [], []
     for i in range(samples + 1):
         a = time.perf_counter()
         step.run(batch)
         b = time.perf_counter()
-        twin.step(*arguments, ALPHA, RATE)
+        twin.step(*arguments, ALPHA, rate)
         c = time.perf_counter()
         if i:
             mine.append(b - a)

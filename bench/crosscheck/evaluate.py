@@ -167,7 +167,7 @@ def op_Pad(a, x, pads, value=None, axes=None):
 def op_Gather(a, x, at):
     axis = a.get("axis", 0) % x.dim()
     at = torch.where(at < 0, at + x.shape[axis], at).long()
-    return x.index_select(axis, at.reshape(-1)).reshape(*x.shape[:axis], *at.shape, *x.shape[axis + 1:])
+    return x.index_select(axis, at.reshape(-1)).reshape([*x.shape[:axis], *at.shape, *x.shape[axis + 1:]])
 
 
 def op_GatherElements(a, x, at):
