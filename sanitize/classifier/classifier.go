@@ -91,6 +91,9 @@ func New(m *onnx.Model, o Options) (*Classifier, error) {
 	for _, t := range g.Initializers {
 		c.Constants[t.Name] = t
 	}
+	if err := c.widen(); err != nil {
+		return nil, err
+	}
 	c.findChangeable()
 	c.resolveAliases()
 	if err := c.findInput(g, o); err != nil {
@@ -137,8 +140,8 @@ func (c *Classifier) findInput(g *onnx.Graph, o Options) error {
 		return fmt.Errorf("%w: expected one input, the model has %d %q", ErrInput, len(images), names)
 	}
 	in := images[0]
-	if in.Type != onnx.Float {
-		return &onnx.Error{What: "input " + in.Name, Err: fmt.Errorf("%w: element type %v, only float is supported", ErrInput, in.Type)}
+	if in.Type != onnx.Float && !narrow(in.Type) {
+		return &onnx.Error{What: "input " + in.Name, Err: fmt.Errorf("%w: element type %v, only float, float16 and bfloat16 are supported", ErrInput, in.Type)}
 	}
 	if len(in.Shape) != 4 {
 		return &onnx.Error{What: "input " + in.Name, Err: fmt.Errorf("%w: rank %d, an image batch has rank 4", ErrInput, len(in.Shape))}

@@ -353,15 +353,6 @@ func TestRefusals(t *testing.T) {
 			options: classifier.Options{Feature: "fc.w"}, err: classifier.ErrNoHead, says: `"fc.w"`},
 		{name: "the logits as feature tensor", build: func(n *net) string { return n.dense(n.pooled(n.stem(-1)), 4, 5) },
 			options: classifier.Options{Feature: "logits"}, err: classifier.ErrNoHead, says: "feature tensor logits"},
-		{name: "half precision", build: func(n *net) string {
-			x := n.pooled(n.stem(-1))
-			y := n.Op("Cast", []string{x}, onnx.I("to", int64(onnx.Float16)))
-			w, err := onnx.NewFloat("w", []int64{4, 5}, make([]float32, 20)).Convert(onnx.Float16)
-			if err != nil {
-				panic(err)
-			}
-			return n.Op("MatMul", []string{y, n.Const(w)})
-		}, err: classifier.ErrNoHead, says: "no float weight"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			n := newNet()
