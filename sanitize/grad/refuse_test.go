@@ -11,7 +11,7 @@ import (
 
 // TestRefuses: what a rule cannot do is an error that names node, operator and reason, on the way only.
 func TestRefuses(t *testing.T) {
-	shapes := map[string][]int64{"x": {1, 2, 9}, "w": {2, 2, 1}, "y0": {1, 2, 3}}
+	shapes := map[string][]int64{"x": {1, 2, 9}, "w": {2, 2, 1}, "y0": {1, 2, 4}}
 	for _, tt := range []struct {
 		op     string
 		attrs  []*onnx.Attr
@@ -21,6 +21,7 @@ func TestRefuses(t *testing.T) {
 		{"ConvTranspose", []*onnx.Attr{onnx.Is("strides", 2), onnx.Is("output_padding", 2)}, "output_padding 2 at stride 2", 2},
 		{"MaxPool", []*onnx.Attr{onnx.Is("kernel_shape", 2), onnx.I("storage_order", 1)}, "storage_order=1", 1},
 		{"MaxPool", []*onnx.Attr{onnx.Is("kernel_shape", 1), onnx.Is("strides", 3), onnx.S("auto_pad", "SAME_UPPER")}, "auto_pad=SAME_UPPER", 1},
+		{"AveragePool", []*onnx.Attr{onnx.Is("kernel_shape", 4), onnx.Is("strides", 3), onnx.Is("pads", 1, 0), onnx.I("ceil_mode", 1), onnx.I("count_include_pad", 1)}, "count_include_pad", 1},
 		{"ScatterElements", []*onnx.Attr{onnx.S("reduction", "mul")}, "reduction=mul", 3},
 		{"ScatterND", []*onnx.Attr{onnx.S("reduction", "mul")}, "reduction=mul", 3},
 		{"Det", nil, "no gradient rule", 1},
@@ -49,6 +50,15 @@ func TestRefuses(t *testing.T) {
 		if _, err := tape.Backward([]*onnx.Node{n}, map[string]string{"y0": "dy"}, []string{"x"}); !errors.Is(err, grad.ErrNoRule) || !strings.Contains(err.Error(), tt.says) {
 			t.Errorf("%s: Backward: %v", tt.op, err)
 		}
+	}
+}
+
+// TestWindowsThatFit: ceil_mode without effect is no obstacle.
+func TestWindowsThatFit(t *testing.T) {
+	n := node("AveragePool", 1, []string{"x"}, onnx.Is("kernel_shape", 3), onnx.Is("strides", 3), onnx.Is("pads", 1, 1), onnx.I("ceil_mode", 1), onnx.I("count_include_pad", 1))
+	n = grad.ResolvePadding(n, map[string][]int64{"x": {1, 2, 7}, "y0": {1, 2, 3}})
+	if err := grad.Check(n); err != nil || n.Attr("ceil_mode") != nil {
+		t.Errorf("%v, %v", n.Attr("ceil_mode"), err)
 	}
 }
 

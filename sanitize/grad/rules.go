@@ -131,7 +131,7 @@ func init() { // in init, since rules refer to the table through the tape
 		"MatMul":        {Backward: matMulGrad},
 
 		// pooling
-		"AveragePool":       {Backward: averagePoolGrad, Inner: &innerAveragePool, Refuse: unresolved},
+		"AveragePool":       {Backward: averagePoolGrad, Inner: &innerAveragePool, Refuse: either(unresolved, overhang)},
 		"GlobalAveragePool": {Backward: globalAveragePoolGrad, Inner: &innerGlobalAverage},
 		"GlobalLpPool":      {Backward: globalLpPoolGrad},
 		"GlobalMaxPool":     {Backward: globalMaxPoolGrad, Note: "equal elements share"},

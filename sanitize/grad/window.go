@@ -22,6 +22,7 @@ func ResolvePadding(n *onnx.Node, shapes map[string][]int64) *onnx.Node {
 	default:
 		return n
 	}
+	n = withoutCeil(n, shapes)
 	mode, asked := n.String("auto_pad", "NOTSET"), n.Ints("output_shape")
 	if mode == "NOTSET" && asked == nil {
 		return n
@@ -61,6 +62,32 @@ func ResolvePadding(n *onnx.Node, shapes map[string][]int64) *onnx.Node {
 	})
 	changed.Attrs = append(changed.Attrs, onnx.Is("pads", pads...))
 	return &changed
+}
+
+// withoutCeil drops an AveragePool's ceil_mode where all windows end within the padding.
+func withoutCeil(n *onnx.Node, shapes map[string][]int64) *onnx.Node {
+	if n.Op != "AveragePool" || n.Int("ceil_mode", 0) == 0 || n.String("auto_pad", "NOTSET") != "NOTSET" {
+		return n
+	}
+	in, out, kernel := shapes[n.Inputs[0]][2:], shapes[n.Outputs[0]][2:], n.Ints("kernel_shape")
+	d := len(kernel)
+	stride, pads := orOnes(n.Ints("strides"), d), n.Ints("pads", make([]int64, 2*d)...)
+	for i := range d {
+		if (out[i]-1)*stride[i]+kernel[i] > in[i]+pads[i]+pads[d+i] {
+			return n
+		}
+	}
+	changed := *n
+	changed.Attrs = slices.DeleteFunc(slices.Clone(n.Attrs), func(a *onnx.Attr) bool { return a.Name == "ceil_mode" })
+	return &changed
+}
+
+// overhang refuses windows that end beyond padding that counts: runtimes divide by different numbers.
+func overhang(n *onnx.Node) string {
+	if n.Int("ceil_mode", 0) != 0 && n.Int("count_include_pad", 0) != 0 {
+		return "ceil_mode, count_include_pad and windows that end beyond the padding"
+	}
+	return ""
 }
 
 // unresolved refuses padding that ResolvePadding has left.

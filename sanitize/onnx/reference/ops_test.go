@@ -343,8 +343,11 @@ func windowInstances() map[string]func(*gen) instance {
 	m["AveragePool"] = func(g *gen) instance {
 		in := g.spatial(3)
 		kernel, attrs := windowAttrs(g, in, false, true)
-		return instance{op: "AveragePool", in: []*Tensor{g.floats(append(g.shape(2, 2), in...)...)},
-			attrs: append(attrs, onnx.Is("kernel_shape", kernel...), onnx.I("ceil_mode", g.int("ceil", 0, 1)), onnx.I("count_include_pad", g.int("include", 0, 1)))}
+		mode := pick(g, "mode", "", "ceil_mode", "count_include_pad") // together they mean different things to different versions of the runtime
+		if mode != "" {
+			attrs = append(attrs, onnx.I(mode, 1))
+		}
+		return instance{op: "AveragePool", in: []*Tensor{g.floats(append(g.shape(2, 2), in...)...)}, attrs: append(attrs, onnx.Is("kernel_shape", kernel...))}
 	}
 	m["LpPool"] = func(g *gen) instance {
 		in := g.spatial(3)

@@ -53,8 +53,8 @@ func flat(shape, position []int64, columns bool) int64 {
 	return at
 }
 
-// averagePool divides by the number of input elements below the window or, with count_include_pad, by the size of the kernel. (From
-// opset 19 on, what a window in ceil mode covers beyond the padding does not count.)
+// averagePool divides by the number of input elements below the window or, with count_include_pad, by the size of the kernel.
+// (With both count_include_pad and ceil_mode runtimes differ in what a window that ends beyond the padding is divided by.)
 func averagePool(c *call) []*Tensor {
 	x := c.in[0]
 	in := x.Shape[2:]
