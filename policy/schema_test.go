@@ -90,8 +90,11 @@ func TestReportSchemaMatchesTheSanitizer(t *testing.T) {
 			key, _, _ := strings.Cut(reflect.StructTag(strings.Trim(field.Tag.Value, "`")).Get("json"), ",")
 			all = append(all, prefix+key)
 			typ := field.Type
-			if list, ok := typ.(*ast.ArrayType); ok {
-				typ = list.Elt
+			switch t := typ.(type) {
+			case *ast.ArrayType:
+				typ = t.Elt
+			case *ast.StarExpr:
+				typ = t.X
 			}
 			if id, ok := typ.(*ast.Ident); ok && structs[id.Name] != nil {
 				all = append(all, walk(id.Name, prefix+key+".")...)
