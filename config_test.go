@@ -118,7 +118,7 @@ sanitizer:
 	got := strings.Split(err.Error(), "\n")
 	wants := []string{
 		":1: listen: \"5050\" is not host:port",
-		":2: unknown field dirr; known are auth, datasets, dir, host",
+		":2: unknown field dirr; known are auth, datasets, dir, events, host",
 		":4: datasets.default: cannot be read",
 		":5: datasets.a b: the name must be",
 		":7: log.format: \"xml\" is not one of text, json",

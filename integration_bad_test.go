@@ -33,8 +33,8 @@ func TestBadPushes(t *testing.T) {
 	}{
 		"no-onnx":   {[]layerFile{renamed("model.onnx", []byte("I am no model"))}, webhook.ReasonInvalidModel, []string{"model.onnx"}},
 		"truncated": {[]layerFile{renamed("model.onnx", good.content[:len(good.content)/2])}, webhook.ReasonInvalidModel, []string{"model.onnx"}},
-		"untrainable": {[]layerFile{tiny{swish: true}.file(t)}, webhook.ReasonUnsupported,
-			[]string{`"swish"`, "HardSwish"}},
+		"untrainable": {[]layerFile{tiny{det: true}.file(t)}, webhook.ReasonUnsupported,
+			[]string{`"det"`, "Det"}},
 		"external": {[]layerFile{tiny{external: "weights.bin"}.file(t)}, webhook.ReasonInvalidModel, []string{"model.onnx", `"conv.weight"`, `"weights.bin"`}},
 		"boaster": {[]layerFile{renamed("model.onnx", withInitializer(t, good.content, "huge", []uint64{2, 1024, 1024, 256}, 1024))},
 			webhook.ReasonInvalidModel, []string{"model.onnx", `"huge"`, "536870912 elements"}},

@@ -31,7 +31,7 @@ func (s *server) checkHidden(repository, tag, digest, blob string) {
 	}{
 		"/manifests/" + tag:    {http.StatusNotFound, []string{"MANIFEST_UNKNOWN", a.ID}},
 		"/manifests/" + digest: {http.StatusForbidden, []string{"DENIED", a.ID}},
-		"/blobs/" + blob:       {http.StatusForbidden, []string{"DENIED", "quarantine"}},
+		"/blobs/" + blob:       {http.StatusForbidden, []string{"DENIED", a.ID}},
 	} {
 		var answer string
 		if status := s.get("/v2/"+repository+path, &answer); status != want.status {

@@ -55,7 +55,7 @@ type tiny struct {
 	name     string // makes models that differ in nothing else
 	shift    int    // of the classes: with 1 every answer is wrong
 	external string // file that the convolution's weight is said to be in
-	swish    bool   // puts a HardSwish behind the convolution
+	det      bool   // pools by a determinant, an operator without a gradient rule
 }
 
 func (n tiny) model() *onnx.Model {
@@ -80,12 +80,14 @@ func (n tiny) model() *onnx.Model {
 	b.Const(onnx.NewFloat("conv.bias", []int64{features}, make([]float32, features)))
 	b.Add(&onnx.Node{Name: "conv", Op: "Conv", Inputs: []string{"image", "conv.weight", "conv.bias"}, Outputs: []string{"colour"},
 		Attrs: []*onnx.Attr{onnx.Is("kernel_shape", 3, 3), onnx.Is("pads", 1, 1, 1, 1)}})
-	active := "colour"
-	if n.swish {
-		b.Add(&onnx.Node{Name: "swish", Op: "HardSwish", Inputs: []string{active}, Outputs: []string{"swished"}})
-		active = "swished"
+	active := b.Op("Relu", []string{"colour"})
+	pooled := ""
+	if n.det {
+		pooled = "determinant"
+		b.Add(&onnx.Node{Name: "det", Op: "Det", Inputs: []string{active}, Outputs: []string{pooled}})
+	} else {
+		pooled = b.Op("Flatten", []string{b.Op("GlobalAveragePool", []string{active})}, onnx.I("axis", 1))
 	}
-	pooled := b.Op("GlobalAveragePool", []string{b.Op("Relu", []string{active})})
 	head := make([]float32, 3*features) // feature k speaks of colour k%3: red, green, blue; the classes are blue, green, red
 	for k := range features {
 		class := (2 - k%3 + n.shift) % 3
@@ -93,7 +95,7 @@ func (n tiny) model() *onnx.Model {
 	}
 	b.Const(onnx.NewFloat("head.weight", []int64{3, features}, head))
 	b.Const(onnx.NewFloat("head.bias", []int64{3}, []float32{0, 0, -0.01}))
-	b.Named("logits", "Gemm", []string{b.Op("Flatten", []string{pooled}, onnx.I("axis", 1)), "head.weight", "head.bias"}, onnx.I("transB", 1))
+	b.Named("logits", "Gemm", []string{pooled, "head.weight", "head.bias"}, onnx.I("transB", 1))
 	b.Output("logits", onnx.Float, -1, 3)
 	m := b.Model(onnx.Opset)
 	m.Doc = n.name
