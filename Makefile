@@ -12,7 +12,7 @@ TIMEOUT ?= 30m
 .PHONY: help build runtime demo test lint bench crosscheck models clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 build: ## build bin/grindstone
 	go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/grindstone .
@@ -27,6 +27,12 @@ test: runtime ## vet and run all tests (ARGS: further flags of go test; TIMEOUT)
 	go vet ./...
 	go test -timeout $(TIMEOUT) $(ARGS) ./...
 	go test -timeout $(TIMEOUT) $(ARGS) -tags fixedsecret ./sanitize # repeatable: tighter bounds, and the same bytes twice
+
+test-clients: runtime ## push, pull and verify models with the real clients: oras, crane, regctl, skopeo, helm, cosign, kit, modctl (builds those that Go can get)
+	GRINDSTONE_PROGRAMS=1 go test -count=1 -timeout $(TIMEOUT) -run '^TestClient' -v $(ARGS) .
+
+test-conformance: runtime ## run the OCI distribution-spec's conformance suite against the server, alone and in front of other registries
+	GRINDSTONE_PROGRAMS=1 go test -count=1 -timeout $(TIMEOUT) -run '^TestConformance' -v $(ARGS) .
 
 lint: ## vet, staticcheck and more (.golangci.yml), known vulnerabilities (VULN=skip: where their database cannot be reached)
 	GOBIN='$(TOOLS)' go -C scripts/tools install tool

@@ -14,7 +14,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -27,25 +26,6 @@ import (
 // distributionVersion is the release of CNCF distribution that tests run as a process.
 const distributionVersion = "v3.1.2"
 
-// distributionBinary builds CNCF distribution once, outside this module, and keeps it in the user's cache folder.
-var distributionBinary = sync.OnceValues(func() (string, error) {
-	cache, err := os.UserCacheDir()
-	if err != nil {
-		return "", err
-	}
-	dir := filepath.Join(cache, "grindstone", "distribution-"+distributionVersion)
-	path := filepath.Join(dir, "registry")
-	if _, err := os.Stat(path); err == nil {
-		return path, nil
-	}
-	cmd := exec.Command("go", "install", "github.com/distribution/distribution/v3/cmd/registry@"+distributionVersion)
-	cmd.Env = append(os.Environ(), "GOBIN="+dir, "GOFLAGS=")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("%w\n%s", err, out)
-	}
-	return path, nil
-})
-
 // FreePort returns a loopback address that nobody listens on now.
 func FreePort(t *testing.T) string {
 	t.Helper()
@@ -57,24 +37,30 @@ func FreePort(t *testing.T) string {
 	return l.Addr().String()
 }
 
-// Distribution runs CNCF distribution on an empty folder until the test ends and returns its URL. more is YAML.
-func Distribution(t *testing.T, more string) string {
+// DistributionCommand returns what runs CNCF distribution at an address, with its files in dir, as often as it is called. more is YAML.
+func DistributionCommand(t *testing.T, address, dir, more string) func() *exec.Cmd {
 	t.Helper()
-	path, err := distributionBinary()
-	if err != nil {
-		t.Skipf("distribution %s cannot be built here: %v", distributionVersion, err)
-	}
-	address, dir := FreePort(t), t.TempDir()
+	path := Program(t, "github.com/distribution/distribution/v3/cmd/registry", distributionVersion)
 	file := filepath.Join(dir, "config.yml")
 	text := fmt.Sprintf("version: 0.1\nlog: {level: error, accesslog: {disabled: true}}\nhttp: {addr: %q, secret: for-tests}\n"+
 		"storage: {filesystem: {rootdirectory: %q}, delete: {enabled: true}, maintenance: {uploadpurging: {enabled: false}}}\n%s", address, dir, more)
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	return func() *exec.Cmd {
+		cmd := exec.Command(path, "serve", file)
+		cmd.Env = append(os.Environ(), "OTEL_TRACES_EXPORTER=none")
+		return cmd
+	}
+}
+
+// Distribution runs CNCF distribution on an empty folder until the test ends and returns its URL. more is YAML.
+func Distribution(t *testing.T, more string) string {
+	t.Helper()
+	address := FreePort(t)
+	cmd := DistributionCommand(t, address, t.TempDir(), more)()
 	var log bytes.Buffer
-	cmd := exec.Command(path, "serve", file)
 	cmd.Stdout, cmd.Stderr = &log, &log
-	cmd.Env = append(os.Environ(), "OTEL_TRACES_EXPORTER=none")
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
