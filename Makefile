@@ -8,6 +8,8 @@ MAKEFLAGS += --no-print-directory
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 TOOLS := $(CURDIR)/.cache/tools
 TIMEOUT ?= 30m
+FAULTS ?= 200
+SEED ?= 1
 
 .PHONY: help build runtime demo test lint bench crosscheck models clean
 
@@ -33,6 +35,9 @@ test-clients: runtime ## push, pull and verify models with the real clients: ora
 
 test-conformance: runtime ## run the OCI distribution-spec's conformance suite against the server, alone and in front of other registries
 	GRINDSTONE_PROGRAMS=1 go test -count=1 -timeout $(TIMEOUT) -run '^TestConformance' -v $(ARGS) .
+
+test-faults: runtime ## kill real processes at random moments of a stream of pushes (FAULTS: how many, 200; SEED of the plan; TIMEOUT; ARGS)
+	go test -run '^TestFault' -count 1 -v -timeout $(TIMEOUT) $(ARGS) . -faults $(FAULTS) -seed $(SEED)
 
 lint: ## vet, staticcheck and more (.golangci.yml), known vulnerabilities (VULN=skip: where their database cannot be reached)
 	GOBIN='$(TOOLS)' go -C scripts/tools install tool

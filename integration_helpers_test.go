@@ -171,14 +171,19 @@ func (s *server) kill() {
 // children lists the processes that the server started and that still run, with their command lines.
 func (s *server) children() map[int]string {
 	s.Helper()
+	return childrenOf(s.T, s.cmd.Process.Pid)
+}
+
+func childrenOf(t *testing.T, parent int) map[int]string {
+	t.Helper()
 	found := map[int]string{}
 	stats, err := filepath.Glob("/proc/[0-9]*/stat")
 	if err != nil {
-		s.Fatal(err)
+		t.Fatal(err)
 	}
 	for _, stat := range stats {
 		pid, _ := strconv.Atoi(path.Base(path.Dir(stat)))
-		if parentOf(pid) == s.cmd.Process.Pid {
+		if parentOf(pid) == parent {
 			line, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
 			found[pid] = strings.ReplaceAll(string(line), "\x00", " ")
 		}
