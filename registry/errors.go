@@ -109,8 +109,9 @@ func writeError(w http.ResponseWriter, r *http.Request, log *slog.Logger, err er
 	for _, m := range e.messages {
 		body.Errors = append(body.Errors, item{e.code, m})
 	}
-	if r.Method == http.MethodHead {
-		// The answer to HEAD has no body; clients print this header instead.
+	if r.Method == http.MethodHead && e.status != http.StatusNotFound {
+		// The answer to HEAD has no body; clients print this header instead. That something is not there they ask before each upload, and are
+		// told no more than by any other registry.
 		w.Header().Set("Warning", warning(strings.Join(e.messages, "; ")))
 	}
 	for name, values := range e.header {
