@@ -11,7 +11,7 @@ TIMEOUT ?= 30m
 FAULTS ?= 200
 SEED ?= 1
 
-.PHONY: help build runtime demo test lint bench crosscheck models clean
+.PHONY: mlflow test-mlflow help build runtime demo test lint bench crosscheck models clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,6 +38,12 @@ test-conformance: runtime ## run the OCI distribution-spec's conformance suite a
 
 test-faults: runtime ## kill real processes at random moments of a stream of pushes (FAULTS: how many, 200; SEED of the plan; TIMEOUT; ARGS)
 	go test -run '^TestFault' -count 1 -v -timeout $(TIMEOUT) $(ARGS) . -faults $(FAULTS) -seed $(SEED)
+
+mlflow: ## install MLflow, for test-mlflow
+	test -x .cache/mlflow/bin/mlflow || { python3 -m venv .cache/mlflow && .cache/mlflow/bin/pip install -q -r testdata/mlflow/requirements.txt; }
+
+test-mlflow: runtime mlflow ## sanitize models of a real MLflow server: its webhook, its client, a new version with an alias
+	go test -count=1 -timeout $(TIMEOUT) -run '^TestMLflow' -v $(ARGS) .
 
 lint: ## vet, staticcheck and more (.golangci.yml), known vulnerabilities (VULN=skip: where their database cannot be reached)
 	GOBIN='$(TOOLS)' go -C scripts/tools install tool

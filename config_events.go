@@ -23,16 +23,33 @@ type EventConfig struct {
 	Prefix       string        // of their names here
 	Window       time.Duration // an event that is older is refused
 	Release      string        // URL with a path: where what is released is pushed to; "" is nowhere
+	MLflow       MLflowConfig  // mlflow only
+}
+
+// MLflowConfig is what the model registry of MLflow needs besides.
+type MLflowConfig struct {
+	Username     string // of HTTP Basic
+	PasswordFile string
+	TokenFile    string // or a bearer token
+	Alias        string // of the newest released version
+	Experiment   string // that keeps the files of released versions
 }
 
 func (c *Config) eventFields(d *decoder) reader {
 	return d.named(func(kind string) fields {
 		e := &EventConfig{Repositories: []string{"**"}, Prefix: "events/" + kind + "/", Window: 24 * time.Hour}
 		c.Events[kind] = e
-		return fields{
+		known := fields{
 			"registry": d.text(&e.Registry), "secret_file": d.path(&e.SecretFile), "repositories": d.texts(&e.Repositories), "prefix": d.text(&e.Prefix),
 			"window": d.duration(&e.Window), "release": d.text(&e.Release),
 		}
+		if kind == mlflowKind {
+			e.MLflow = MLflowConfig{Alias: "sanitized", Experiment: "grindstone"}
+			known["username"], known["password_file"], known["token_file"] = d.text(&e.MLflow.Username), d.path(&e.MLflow.PasswordFile), d.path(&e.MLflow.TokenFile)
+			known["alias"], known["experiment"] = d.text(&e.MLflow.Alias), d.text(&e.MLflow.Experiment)
+			delete(known, "release")
+		}
+		return known
 	})
 }
 
@@ -48,7 +65,9 @@ func (c Config) checkEvents(bad func(field, format string, args ...any)) {
 		if pushevent.Parsers[kind] == nil {
 			bad(at, "is no known source; known are %s", strings.Join(slices.Sorted(maps.Keys(pushevent.Parsers)), ", "))
 		}
-		if _, _, err := registryURL(e.Registry); err != nil {
+		if kind == mlflowKind {
+			e.MLflow.check(at, e.Registry, bad)
+		} else if _, _, err := registryURL(e.Registry); err != nil {
 			bad(at+".registry", "%v", err)
 		}
 		to, prefix, err := registryURL(e.Release)
@@ -102,7 +121,11 @@ func (c Config) eventSources() ([]webhook.EventSource, error) {
 		e := c.Events[kind]
 		s := webhook.EventSource{Kind: kind, Window: e.Window, Matches: repositoryMatcher(e.Repositories), Prefix: e.Prefix}
 		var err error
-		if s.Registry, _, err = registryURL(e.Registry); err != nil {
+		if kind == mlflowKind {
+			if s.Models, err = e.modelRegistry(c.Limits.Blob); err != nil {
+				return nil, err
+			}
+		} else if s.Registry, _, err = registryURL(e.Registry); err != nil {
 			return nil, err
 		}
 		if e.Release != "" {

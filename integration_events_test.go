@@ -68,10 +68,26 @@ func TestEventSources(t *testing.T) {
 	if err != nil || len(sources) != 1 || sources[0].Prefix != "events/zot/" || sources[0].To != "released/models/" || !sources[0].Registry.PlainHTTP || sources[0].Release.PlainHTTP {
 		t.Errorf("%+v, %v", sources, err)
 	}
+	if c, err = LoadConfig(writeConfig(t, dir, "limits: {blob: 2GiB}\nevents: {mlflow: {registry: \"https://m.test/mlflow\", secret_file: secret, username: ada, password_file: secret}}\n")); err != nil {
+		t.Fatal(err)
+	}
+	if sources, err = c.eventSources(); err != nil || len(sources) != 1 || sources[0].Models == nil || sources[0].Models.Server.URL != "https://m.test/mlflow" ||
+		sources[0].Models.Server.Password != "0123456789abcdef" || sources[0].Models.Alias != "sanitized" || sources[0].Models.Experiment != "grindstone" || sources[0].Models.MaxFile != 2<<30 {
+		t.Errorf("%+v, %v", sources, err)
+	}
 	for text, want := range map[string]string{
-		"nobody: {registry: \"http://x\", secret_file: secret}":                              "is no known source",
-		"zot: {secret_file: secret}":                                                         "events.zot.registry",
-		"zot: {registry: \"http://x\"}":                                                      "events.zot.secret_file",
+		"mlflow: {registry: \"ftp://x\", secret_file: secret}":                                                          "events.mlflow.registry",
+		"mlflow: {registry: \"http://x\", secret_file: secret, alias: latest}":                                          "events.mlflow.alias",
+		"mlflow: {registry: \"http://x\", secret_file: secret, alias: \"a b\"}":                                         "events.mlflow.alias",
+		"mlflow: {registry: \"http://x\", secret_file: secret, experiment: \"\"}":                                       "events.mlflow.experiment",
+		"mlflow: {registry: \"http://x\", secret_file: secret, username: ada}":                                          "events.mlflow.username",
+		"mlflow: {registry: \"http://x\", secret_file: secret, username: a, password_file: secret, token_file: secret}": "events.mlflow.token_file",
+		"mlflow: {registry: \"http://x\", secret_file: secret, token_file: nowhere}":                                    "events.mlflow.token_file",
+		"mlflow: {registry: \"http://x\", secret_file: secret, release: \"http://y\"}":                                  "unknown field events.mlflow.release",
+		"zot: {registry: \"http://x\", secret_file: secret, alias: a}":                                                  "unknown field events.zot.alias",
+		"nobody: {registry: \"http://x\", secret_file: secret}":                                                         "is no known source",
+		"zot: {secret_file: secret}":    "events.zot.registry",
+		"zot: {registry: \"http://x\"}": "events.zot.secret_file",
 		"zot: {registry: \"http://x\", secret_file: secret, release: \"http://x\"}":          "take the place of what was pushed",
 		"zot: {registry: \"http://x\", secret_file: secret, release: \"http://y/UPPER\"}":    "events.zot.release",
 		"zot: {registry: \"http://x\", secret_file: secret, prefix: \"../x/\"}":              "events.zot.prefix",

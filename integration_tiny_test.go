@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -56,10 +57,11 @@ type tiny struct {
 	shift    int    // of the classes: with 1 every answer is wrong
 	external string // file that the convolution's weight is said to be in
 	det      bool   // pools by a determinant, an operator without a gradient rule
+	features int    // of the convolution; 0: 8
 }
 
 func (n tiny) model() *onnx.Model {
-	const features = 8
+	features := cmp.Or(n.features, 8)
 	b := onnx.NewBuilder()
 	b.Input("image", onnx.Float, -1, 3, tinySide, tinySide)
 	kernel := make([]float32, features*3*9)
@@ -72,12 +74,12 @@ func (n tiny) model() *onnx.Model {
 			kernel[(k*3+c)*9+4] = w
 		}
 	}
-	weight := onnx.NewFloat("conv.weight", []int64{features, 3, 3, 3}, kernel)
+	weight := onnx.NewFloat("conv.weight", []int64{int64(features), 3, 3, 3}, kernel)
 	if n.external != "" {
 		weight.Raw, weight.External = nil, &onnx.External{Location: n.external}
 	}
 	b.Const(weight)
-	b.Const(onnx.NewFloat("conv.bias", []int64{features}, make([]float32, features)))
+	b.Const(onnx.NewFloat("conv.bias", []int64{int64(features)}, make([]float32, features)))
 	b.Add(&onnx.Node{Name: "conv", Op: "Conv", Inputs: []string{"image", "conv.weight", "conv.bias"}, Outputs: []string{"colour"},
 		Attrs: []*onnx.Attr{onnx.Is("kernel_shape", 3, 3), onnx.Is("pads", 1, 1, 1, 1)}})
 	active := b.Op("Relu", []string{"colour"})
@@ -93,7 +95,7 @@ func (n tiny) model() *onnx.Model {
 		class := (2 - k%3 + n.shift) % 3
 		head[class*features+k] = 1 / (1 + float32(k)/10)
 	}
-	b.Const(onnx.NewFloat("head.weight", []int64{3, features}, head))
+	b.Const(onnx.NewFloat("head.weight", []int64{3, int64(features)}, head))
 	b.Const(onnx.NewFloat("head.bias", []int64{3}, []float32{0, 0, -0.01}))
 	b.Named("logits", "Gemm", []string{pooled, "head.weight", "head.bias"}, onnx.I("transB", 1))
 	b.Output("logits", onnx.Float, -1, 3)

@@ -80,6 +80,8 @@ type Release struct {
 	MediaType   string `json:"media_type"`
 	Size        int64  `json:"size"`
 	Attestation string `json:"attestation,omitempty"` // digest of the referrer manifest that holds the sigstore bundle
+
+	Registered *Registered `json:"registered,omitempty"` // in the model registry that it came from
 }
 
 // Change is one entry of the history: a state entered, when and why.

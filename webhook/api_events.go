@@ -69,21 +69,15 @@ func (s *Server) receiveEvents(c echo.Context) error {
 	return c.JSON(http.StatusAccepted, map[string]int{"events": len(events), "taken": taken})
 }
 
-// authentic reports whether a request shows the source's secret: as a signature of Standard Webhooks, where there is one; as a bearer token,
-// the password of Basic, or the whole Authorization header; for Quay, which can send none of them, as the query's token. Secrets are compared in
-// constant time.
+// authentic reports whether a request shows the source's secret: as a signature of Standard Webhooks, where there is one, which is the only way for
+// MLflow; as a bearer token, the password of Basic, or the whole Authorization header; for Quay, which can send none of them, as the query's
+// token. Secrets are compared in constant time.
 func (e EventSource) authentic(r *http.Request, body []byte, now time.Time) bool {
-	if signatures := r.Header.Get("Webhook-Signature"); signatures != "" {
-		id, stamp := r.Header.Get("Webhook-Id"), r.Header.Get("Webhook-Timestamp")
-		seconds, err := strconv.ParseInt(stamp, 10, 64)
-		if age := now.Sub(time.Unix(seconds, 0)); err != nil || id == "" || age > signatureWindow || age < -signatureWindow {
-			return false
-		}
-		want, ok := "v1,"+webhookMAC(e.Secret, id, stamp, body), false
-		for given := range strings.FieldsSeq(signatures) {
-			ok = same(given, want) || ok
-		}
-		return ok
+	if e.Kind == "mlflow" { // it can do nothing but sign
+		return signed(r, "X-Mlflow-", "X-Mlflow-Delivery-Id", []byte(e.Secret), body, now)
+	}
+	if r.Header.Get("Webhook-Signature") != "" {
+		return signed(r, "Webhook-", "Webhook-Id", webhookKey(e.Secret), body, now)
 	}
 	authorization := r.Header.Get("Authorization")
 	if _, password, ok := r.BasicAuth(); ok {
@@ -95,6 +89,20 @@ func (e EventSource) authentic(r *http.Request, body []byte, now time.Time) bool
 	}
 	if e.Kind == "quay" {
 		ok = same(r.URL.Query().Get("token"), e.Secret) || ok
+	}
+	return ok
+}
+
+// signed checks the signature of a request over id, time and body, whose headers have the prefix, and that it is not old.
+func signed(r *http.Request, prefix, idHeader string, key, body []byte, now time.Time) bool {
+	id, stamp := r.Header.Get(idHeader), r.Header.Get(prefix+"Timestamp")
+	seconds, err := strconv.ParseInt(stamp, 10, 64)
+	if age := now.Sub(time.Unix(seconds, 0)); err != nil || id == "" || age > signatureWindow || age < -signatureWindow {
+		return false
+	}
+	want, ok := "v1,"+webhookMAC(key, id, stamp, body), false
+	for given := range strings.FieldsSeq(r.Header.Get(prefix + "Signature")) {
+		ok = same(given, want) || ok
 	}
 	return ok
 }

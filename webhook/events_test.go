@@ -212,6 +212,29 @@ func TestEventSecrets(t *testing.T) {
 	if r := signed(now); e.authentic(r, []byte("another body"), now) {
 		t.Error("another body passes with the signature")
 	}
+	mlflow := EventSource{Kind: "mlflow", Secret: testSecret}
+	for name, c := range map[string]struct {
+		at     time.Time
+		secret string
+		want   bool
+	}{"mlflow": {now, testSecret, true}, "mlflow, long ago": {now.Add(-time.Hour), testSecret, false}, "mlflow, another secret": {now, "another", false}} {
+		r := httptest.NewRequest(http.MethodPost, "/", nil)
+		stamp := fmt.Sprint(c.at.Unix())
+		r.Header.Set("X-MLflow-Delivery-Id", "id")
+		r.Header.Set("X-MLflow-Timestamp", stamp)
+		r.Header.Set("X-MLflow-Signature", "v1,"+webhookMAC([]byte(c.secret), "id", stamp, body))
+		if got := mlflow.authentic(r, body, now); got != c.want {
+			t.Errorf("%s: %v", name, got)
+		}
+		if mlflow.authentic(r, []byte("another body"), now) {
+			t.Errorf("%s: another body passes with the signature", name)
+		}
+	}
+	for name, r := range map[string]*http.Request{"bearer": with(func(r *http.Request) { r.Header.Set("Authorization", "Bearer "+testSecret) }), "another signature": signed(now)} {
+		if mlflow.authentic(r, body, now) {
+			t.Errorf("mlflow passes with %s", name)
+		}
+	}
 	if quay := (EventSource{Kind: "quay", Secret: testSecret}); !quay.authentic(with(func(*http.Request) {}), nil, now) {
 		t.Error("quay's token does not pass")
 	}

@@ -22,6 +22,7 @@ import (
 	"oras.land/oras-go/v2/registry/remote/credentials"
 	"oras.land/oras-go/v2/registry/remote/retry"
 
+	"grindstone/webhook/mlflow"
 	"grindstone/webhook/pushevent"
 )
 
@@ -35,11 +36,17 @@ type EventSource struct {
 	Prefix   string                       // of their names here, as in "events/harbor/"
 	Release  Remote                       // where what is released is pushed to; "" nowhere
 	To       string                       // prefix of the names there, as in "released/"
+	Models   *ModelRegistry               // in place of Registry and Release
 }
 
 // own reports whether a repository of the source is one that releases are pushed to: of those pushes it tells, too.
 func (e EventSource) own(repository string) bool {
-	return e.Release.Host == e.Registry.Host && strings.HasPrefix(repository, e.To)
+	return e.Models == nil && e.Release.Host == e.Registry.Host && strings.HasPrefix(repository, e.To)
+}
+
+// pushed reports whether an admission is of an event of this source, and not of a client that pushed where its packages go.
+func (e EventSource) pushed(a *Admission) bool {
+	return a.Source.Identity == "event:"+e.Kind || strings.HasPrefix(a.Source.Identity, "event:"+e.Kind+":")
 }
 
 // Remote is another registry.
@@ -212,7 +219,7 @@ func (in *ingester) try(ctx context.Context, i Ingestion) {
 	}
 	i.Error = printable(err.Error(), 300)
 	i.NextAt, i.Attempts = time.Now().Add(ingestPauses[min(i.Attempts, len(ingestPauses)-1)]), i.Attempts+1
-	if i.Attempts > len(ingestPauses) || errors.Is(err, errdef.ErrNotFound) || errors.Is(err, errNoSource) {
+	if i.Attempts > len(ingestPauses) || slices.ContainsFunc(ingestFinal, func(final error) bool { return errors.Is(err, final) }) {
 		i.State = IngestFailed
 	}
 	in.log.Warn("what a push event tells of cannot be brought in", "event", i.ID, "source", i.Source, "repository", i.Event.Repository, "state", i.State, "error", err)
@@ -223,22 +230,28 @@ func (in *ingester) try(ctx context.Context, i Ingestion) {
 
 var errNoSource = errors.New("the source is not configured any more")
 
-// bring copies the package to this server's own registry, where it is intercepted like any push.
+// ingestFinal are the errors that another attempt would find again.
+var ingestFinal = []error{errdef.ErrNotFound, errNoSource, mlflow.ErrNotFound, mlflow.ErrUnsupported}
+
+// bring copies the package, or the model, to this server's own registry, where it is intercepted like any push.
 func (in *ingester) bring(ctx context.Context, i Ingestion) error {
 	n := slices.IndexFunc(in.p.Events, func(s EventSource) bool { return s.Kind == i.Source })
 	if n < 0 {
 		return fmt.Errorf("%w: %s", errNoSource, i.Source)
 	}
 	source := in.p.Events[n]
-	from, err := source.Registry.repository(i.Event.Repository)
-	if err != nil {
-		return err
-	}
 	identity := "event:" + source.Kind
 	if i.Event.Actor != "" {
 		identity += ":" + i.Event.Actor
 	}
 	to, err := in.p.ownRepository(source.Prefix+i.Event.Repository, identity)
+	if err != nil {
+		return err
+	}
+	if source.Models != nil {
+		return in.bringVersion(ctx, source, i, to)
+	}
+	from, err := source.Registry.repository(i.Event.Repository)
 	if err != nil {
 		return err
 	}
@@ -268,9 +281,15 @@ func (p *Pipeline) pushBack(ctx context.Context, a *Admission) error {
 	if !ok {
 		return nil
 	}
+	if source.Models != nil && !source.pushed(a) {
+		return nil
+	}
 	from, err := p.ownRepository(a.Source.Repository, "event:"+source.Kind)
 	if err != nil {
 		return err
+	}
+	if source.Models != nil {
+		return p.registerFiles(ctx, a, source, from)
 	}
 	to, err := source.Release.repository(source.To + repository)
 	if err != nil {
@@ -296,6 +315,12 @@ func (p *Pipeline) tagBack(ctx context.Context, a *Admission, tag string) error 
 	}
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second) // pushes wait meanwhile
 	defer cancel()
+	if source.Models != nil && !source.pushed(a) {
+		return nil
+	}
+	if source.Models != nil {
+		return p.registerVersion(ctx, a, source, tag)
+	}
 	to, err := source.Release.repository(source.To + repository)
 	if err != nil {
 		return err
@@ -307,7 +332,7 @@ func (p *Pipeline) tagBack(ctx context.Context, a *Admission, tag string) error 
 // eventSource finds the source of a repository whose releases are pushed back, and the repository's name there.
 func (p *Pipeline) eventSource(repository string) (EventSource, string, bool) {
 	for _, s := range p.Events {
-		if name, ok := strings.CutPrefix(repository, s.Prefix); ok && s.Release.Host != "" {
+		if name, ok := strings.CutPrefix(repository, s.Prefix); ok && (s.Release.Host != "" || s.Models != nil) {
 			return s, name, true
 		}
 	}

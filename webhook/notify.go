@@ -84,18 +84,22 @@ func signWebhook(r *http.Request, secret, id string, at time.Time, body []byte) 
 	r.Header.Set("Webhook-Id", id)
 	r.Header.Set("Webhook-Timestamp", stamp)
 	if secret != "" {
-		r.Header.Set("Webhook-Signature", "v1,"+webhookMAC(secret, id, stamp, body))
+		r.Header.Set("Webhook-Signature", "v1,"+webhookMAC(webhookKey(secret), id, stamp, body))
 	}
 }
 
-// webhookMAC is the base64 of HMAC-SHA256(secret, "id.timestamp.body").
-func webhookMAC(secret, id, timestamp string, body []byte) string {
-	key := []byte(secret)
+// webhookKey is the key of a secret as Standard Webhooks write it: whsec_ and base64, or the text itself.
+func webhookKey(secret string) []byte {
 	if encoded, ok := strings.CutPrefix(secret, "whsec_"); ok {
 		if decoded, err := base64.StdEncoding.DecodeString(encoded); err == nil {
-			key = decoded
+			return decoded
 		}
 	}
+	return []byte(secret)
+}
+
+// webhookMAC is the base64 of HMAC-SHA256(key, "id.timestamp.body").
+func webhookMAC(key []byte, id, timestamp string, body []byte) string {
 	mac := hmac.New(sha256.New, key)
 	fmt.Fprintf(mac, "%s.%s.", id, timestamp)
 	mac.Write(body)

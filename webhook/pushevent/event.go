@@ -22,6 +22,8 @@ type Pushed struct {
 	Digest     string    // "" if the source does not tell
 	Actor      string    // who pushed, as far as the source tells
 	At         time.Time // when; zero if the source does not tell
+
+	Model, Version string `json:",omitempty"` // in a model registry: what it calls Repository and Tag
 }
 
 // Parser reads a request's body. What is no push of a manifest is left out: a list may be empty. Errors are ErrFormat.
@@ -38,6 +40,7 @@ var Parsers = map[string]Parser{
 	"acr":          ACR,
 	"quay":         Quay,
 	"cloudevents":  CloudEvents,
+	"mlflow":       MLflow,
 }
 
 const maxEvents = 100 // of one request

@@ -49,6 +49,12 @@ var examples = []struct {
 	{"acr: a ping", "acr", nil, `{"id":"a1","timestamp":"2026-01-02T03:04:05Z","action":"ping"}`, nil},
 	{"quay", "quay", nil, `{"name":"m","repository":"in/m","namespace":"in","docker_url":"quay.io/in/m","homepage":"https://quay.io/repository/in/m","updated_tags":["latest","v1"]}`,
 		[]Pushed{{Repository: "in/m", Tag: "latest"}, {Repository: "in/m", Tag: "v1"}}},
+	// As MLflow 3.17 sends it.
+	{"mlflow", "mlflow", http.Header{"X-Mlflow-Delivery-Id": {"d1"}}, `{"entity": "model_version", "action": "created", "timestamp": "2026-01-02T03:04:05.000000+00:00", "data": {"name": "classifier", "version": "12", "source": "models:/m-1", "run_id": "r", "tags": {}, "description": null}}`,
+		[]Pushed{{ID: "d1", Repository: "classifier", Tag: "v12", At: at, Model: "classifier", Version: "12"}}},
+	{"mlflow: a name that is no repository's", "mlflow", nil, `{"entity": "model_version", "action": "created", "data": {"name": "Mein Modell", "version": "1"}}`,
+		[]Pushed{{Repository: "mein-modell-5b352703f2eb40f8", Tag: "v1", Model: "Mein Modell", Version: "1"}}},
+	{"mlflow: an alias", "mlflow", nil, `{"entity": "model_version_alias", "action": "created", "timestamp": "2026-01-02T03:04:05.000000+00:00", "data": {"name": "classifier", "alias": "a", "version": "1"}}`, nil},
 }
 
 func TestParsers(t *testing.T) {
@@ -72,6 +78,10 @@ func TestParsersRefuse(t *testing.T) {
 		body   string
 	}{
 		"no JSON":              {"distribution", nil, `<html>`},
+		"mlflow: no entity":    {"mlflow", nil, `{}`},
+		"mlflow: no version":   {"mlflow", nil, `{"entity": "model_version", "action": "created", "data": {"name": "m"}}`},
+		"mlflow: a path":       {"mlflow", nil, `{"entity": "model_version", "action": "created", "data": {"name": "a/b", "version": "1"}}`},
+		"mlflow: ../1":         {"mlflow", nil, `{"entity": "model_version", "action": "created", "data": {"name": "m", "version": "../1"}}`},
 		"another source":       {"distribution", nil, `{"type":"PUSH_ARTIFACT"}`},
 		"harbor without type":  {"harbor", nil, `{}`},
 		"acr without action":   {"acr", nil, `[]`},
@@ -90,6 +100,20 @@ func TestParsersRefuse(t *testing.T) {
 	} {
 		if got, err := Parsers[c.source](c.header, []byte(c.body)); !errors.Is(err, ErrFormat) {
 			t.Errorf("%s: %+v, %v", name, got, err)
+		}
+	}
+}
+
+// Two registered models never share a repository, whatever they are called.
+func TestModelRepository(t *testing.T) {
+	owner := map[string]string{}
+	for _, model := range []string{"m", "M", "m ", " m", "m-", "-", "_", "..", "Ä", "ä", "模型", "a.b", "a..b", strings.Repeat("x", 200), strings.Repeat("x", 201)} {
+		for _, called := range []string{model, ModelRepository(model)} { // who calls his model as another is stored
+			r := ModelRepository(called)
+			if other, taken := owner[r]; taken && other != called || !name.MatchString(r) || len(r) > 128 {
+				t.Errorf("%q is %q, as is %q", called, r, other)
+			}
+			owner[r] = called
 		}
 	}
 }

@@ -1,0 +1,180 @@
+package mlflow
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"path"
+	"slices"
+	"strings"
+	"time"
+	"unicode"
+)
+
+const (
+	artifactsPath = "/api/2.0/mlflow-artifacts/artifacts"
+	maxFiles      = 1000 // of a model
+	maxDepth      = 16   // of its folders
+)
+
+// Folder is where the server keeps the files of a model version: a path below the root of its artifacts. Sources that the server does not serve
+// itself (s3://..., file://...) are ErrUnsupported: whoever registers a version chooses its source, and no other host is asked for that.
+func (s *Server) Folder(ctx context.Context, model, version string) (string, error) {
+	var answer struct {
+		URI string `json:"artifact_uri"`
+	}
+	if err := s.get(ctx, "model-versions/get-download-uri", url.Values{"name": {model}, "version": {version}}, &answer); err != nil {
+		return "", err
+	}
+	uri := answer.URI
+	if rest, ok := strings.CutPrefix(uri, "runs:/"); ok {
+		id, below, _ := strings.Cut(strings.TrimPrefix(rest, "/"), "/")
+		run, err := s.Run(ctx, id)
+		if err != nil {
+			return "", err
+		}
+		uri = strings.TrimSuffix(run.ArtifactURI, "/") + "/" + below
+	}
+	return artifactFolder(uri)
+}
+
+// artifactFolder is the path of a URI such as mlflow-artifacts:/1/RUN/artifacts/model.
+func artifactFolder(uri string) (string, error) {
+	u, err := url.Parse(uri)
+	if err != nil || u.Scheme != "mlflow-artifacts" {
+		scheme, _, _ := strings.Cut(uri, ":")
+		return "", fmt.Errorf("%w: the model's files are under %.40q, and not served by MLflow: start it with --serve-artifacts, and register models whose artifacts it keeps", ErrUnsupported, scheme)
+	}
+	folder := path.Clean(strings.Trim(u.Path, "/"))
+	if !safe(folder) {
+		return "", fmt.Errorf("%w: %.200q is no folder of artifacts", ErrUnsupported, uri)
+	}
+	return folder, nil
+}
+
+// safe reports whether a relative path stays where it is put.
+func safe(name string) bool {
+	for segment := range strings.SplitSeq(name, "/") {
+		if segment == "" || segment == "." || segment == ".." {
+			return false
+		}
+	}
+	return !strings.ContainsFunc(name, func(r rune) bool { return unicode.IsControl(r) || strings.ContainsRune(`\:`, r) })
+}
+
+// Files lists the files of a folder and of those in it by their relative names, with slashes, sorted.
+func (s *Server) Files(ctx context.Context, folder string) ([]string, error) {
+	var all []string
+	var walk func(below string, depth int) error
+	walk = func(below string, depth int) error {
+		var answer struct {
+			Files []struct {
+				Path  string `json:"path"`
+				IsDir bool   `json:"is_dir"`
+			} `json:"files"`
+		}
+		if err := s.call(ctx, http.MethodGet, artifactsPath, url.Values{"path": {path.Join(folder, below)}}, nil, &answer); err != nil {
+			return err
+		}
+		for _, f := range answer.Files {
+			name := path.Join(below, f.Path)
+			switch {
+			case !safe(f.Path) || strings.Contains(f.Path, "/"):
+				return fmt.Errorf("%w: %.200q is no name of a file", ErrUnsupported, f.Path)
+			case f.IsDir && depth >= maxDepth:
+				return fmt.Errorf("%w: folders lie more than %d deep", ErrUnsupported, maxDepth)
+			case f.IsDir:
+				if err := walk(name, depth+1); err != nil {
+					return err
+				}
+			case len(all) >= maxFiles:
+				return fmt.Errorf("%w: the model has more than %d files", ErrUnsupported, maxFiles)
+			default:
+				all = append(all, name)
+			}
+		}
+		return nil
+	}
+	if err := walk("", 0); err != nil {
+		return nil, err
+	}
+	if len(all) == 0 {
+		return nil, fmt.Errorf("%w: there are no files under %s", ErrNotFound, folder)
+	}
+	slices.Sort(all)
+	return all, nil
+}
+
+// Download copies a file to w. It fails if the file has more than limit bytes, or another length than the server announces.
+func (s *Server) Download(ctx context.Context, name string, limit int64, w io.Writer) error {
+	ctx, watched := whileMoving(ctx)
+	defer watched.stop()
+	answer, err := s.do(ctx, http.MethodGet, artifactsPath+"/"+escaped(name), nil, nil, 0)
+	if err != nil {
+		return err
+	}
+	defer answer.Body.Close()
+	n, err := io.Copy(w, io.LimitReader(watched.reader(answer.Body), limit+1))
+	switch {
+	case err != nil:
+		return fmt.Errorf("download %s: %w", name, err)
+	case n > limit:
+		return fmt.Errorf("%w: %s is larger than %d bytes", ErrUnsupported, name, limit)
+	}
+	return nil
+}
+
+// Upload stores size bytes of r as a file.
+func (s *Server) Upload(ctx context.Context, name string, r io.Reader, size int64) error {
+	ctx, watched := whileMoving(ctx)
+	defer watched.stop()
+	body := watched.reader(r)
+	if size == 0 {
+		body = http.NoBody
+	}
+	answer, err := s.do(ctx, http.MethodPut, artifactsPath+"/"+escaped(name), nil, body, size)
+	if err != nil {
+		return fmt.Errorf("upload %s: %w", name, err)
+	}
+	return answer.Body.Close()
+}
+
+func escaped(name string) string {
+	segments := strings.Split(name, "/")
+	for i, s := range segments {
+		segments[i] = url.PathEscape(s)
+	}
+	return strings.Join(segments, "/")
+}
+
+// stall ends a transfer that stands still.
+type stall struct {
+	timer  *time.Timer
+	cancel context.CancelFunc
+}
+
+// whileMoving returns a context that ends when stallTime passes without a read of the reader.
+func whileMoving(ctx context.Context) (context.Context, *stall) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	timer := time.AfterFunc(stallTime, func() { cancel(fmt.Errorf("nothing moved for %v", stallTime)) })
+	return ctx, &stall{timer, func() { cancel(nil) }}
+}
+
+func (s *stall) stop() {
+	s.timer.Stop()
+	s.cancel()
+}
+
+func (s *stall) reader(r io.Reader) io.Reader { return &movingReader{r, s.timer} }
+
+type movingReader struct {
+	r     io.Reader
+	timer *time.Timer
+}
+
+func (m *movingReader) Read(p []byte) (int, error) {
+	m.timer.Reset(stallTime)
+	return m.r.Read(p)
+}
