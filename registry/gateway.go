@@ -41,8 +41,8 @@ type Config struct {
 // Limits bound what a client can send. Zero is the default.
 type Limits struct {
 	ManifestBytes int64 // of one manifest; 4 MiB by default
-	BlobBytes     int64 // of one upload request, and of one blob of an intercepted package; unlimited by default
-	Uploads       int   // open into quarantine at a time; 2000 by default
+	BlobBytes     int64 // of one upload, and of one blob of an intercepted package; unlimited by default
+	Uploads       int   // open at a time, but for those that an upstream takes; 2000 by default
 	UploadsEach   int   // of these, by one identity; 500 by default
 	// A request's body may take BodyGrace, and a second more for each BodyRate bytes, and pause no longer than BodyGrace; 30 s and 1 KiB by
 	// default. They bound requests that the gateway takes in itself.
@@ -62,6 +62,7 @@ type Gateway struct {
 	quarantine *store
 	released   backend
 	upstream   *upstream // released, if it is one; else nil
+	embedded   *store    // released, if it is one; else nil
 	holders    holders
 	lock       io.Closer
 	pushes     keyedMutex // by repository and digest
@@ -110,7 +111,8 @@ func New(c Config) (*Gateway, error) {
 		g.upstream, err = openUpstream(c.Upstream)
 		g.released = g.upstream
 	} else {
-		g.released, err = openStore(filepath.Join(dir, "released"), c.Limits, c.Log)
+		g.embedded, err = openStore(filepath.Join(dir, "released"), c.Limits, c.Log)
+		g.released = g.embedded
 	}
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("registry: %w", err), g.quarantine.close(), g.lock.Close())
@@ -176,12 +178,14 @@ func (g *Gateway) base(w http.ResponseWriter, r *http.Request, rt route) error {
 // serveEmbedded answers a request to a repository of the embedded store that is not intercepted.
 func (g *Gateway) serveEmbedded(w http.ResponseWriter, r *http.Request, rt route) error {
 	steady(w, r, g.limits)
-	var err error
 	switch {
 	case rt.kind == uploads:
-		if w, err = g.limitUpload(w, r); err != nil {
+		counted, settle, err := g.admitUpload(w, r, rt, g.embedded)
+		if err != nil {
 			return err
 		}
+		defer settle()
+		w = counted
 	case rt.kind == tags:
 		return g.tags(w, r, rt)
 	case rt.kind == manifests && r.Method == http.MethodPut:

@@ -1,8 +1,8 @@
 package registry
 
 import (
-	"errors"
 	"io"
+	"math"
 	"net/http"
 )
 
@@ -22,31 +22,37 @@ func (g *Gateway) readManifest(r *http.Request) ([]byte, error) {
 	return raw, nil
 }
 
-// limitUpload applies Limits.BlobBytes to an upload request. The writer that it returns turns the store's answer into 413
-// if the body, whose length was not announced, was too long.
-func (g *Gateway) limitUpload(w http.ResponseWriter, r *http.Request) (http.ResponseWriter, error) {
-	if g.limits.BlobBytes == 0 {
-		return w, nil
+// limitUpload applies Limits.BlobBytes to an upload, of which so much has come before. The writer that it returns turns the store's answer into
+// 413 if the body, whose length was not announced, was too long.
+func (g *Gateway) limitUpload(w http.ResponseWriter, r *http.Request, before int64, count func(n int)) (http.ResponseWriter, error) {
+	left := int64(math.MaxInt64)
+	if g.limits.BlobBytes > 0 {
+		left = g.limits.BlobBytes - before
 	}
 	tooLarge := refuse(http.StatusRequestEntityTooLarge, codeSizeInvalid, "the upload is larger than %d bytes", g.limits.BlobBytes)
-	if r.ContentLength > g.limits.BlobBytes {
+	if r.ContentLength > left {
 		return w, tooLarge
 	}
-	body := &limitedBody{ReadCloser: http.MaxBytesReader(w, r.Body, g.limits.BlobBytes)}
+	body := &limitedBody{ReadCloser: r.Body, left: left, count: count}
 	r.Body = body
 	return &limitedWriter{ResponseWriter: w, body: body, refuse: func() { writeError(w, r, g.log, tooLarge) }}, nil
 }
 
-// limitedBody remembers that its limit was reached.
+// limitedBody counts what is read, ends with an error at its limit and remembers that.
 type limitedBody struct {
 	io.ReadCloser
+	left     int64
+	count    func(n int)
 	exceeded bool
 }
 
 func (b *limitedBody) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p)
-	var tooLarge *http.MaxBytesError
-	b.exceeded = b.exceeded || errors.As(err, &tooLarge)
+	b.count(n)
+	if b.left -= int64(n); b.left < 0 {
+		b.exceeded = true
+		return 0, errTooLarge
+	}
 	return n, err
 }
 

@@ -12,13 +12,20 @@ import (
 	"time"
 )
 
-// Ten thousand uploads are begun and not finished: most are refused, and who finishes his is served.
+// Ten thousand uploads are begun and not finished: most are refused, and who finishes his is served; in a repository that is intercepted and in
+// one that is not.
 func TestTenThousandOpenUploads(t *testing.T) {
+	for _, repository := range []string{repo, "public/a"} {
+		t.Run(repository, func(t *testing.T) { testTenThousandOpenUploads(t, repository) })
+	}
+}
+
+func testTenThousandOpenUploads(t *testing.T, repository string) {
 	s := serveWith(t, Config{Dir: t.TempDir(), Limits: Limits{Uploads: 300, UploadsEach: 200}})
 	post := func(who string) response {
-		return s.do("POST", "/v2/"+repo+"/blobs/uploads/", nil, "X-Test-Identity", who)
+		return s.do("POST", "/v2/"+repository+"/blobs/uploads/", nil, "X-Test-Identity", who)
 	}
-	mine := s.expect(http.StatusAccepted, "POST", "/v2/"+repo+"/blobs/uploads/", nil, "X-Test-Identity", pusher).header.Get("Location")
+	mine := s.expect(http.StatusAccepted, "POST", "/v2/"+repository+"/blobs/uploads/", nil, "X-Test-Identity", pusher).header.Get("Location")
 	var taken, refused atomic.Int64
 	var group sync.WaitGroup
 	for worker := range 8 {

@@ -240,11 +240,7 @@ func (g *Gateway) upload(w http.ResponseWriter, r *http.Request, rt route) error
 			return nil
 		}
 	}
-	w, err := g.limitUpload(w, r)
-	if err != nil {
-		return err
-	}
-	w, settle, err := g.admitUpload(w, r, rt)
+	w, settle, err := g.admitUpload(w, r, rt, g.quarantine)
 	if err != nil {
 		return err
 	}

@@ -145,14 +145,29 @@ func TestLists(t *testing.T) {
 	}
 }
 
-// A limit on blobs holds for the sum of chunks too, at the latest when the manifest comes.
+// A limit on blobs holds for the sum of an upload's chunks, announced or not, wherever they go; and for a blob that came before there was one.
 func TestBlobLimit(t *testing.T) {
-	s := serve(t, t.TempDir(), Limits{BlobBytes: 100})
 	content := bytes.Repeat([]byte("x"), 150)
-	location := s.expect(http.StatusAccepted, "POST", "/v2/"+repo+"/blobs/uploads/", nil).header.Get("Location")
-	location = s.expect(http.StatusAccepted, "PATCH", location, bytes.NewReader(content[:75])).header.Get("Location")
-	s.expect(http.StatusCreated, "PUT", location+"&digest="+digest.FromBytes(content).String(), bytes.NewReader(content[75:]))
-	raw := fmt.Sprintf(`{"schemaVersion":2,"config":{"mediaType":"application/json","digest":%q,"size":150},"layers":[]}`, digest.FromBytes(content))
+	d := digest.FromBytes(content)
+	for _, repository := range []string{repo, "public/a"} {
+		for name, chunk := range map[string]func() io.Reader{
+			"announced": func() io.Reader { return bytes.NewReader(content[75:]) },
+			"chunked":   func() io.Reader { return io.MultiReader(bytes.NewReader(content[75:])) },
+		} {
+			s := serve(t, t.TempDir(), Limits{BlobBytes: 100})
+			location := s.expect(http.StatusAccepted, "POST", "/v2/"+repository+"/blobs/uploads/", nil).header.Get("Location")
+			location = s.expect(http.StatusAccepted, "PATCH", location, bytes.NewReader(content[:75])).header.Get("Location")
+			r := s.expect(http.StatusRequestEntityTooLarge, "PUT", withQuery(location, "digest="+d.String()), chunk())
+			if codes, _ := r.errors(t); codes[0] != "SIZE_INVALID" {
+				t.Errorf("%s, %s: codes %v", repository, name, codes)
+			}
+			s.expect(http.StatusRequestEntityTooLarge, "POST", "/v2/"+repository+"/blobs/uploads/?digest="+d.String(), bytes.NewReader(content))
+		}
+	}
+	s := serve(t, t.TempDir(), Limits{})
+	s.putBlob(repo, content)
+	s.g.limits.BlobBytes = 100 // as after a restart
+	raw := fmt.Sprintf(`{"schemaVersion":2,"config":{"mediaType":"application/json","digest":%q,"size":150},"layers":[]}`, d)
 	r := s.expect(http.StatusRequestEntityTooLarge, "PUT", "/v2/"+repo+"/manifests/v1", strings.NewReader(raw), "Content-Type", ocispec.MediaTypeImageManifest)
 	if codes, _ := r.errors(t); codes[0] != "SIZE_INVALID" {
 		t.Errorf("codes %v", codes)

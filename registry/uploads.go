@@ -6,10 +6,11 @@ import (
 	"net/url"
 	"path"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
-// uploadTable has the open uploads of the quarantine, each of which holds a file open. They are bounded, altogether and for each identity,
+// uploadTable has the open uploads of the stores on this disk, each of which holds a file open. They are bounded, altogether and for each identity,
 // and belong to who began them.
 type uploadTable struct {
 	mu      sync.Mutex
@@ -19,7 +20,9 @@ type uploadTable struct {
 
 type upload struct {
 	who, repository string
+	store           *store
 	used            time.Time
+	received        atomic.Int64 // bytes
 }
 
 // uploadIdle is how long an upload that nobody goes on with keeps its place when others need it.
@@ -63,25 +66,26 @@ func (u *uploadTable) settle() {
 	u.pending--
 }
 
-func (u *uploadTable) begin(session, who, repository string) {
+func (u *uploadTable) begin(session string, s *upload) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	if u.open == nil {
 		u.open = map[string]*upload{}
 	}
-	u.open[session] = &upload{who, repository, time.Now()}
+	s.used = time.Now()
+	u.open[session] = s
 }
 
-// use reports whether an upload is open and the identity's, and keeps it from becoming idle.
-func (u *uploadTable) use(session, who, repository string) bool {
+// use returns an upload if it is open and the identity's, and keeps it from becoming idle.
+func (u *uploadTable) use(session, who, repository string) (*upload, bool) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	s := u.open[session]
 	if s == nil || s.who != who || s.repository != repository {
-		return false
+		return nil, false
 	}
 	s.used = time.Now()
-	return true
+	return s, true
 }
 
 func (u *uploadTable) end(session string) {
@@ -90,32 +94,42 @@ func (u *uploadTable) end(session string) {
 	delete(u.open, session)
 }
 
-// admitUpload lets a request of an upload through to the quarantine or refuses it. The writer that it returns keeps the count, and
-// settle is called when the request is through.
-func (g *Gateway) admitUpload(w http.ResponseWriter, r *http.Request, rt route) (counted http.ResponseWriter, settle func(), err error) {
+// admitUpload lets a request of an upload through to a store or refuses it. The writer that it returns keeps the count, and settle is called
+// when the request is through.
+func (g *Gateway) admitUpload(w http.ResponseWriter, r *http.Request, rt route, to *store) (counted http.ResponseWriter, settle func(), err error) {
 	who := Identity(r.Context())
 	if rt.reference != "" {
-		if !g.uploads.use(rt.reference, who, rt.repository) {
+		open, ok := g.uploads.use(rt.reference, who, rt.repository)
+		if !ok {
 			return nil, nil, refuse(http.StatusNotFound, codeBlobUploadUnknown, "no such upload")
 		}
-		return &uploadWriter{ResponseWriter: w, done: func(status int) {
+		limited, err := g.limitUpload(w, r, open.received.Load(), func(n int) { open.received.Add(int64(n)) })
+		if err != nil {
+			return nil, nil, err
+		}
+		return &uploadWriter{ResponseWriter: limited, done: func(status int) {
 			if status == http.StatusCreated || status == http.StatusNotFound || r.Method == http.MethodDelete && status == http.StatusNoContent {
 				g.uploads.end(rt.reference)
 			}
 		}}, func() {}, nil
 	}
+	begun := &upload{who: who, repository: rt.repository, store: to}
+	limited, err := g.limitUpload(w, r, 0, func(n int) { begun.received.Add(int64(n)) })
+	if err != nil {
+		return nil, nil, err
+	}
 	idle, ok := g.uploads.reserve(who, g.limits)
 	for session, s := range idle {
-		if _, err := g.quarantine.call(context.WithoutCancel(r.Context()), http.MethodDelete, route{kind: uploads, repository: s.repository, reference: session}.path(), "", nil); err != nil {
+		if _, err := s.store.call(context.WithoutCancel(r.Context()), http.MethodDelete, route{kind: uploads, repository: s.repository, reference: session}.path(), "", nil); err != nil {
 			g.log.Warn("an idle upload cannot be ended", "repository", s.repository, "cause", err)
 		}
 	}
 	if !ok {
 		return nil, nil, refuse(http.StatusTooManyRequests, codeTooManyRequests, "too many uploads are open: finish some, or try again later")
 	}
-	return &uploadWriter{ResponseWriter: w, done: func(status int) {
+	return &uploadWriter{ResponseWriter: limited, done: func(status int) {
 		if to, err := url.Parse(w.Header().Get("Location")); err == nil && status == http.StatusAccepted {
-			g.uploads.begin(path.Base(to.Path), who, rt.repository)
+			g.uploads.begin(path.Base(to.Path), begun)
 		}
 	}}, g.uploads.settle, nil
 }
