@@ -59,6 +59,7 @@ type Classifier struct {
 	FixedBatch int64 // the batch size that the file fixes, 0 if it is open
 	Unfolded   []Unfolded
 
+	live       map[string]bool    // what the image has a part in
 	learned    map[string]bool    // what linear layers make, and all that depends on it
 	frozen     map[string]bool    // values that frozen nodes make
 	changeable map[string]bool    // constants that the file holds as tensors, and those of Unfold

@@ -8,22 +8,25 @@ import (
 	"grindstone/sanitize/onnx"
 )
 
-// findTrainable collects the constants that training changes: weights and biases of linear layers, scale and shift of normalizations.
-// Constants of preprocessing, and the running statistics of BatchNormalization, are never among them.
+// findTrainable collects the constants that training changes: weights and biases of linear layers, scale and shift of normalizations, and
+// all others that an activation meets behind the first linear layer (joined). Constants of preprocessing, and the running statistics
+// of BatchNormalization, are never among them.
 func (c *Classifier) findTrainable() {
 	by := producers(c.Nodes)
+	c.live = grad.Reach(c.Nodes, []string{c.Input})
+	var products []string
+	for _, n := range c.Nodes {
+		if c.isLinear(n) {
+			products = append(products, n.Outputs[0])
+		}
+	}
+	c.learned = grad.Reach(c.Nodes, products)
 	inHead := map[*onnx.Node]bool{}
 	for _, n := range c.Head {
 		inHead[n] = true
 	}
 	frozen := c.frozenInputs()
-	c.learned = map[string]bool{}
 	for _, n := range c.Nodes {
-		if c.isLinear(n) || slices.ContainsFunc(n.Inputs, func(in string) bool { return c.learned[in] }) {
-			for _, out := range n.Outputs {
-				c.learned[out] = out != ""
-			}
-		}
 		for _, name := range c.weightsOf(by, n) {
 			if !c.canTrain(name) {
 				continue
@@ -37,7 +40,7 @@ func (c *Classifier) findTrainable() {
 			if !slices.Contains(c.Trainable, name) {
 				c.Trainable = append(c.Trainable, name)
 			}
-			if inHead[n] && n.Op != "Mul" && !slices.Contains(c.HeadWeights, name) {
+			if inHead[n] && (!joins[n.Op] || c.biasOf(by, n) == name) && !slices.Contains(c.HeadWeights, name) {
 				c.HeadWeights = append(c.HeadWeights, name)
 			}
 		}
@@ -90,7 +93,6 @@ func (c *Classifier) resolveAliases() {
 // is hidden in them. Nodes that are frozen by choice are left out.
 func (c *Classifier) untrainable() []error {
 	by := producers(c.Nodes)
-	live := grad.Reach(c.Nodes, []string{c.Input})
 	derived := grad.Reach(c.Nodes, c.Trainable) // what a layer of constants makes of them, as in networks that compute position biases
 	users := c.users()
 	var bad []error
@@ -108,7 +110,7 @@ func (c *Classifier) untrainable() []error {
 			}
 		}
 		for _, name := range names {
-			if name != "" && !live[name] && !derived[name] && !c.canTrain(name) {
+			if name != "" && !c.live[name] && !derived[name] && !c.canTrain(name) {
 				bad = append(bad, &onnx.Error{Node: n.Label(), What: fmt.Sprintf("%s: weight %q", n.Op, name), Err: ErrFrozen})
 			}
 		}
@@ -143,15 +145,11 @@ func (c *Classifier) weightsOf(by map[string]*onnx.Node, n *onnx.Node) []string 
 		return n.Inputs[1:3]
 	case "LayerNormalization", "InstanceNormalization", "PRelu":
 		return n.Inputs[1:]
-	case "Mul", "Add":
-		if b := c.biasOf(by, n); n.Op == "Add" && b != "" {
-			return []string{b}
-		}
-		if v := c.affineOf(by, n); v != "" {
-			return []string{v}
-		}
 	}
-	return nil
+	if b := c.biasOf(by, n); b != "" {
+		return []string{b}
+	}
+	return c.joined(by, n)
 }
 
 // moves are operators that put the elements of their first input in another place and change nothing else.
@@ -170,35 +168,11 @@ func (c *Classifier) unmoved(by map[string]*onnx.Node, value string) string {
 	return value
 }
 
-// affineOf returns the vector by which a Mul scales the channels of an activation, or which an Add adds to a product of that kind: scale and
-// shift of a normalization that is written in single operators, or the scale of a residual branch. Before the first layer with
-// weights they are preprocessing, not weights.
-func (c *Classifier) affineOf(by map[string]*onnx.Node, n *onnx.Node) string {
-	for i, in := range n.Inputs {
-		v, other := c.Constants[in], n.Inputs[1-i]
-		if v == nil || !vector(v.Shape) || !c.canTrain(in) || !c.learned[other] {
-			continue
-		}
-		if p := by[other]; n.Op == "Mul" || p != nil && p.Op == "Mul" && c.affineOf(by, p) != "" {
-			return in
-		}
-	}
-	return ""
-}
-
-// vector: one axis longer than 1.
-func vector(shape []int64) bool {
-	long := 0
-	for _, d := range shape {
-		if d > 1 {
-			long++
-		}
-	}
-	return long == 1
-}
-
 // biasOf returns the constant that an Add adds to the output of a MatMul or Conv, "" if it is no such Add.
 func (c *Classifier) biasOf(by map[string]*onnx.Node, add *onnx.Node) string {
+	if add.Op != "Add" {
+		return ""
+	}
 	for i, in := range add.Inputs {
 		if c.Constants[in] == nil {
 			continue

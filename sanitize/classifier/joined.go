@@ -1,0 +1,106 @@
+package classifier
+
+import (
+	"slices"
+
+	"grindstone/sanitize/onnx"
+)
+
+// joins are the operators in which a constant can meet an activation and be part of what the network has learned: position embeddings and
+// biases of attention (Add), class tokens (Concat), scales of normalizations and residual branches (Mul, Div), and so on.
+var joins = map[string]bool{
+	"Add": true, "Sub": true, "Mul": true, "Div": true, "Sum": true, "Mean": true, "Max": true, "Min": true, "Pow": true, "Mod": true,
+	"Concat": true, "Einsum": true, "Where": true,
+}
+
+// selects are the operators that take the elements of their first input to other places, once, several times or not at all, or their mean.
+var selects = map[string]bool{
+	"Transpose": true, "Reshape": true, "Squeeze": true, "Unsqueeze": true, "Flatten": true, "Identity": true, "Cast": true, "CastLike": true,
+	"Slice": true, "Gather": true, "GatherElements": true, "GatherND": true, "Expand": true, "Tile": true, "Pad": true, "Resize": true,
+	"ReduceMean": true,
+}
+
+// smooth are the operators that exporters leave between such a constant and the activation, and that are defined whatever training makes of
+// it. Sqrt, Log and the like are not: a step could carry their input out of their domain.
+var smooth = map[string]bool{
+	"Add": true, "Sub": true, "Mul": true, "Neg": true, "Exp": true, "Clip": true, "Min": true, "Max": true, "Sigmoid": true, "Tanh": true,
+	"Softplus": true, "Softmax": true, "Concat": true,
+}
+
+// joined returns the tensors of more than one element that a node joins with what a linear layer has made: constants, or the constants that
+// an input is computed of. Behind other operators than those above, the input itself is returned, which nobody can train.
+// Single numbers (epsilons, temperatures) and masks stay as they are, and before the first linear layer all is preprocessing.
+func (c *Classifier) joined(by map[string]*onnx.Node, n *onnx.Node) []string {
+	if !joins[n.Op] || n.Domain != "" || !slices.ContainsFunc(n.Inputs, func(in string) bool { return c.live[in] && c.learned[in] }) {
+		return nil
+	}
+	var names []string
+	for i, in := range n.Inputs {
+		if !c.live[in] && (n.Op != "Where" || i > 0) {
+			names = c.leaves(by, in, names)
+		}
+	}
+	return names
+}
+
+func (c *Classifier) leaves(by map[string]*onnx.Node, value string, found []string) []string {
+	n, t := by[value], c.Constants[value]
+	switch {
+	case value == "" || c.learned[value] || slices.Contains(found, value): // what linear layers make of constants is trained by their weights
+	case t != nil:
+		if t.Type == onnx.Float && !single(t.Shape) && !mask(t) {
+			return append(found, value)
+		}
+	case n != nil && selects[n.Op]:
+		return c.leaves(by, n.Inputs[0], found)
+	case n != nil && smooth[n.Op]:
+		for _, in := range n.Inputs {
+			found = c.leaves(by, in, found)
+		}
+	case n != nil && c.holdsTensors(by, value):
+		return append(found, value)
+	}
+	return found
+}
+
+// holdsTensors reports whether a value is computed of float tensors that training would change if it could.
+func (c *Classifier) holdsTensors(by map[string]*onnx.Node, value string) bool {
+	if t := c.Constants[value]; t != nil {
+		return t.Type == onnx.Float && !single(t.Shape) && !mask(t)
+	}
+	n := by[value]
+	if n == nil || n.Op == "Shape" || n.Op == "Size" {
+		return false
+	}
+	return slices.ContainsFunc(n.Inputs, func(in string) bool { return c.holdsTensors(by, in) })
+}
+
+func single(shape []int64) bool {
+	return !slices.ContainsFunc(shape, func(d int64) bool { return d != 1 })
+}
+
+// mask reports whether a tensor says yes or no, as those of shifted windows do (0 or -100 before the Softmax): it has two different
+// values and more than one axis that is longer than 1. A vector is a weight whatever is in it.
+func mask(t *onnx.Tensor) bool {
+	long := 0
+	for _, d := range t.Shape {
+		if d > 1 {
+			long++
+		}
+	}
+	values := t.Floats()
+	if long < 2 || len(values) == 0 {
+		return false
+	}
+	first, second, two := values[0], float32(0), false
+	for _, v := range values {
+		switch {
+		case v == first || two && v == second:
+		case two:
+			return false
+		default:
+			second, two = v, true
+		}
+	}
+	return two
+}
