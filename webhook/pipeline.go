@@ -97,13 +97,12 @@ func (p *Pipeline) Start(ctx context.Context, gateway *registry.Gateway) error {
 	if err := p.resume(); err != nil {
 		return err
 	}
-	if err := p.startWorker(ctx); err != nil {
-		return err
-	}
+	p.startWorker(ctx)
 	if p.ingester, err = newIngester(p); err != nil {
 		return err
 	}
 	p.workers.Go(func() { p.ingester.work(ctx) })
+	p.backlog.limit(p.Sanitizer.Each, p.pushedBy)
 	for range p.lanes() {
 		p.workers.Go(func() {
 			for {
@@ -131,18 +130,16 @@ func (p *Pipeline) lanes() int {
 
 const sharedLanes = 64
 
-// startWorker takes out of the queue what a former server left there and is not wanted any more, and begins to work on what is.
-func (p *Pipeline) startWorker(ctx context.Context) error {
+// startWorker takes out of the queue what is left there and not wanted any more, now and later, and begins to work on what is.
+func (p *Pipeline) startWorker(ctx context.Context) {
 	wanted := func(key string) bool {
 		id := key[:max(0, strings.LastIndex(key, "-"))]
 		a, ok := p.store.Get(id)
 		return ok && !a.State.Final() && a.jobKey() == key
 	}
-	if err := p.Queue.Sweep(ctx, p.serverID, wanted); err != nil {
-		return fmt.Errorf("clean the queue: %w", err)
-	}
+	p.workers.Go(func() { p.Queue.KeepSwept(ctx, p.serverID, wanted) })
 	if p.Sanitizer.Workers == 0 {
-		return nil
+		return
 	}
 	w := NewWorker(p.Queue, p.Dir, p.Datasets, p.Labels, p.Sanitizer, p.Log)
 	p.workers.Go(func() {
@@ -150,7 +147,6 @@ func (p *Pipeline) startWorker(ctx context.Context) error {
 			p.Log.Error("this server's worker cannot work", "error", err)
 		}
 	})
-	return nil
 }
 
 // Wait returns when no worker runs any more.

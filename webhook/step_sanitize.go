@@ -70,14 +70,14 @@ func (p *Pipeline) job(a *Admission, run sanitizerRun) queue.Job {
 // labelCUDA is the label of jobs whose decision names the provider cuda.
 const labelCUDA = "cuda"
 
-// withdraw takes a job out of the queue whose result is recorded, or not wanted any more. What the queue does not hear of now goes at the
-// next start.
+// withdraw takes a job out of the queue whose result is recorded, or not wanted any more. What the queue does not hear of now is
+// swept away later.
 func (p *Pipeline) withdraw(key string) {
 	p.workers.Go(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 		defer cancel()
 		if err := p.Queue.Withdraw(ctx, key); err != nil {
-			p.Log.Warn("a job that is done stays in the queue until the next start", "job", key, "error", err)
+			p.Log.Warn("a job that is done stays in the queue for a while", "job", key, "error", err)
 		}
 	})
 }

@@ -6,8 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
-	"path/filepath"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -48,7 +46,7 @@ func (q *Queue) ask(ctx context.Context, j Job) (Run, error) {
 	if err != nil {
 		return Run{}, err
 	}
-	if err = q.fetch(ctx, j.Key, j.Dir, run); errors.Is(err, errFilesGone) || errors.Is(err, jetstream.ErrObjectNotFound) {
+	if err = q.fetch(ctx, j.Key, j.Dir, run); errors.Is(err, errFilesGone) || errors.Is(err, jetstream.ErrObjectNotFound) || errors.Is(err, jetstream.ErrDigestMismatch) {
 		return Run{}, errors.Join(err, q.Withdraw(ctx, j.Key)) // and ask again
 	}
 	return run, err
@@ -67,7 +65,7 @@ func (q *Queue) submit(ctx context.Context, j Job) error {
 	_, err := q.runs.Get(ctx, j.Key)
 	switch {
 	case errors.Is(err, jetstream.ErrKeyNotFound):
-		if err := q.putFiles(ctx, j.Key, j.Dir, "in", j.In); err != nil {
+		if err := q.putFiles(ctx, j, j.Dir, "in", j.In); err != nil {
 			return err
 		}
 		if _, err := q.runs.Create(ctx, j.Key, Run{Server: j.Server, At: time.Now().UTC()}.encode()); err != nil {
@@ -154,19 +152,42 @@ func (q *Queue) Withdraw(ctx context.Context, key string) error {
 	return errors.Join(err, q.jobs.Purge(ctx, jetstream.WithPurgeSubject(subjectJobs+".*."+key)), q.deleteFiles(ctx, key))
 }
 
-// Sweep withdraws the server's jobs that are not wanted any more: those that a kill kept from being withdrawn. What JetStream remembers of
-// keys that are gone goes, too.
+// Sweep withdraws the server's jobs that are not wanted any more, and removes what else is left of them: what a kill, or a queue out of
+// reach, kept from being removed. What JetStream remembers of keys that are gone goes, too.
 func (q *Queue) Sweep(ctx context.Context, server string, wanted func(key string) bool) error {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
 	if err := q.runs.PurgeDeletes(ctx); err != nil {
 		return err
 	}
-	return q.forEachRun(ctx, func(key string, run Run) error {
+	err := q.forEachRun(ctx, func(key string, run Run) error {
 		if run.Server != server || wanted(key) {
 			return nil
 		}
 		return q.Withdraw(ctx, key)
 	})
+	if err != nil || q.private {
+		return err
+	}
+	return q.sweepFiles(ctx, server, wanted)
 }
+
+// KeepSwept sweeps at once and then again and again, until ctx is done.
+func (q *Queue) KeepSwept(ctx context.Context, server string, wanted func(key string) bool) {
+	for {
+		if err := q.Sweep(ctx, server, wanted); err != nil && ctx.Err() == nil {
+			q.config.Log.Warn("what is left of jobs cannot be removed from the queue now", "error", err)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(sweepBeats * q.config.Heartbeat):
+		}
+	}
+}
+
+// sweepBeats is how many heartbeats there are between two sweeps.
+const sweepBeats = 10
 
 func (q *Queue) forEachRun(ctx context.Context, f func(key string, run Run) error) error {
 	keys, err := q.runs.ListKeys(ctx)
@@ -190,88 +211,4 @@ func (q *Queue) forEachRun(ctx context.Context, f func(key string, run Run) erro
 		}
 	}
 	return nil
-}
-
-// transferLimit bounds the way of a package's files to or from the queue. Without a deadline the NATS client would take seconds.
-const transferLimit = time.Hour
-
-// putFiles stores dir/sub/NAME for the other side.
-func (q *Queue) putFiles(ctx context.Context, key, dir, sub string, names []string) error {
-	if q.private {
-		return nil
-	}
-	ctx, cancel := context.WithTimeout(ctx, transferLimit)
-	defer cancel()
-	for _, name := range names {
-		f, err := os.Open(filepath.Join(dir, sub, filepath.FromSlash(name)))
-		if err != nil {
-			return err
-		}
-		_, err = q.files.Put(ctx, jetstream.ObjectMeta{Name: object(key, sub, name)}, f)
-		f.Close()
-		if err != nil {
-			return fmt.Errorf("%s: %w", name, err)
-		}
-	}
-	return nil
-}
-
-// getFiles brings what the other side stored to dir/sub/NAME. Their digests are checked.
-func (q *Queue) getFiles(ctx context.Context, key, dir, sub string, names []string) error {
-	ctx, cancel := context.WithTimeout(ctx, transferLimit)
-	defer cancel()
-	top := filepath.Join(dir, sub)
-	if err := os.MkdirAll(top, 0o700); err != nil {
-		return err
-	}
-	root, err := os.OpenRoot(top) // names come from the other side
-	if err != nil {
-		return err
-	}
-	defer root.Close()
-	for _, name := range names {
-		if err := q.getFile(ctx, object(key, sub, name), root, name); err != nil {
-			return fmt.Errorf("%s: %w", name, err)
-		}
-	}
-	return nil
-}
-
-func (q *Queue) getFile(ctx context.Context, object string, root *os.Root, name string) error {
-	from, err := q.files.Get(ctx, object)
-	if err != nil {
-		return err
-	}
-	defer from.Close()
-	if err := root.MkdirAll(filepath.Dir(filepath.FromSlash(name)), 0o700); err != nil {
-		return err
-	}
-	to, err := root.OpenFile(filepath.FromSlash(name), os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = to.ReadFrom(from)
-	return errors.Join(err, to.Close())
-}
-
-func object(key, sub, name string) string { return key + "/" + sub + "/" + name }
-
-func (q *Queue) deleteFiles(ctx context.Context, key string) error {
-	if q.private {
-		return nil
-	}
-	list, err := q.files.List(ctx)
-	if errors.Is(err, jetstream.ErrNoObjectsFound) {
-		return nil
-	} else if err != nil {
-		return err
-	}
-	for _, o := range list {
-		if len(o.Name) > len(key) && o.Name[:len(key)+1] == key+"/" {
-			if derr := q.files.Delete(ctx, o.Name); derr != nil && !errors.Is(derr, jetstream.ErrObjectNotFound) {
-				err = errors.Join(err, derr)
-			}
-		}
-	}
-	return err
 }

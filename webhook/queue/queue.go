@@ -66,6 +66,8 @@ type Queue struct {
 	jobs    jetstream.Stream
 	runs    jetstream.KeyValue
 	files   jetstream.ObjectStore
+
+	fileStream jetstream.Stream // that the object store keeps the files in
 }
 
 // Open connects to the queue, and runs its server if there is no URL. A connection that breaks is made again and again.
@@ -141,6 +143,10 @@ func (q *Queue) setUp(ctx context.Context) (err error) {
 		q.files, err = q.js.CreateOrUpdateObjectStore(ctx, jetstream.ObjectStoreConfig{
 			Bucket: bucketFiles, Description: "models on their way to a worker and back", Storage: jetstream.FileStorage, Replicas: q.config.Replicas,
 		})
+		if err != nil {
+			return err
+		}
+		q.fileStream, err = q.js.Stream(ctx, "OBJ_"+bucketFiles)
 		return err
 	}
 	// Whoever worked on the jobs of a private queue is dead: what is needed is asked for again. That a run was begun still counts; a result
@@ -201,14 +207,8 @@ func (q *Queue) Left(ctx context.Context) (left []string, err error) {
 	if err != nil || q.private {
 		return left, err
 	}
-	objects, err := q.files.List(ctx)
-	if errors.Is(err, jetstream.ErrNoObjectsFound) {
-		return left, nil
-	}
-	for _, o := range objects {
-		left = append(left, "file "+o.Name)
-	}
-	return left, err
+	files, err := q.leftFiles(ctx)
+	return append(left, files...), err
 }
 
 // Close ends the connection, and the server in this process.

@@ -173,7 +173,7 @@ func (d *Delivery) Finish(ctx context.Context, dir string, r Result) error {
 		r.Owner = d.t.q.owner
 	}
 	if r.Reason == "" && !d.Shared {
-		if err := errors.Join(d.t.q.putFiles(ctx, d.Job.Key, dir, "out", r.Out), d.t.q.putFiles(ctx, d.Job.Key, dir, ".", []string{"report.json"})); err != nil {
+		if err := errors.Join(d.t.q.putFiles(ctx, d.Job, dir, "out", r.Out), d.t.q.putFiles(ctx, d.Job, dir, ".", []string{"report.json"})); err != nil {
 			return err
 		}
 	}

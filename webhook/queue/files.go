@@ -1,0 +1,212 @@
+package queue
+
+import (
+	"context"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// Of a file, the object store keeps one message with its name and the id of its content, under metaSubject, and the content in chunks under
+// chunkSubject (NATS ADR-20).
+func metaSubject(name string) string {
+	return "$O." + bucketFiles + ".M." + base64.URLEncoding.EncodeToString([]byte(name))
+}
+
+func chunkSubject(id string) string { return "$O." + bucketFiles + ".C." + id }
+
+// transferTime bounds the way of a file to or from the queue: a mebibyte a second, and some time for nodes that fail over. An
+// acknowledgement that is lost with a node never comes: the NATS client waits for it as long as it is let.
+func transferTime(size int64) time.Duration {
+	return 10*time.Second + time.Duration(size>>20)*time.Second
+}
+
+// ofServer is the metadata of a file that names the server whose job it belongs to.
+const ofServer = "server"
+
+func object(key, sub, name string) string { return key + "/" + sub + "/" + name }
+
+// putFiles stores dir/sub/NAME for the other side.
+func (q *Queue) putFiles(ctx context.Context, j Job, dir, sub string, names []string) error {
+	if q.private {
+		return nil
+	}
+	for _, name := range names {
+		meta := jetstream.ObjectMeta{Name: object(j.Key, sub, name), Metadata: map[string]string{ofServer: j.Server}}
+		if err := q.putFile(ctx, meta, filepath.Join(dir, sub, filepath.FromSlash(name))); err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+	}
+	return nil
+}
+
+func (q *Queue) putFile(ctx context.Context, meta jetstream.ObjectMeta, path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, transferTime(info.Size()))
+	defer cancel()
+	_, err = q.files.Put(ctx, meta, f)
+	return err
+}
+
+// getFiles brings what the other side stored to dir/sub/NAME. Their digests are checked.
+func (q *Queue) getFiles(ctx context.Context, key, dir, sub string, names []string) error {
+	top := filepath.Join(dir, sub)
+	if err := os.MkdirAll(top, 0o700); err != nil {
+		return err
+	}
+	root, err := os.OpenRoot(top) // names come from the other side
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	for _, name := range names {
+		if err := q.getFile(ctx, object(key, sub, name), root, name); err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+	}
+	return nil
+}
+
+func (q *Queue) getFile(ctx context.Context, object string, root *os.Root, name string) error {
+	info, err := q.files.GetInfo(ctx, object)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, transferTime(int64(min(info.Size, 1<<50)))) //nolint:gosec // no file has as many bytes
+	defer cancel()
+	from, err := q.files.Get(ctx, object)
+	if err != nil {
+		return err
+	}
+	defer from.Close()
+	if err := root.MkdirAll(filepath.Dir(filepath.FromSlash(name)), 0o700); err != nil {
+		return err
+	}
+	to, err := root.OpenFile(filepath.FromSlash(name), os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = to.ReadFrom(from)
+	return errors.Join(err, to.Close())
+}
+
+// listFiles lists the files, and the marks that the store's own way of deleting leaves.
+func (q *Queue) listFiles(ctx context.Context) ([]*jetstream.ObjectInfo, error) {
+	list, err := q.files.List(ctx, jetstream.ListObjectsShowDeleted())
+	if errors.Is(err, jetstream.ErrNoObjectsFound) {
+		return nil, nil
+	}
+	return list, err
+}
+
+// deleteFile removes a file and leaves no mark of it. Its name goes last, for by it the rest is found.
+func (q *Queue) deleteFile(ctx context.Context, o *jetstream.ObjectInfo) error {
+	if err := q.fileStream.Purge(ctx, jetstream.WithPurgeSubject(chunkSubject(o.NUID))); err != nil {
+		return err
+	}
+	return q.fileStream.Purge(ctx, jetstream.WithPurgeSubject(metaSubject(o.Name)))
+}
+
+// deleteFiles removes the files of a job.
+func (q *Queue) deleteFiles(ctx context.Context, key string) error {
+	if q.private {
+		return nil
+	}
+	list, err := q.listFiles(ctx)
+	for _, o := range list {
+		if strings.HasPrefix(o.Name, key+"/") {
+			err = errors.Join(err, q.deleteFile(ctx, o))
+		}
+	}
+	return err
+}
+
+// sweepFiles removes the server's files that are not wanted, as those that a worker stored after its job was withdrawn, and chunks that
+// belong to no file, as those that a process left that was killed while it stored one.
+func (q *Queue) sweepFiles(ctx context.Context, server string, wanted func(key string) bool) error {
+	list, err := q.listFiles(ctx)
+	if err != nil {
+		return err
+	}
+	for _, o := range list {
+		key, _, _ := strings.Cut(o.Name, "/")
+		if o.Deleted || o.Metadata[ofServer] == server && !wanted(key) {
+			if err := q.deleteFile(ctx, o); err != nil {
+				return err
+			}
+		}
+	}
+	return q.sweepChunks(ctx, time.Now().Add(-sweepBeats*q.config.Heartbeat))
+}
+
+// sweepChunks removes chunks of no file whose last was stored before a time: later ones may be those of a file that is being stored.
+func (q *Queue) sweepChunks(ctx context.Context, before time.Time) error {
+	subjects, err := q.strayChunks(ctx)
+	if err != nil {
+		return err
+	}
+	for _, subject := range subjects {
+		last, err := q.fileStream.GetLastMsgForSubject(ctx, subject)
+		if errors.Is(err, jetstream.ErrMsgNotFound) || err == nil && last.Time.After(before) {
+			continue
+		} else if err != nil {
+			return err
+		}
+		if err := q.fileStream.Purge(ctx, jetstream.WithPurgeSubject(subject)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// strayChunks returns the subjects of chunks that belong to no file.
+func (q *Queue) strayChunks(ctx context.Context) (stray []string, err error) {
+	info, err := q.fileStream.Info(ctx, jetstream.WithSubjectFilter(chunkSubject(">")))
+	if err != nil {
+		return nil, err
+	}
+	list, err := q.listFiles(ctx) // after the chunks: a file that is stored meanwhile has its name in it
+	if err != nil {
+		return nil, err
+	}
+	files := map[string]bool{}
+	for _, o := range list {
+		files[chunkSubject(o.NUID)] = true
+	}
+	for subject := range info.State.Subjects {
+		if !files[subject] {
+			stray = append(stray, subject)
+		}
+	}
+	return stray, nil
+}
+
+// leftFiles lists what there is in the object store.
+func (q *Queue) leftFiles(ctx context.Context) (left []string, err error) {
+	list, err := q.listFiles(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, o := range list {
+		left = append(left, "file "+o.Name)
+	}
+	stray, err := q.strayChunks(ctx)
+	for _, subject := range stray {
+		left = append(left, "chunks "+subject)
+	}
+	return left, err
+}
