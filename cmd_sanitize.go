@@ -117,6 +117,9 @@ library, 6 the accuracy is at chance before or after, 130 interrupted. An interr
 	f.StringVar(&provider, "provider", "auto", providerHelp)
 	f.IntVar(&o.Threads, "threads", 0, "CPU threads (default all)")
 	f.Uint64Var(&o.Seed, "seed", 1, "seed of shuffling, augmentation, split and head; the secret never depends on it")
+	f.Int64Var(&o.Limits.Bytes, "max-bytes", 0, "of the ONNX file and its external data; a larger model is refused (default: no limit but the format's)")
+	f.IntVar(&o.Limits.Nodes, "max-nodes", 0, "nodes of the model")
+	f.IntVar(&o.Limits.Tensors, "max-tensors", 0, "tensors of the model")
 	f.StringVar(&report, "report", "", "file to write the report to, as JSON")
 	f.BoolVar(&jsonProgress, "progress-json", false, "progress as JSON lines on standard output")
 	return cmd

@@ -58,11 +58,15 @@ type KeyConfig struct {
 
 // SanitizerConfig says how sanitizer processes are run.
 type SanitizerConfig struct {
-	Workers  int           // models sanitized at the same time
-	Timeout  time.Duration // wall clock of one run
-	Memory   int64         // bytes that one run may hold in memory; 0 is no limit
-	Provider string        // auto, cpu or cuda
-	Threads  int           // 0 is all cores
+	Workers     int           // models sanitized at the same time
+	Timeout     time.Duration // wall clock of one run
+	Memory      int64         // bytes that one run may hold in memory; 0 is no limit
+	Model       int64         // bytes of a model with its external data
+	Nodes       int
+	Tensors     int
+	PerIdentity int    // models of one identity in work at the same time; 0 is no limit
+	Provider    string // auto, cpu or cuda
+	Threads     int    // 0 is all cores
 }
 
 // LimitsConfig bounds what clients may ask for.
@@ -84,7 +88,7 @@ func DefaultConfig() Config {
 		Events:    map[string]*EventConfig{},
 		Queue:     QueueConfig{Labels: []string{}, Replicas: 1, Heartbeat: 30 * time.Second},
 		Log:       LogConfig{Format: "text", Level: "info"},
-		Sanitizer: SanitizerConfig{Workers: 1, Timeout: 2 * time.Hour, Memory: 8 << 30, Provider: "auto"},
+		Sanitizer: SanitizerConfig{Workers: 1, Timeout: 2 * time.Hour, Memory: 8 << 30, Model: 16 << 30, Nodes: 100_000, Tensors: 100_000, PerIdentity: 8, Provider: "auto"},
 		Limits:    LimitsConfig{Manifest: 4 << 20, Blob: 16 << 30, Request: time.Hour, Grace: 30 * time.Second},
 		Auth:      AuthConfig{OIDC: []OIDCConfig{}, Roles: []RoleConfig{}},
 		TLS:       TLSConfig{ClientAuth: "require"},
@@ -134,6 +138,7 @@ func parseConfig(path string, data []byte) (Config, problems, error) {
 		"sanitizer": d.section(fields{
 			"workers": d.number(&c.Sanitizer.Workers), "timeout": d.duration(&c.Sanitizer.Timeout),
 			"memory": d.bytes(&c.Sanitizer.Memory), "provider": d.text(&c.Sanitizer.Provider), "threads": d.number(&c.Sanitizer.Threads),
+			"model": d.bytes(&c.Sanitizer.Model), "nodes": d.number(&c.Sanitizer.Nodes), "tensors": d.number(&c.Sanitizer.Tensors), "per_identity": d.number(&c.Sanitizer.PerIdentity),
 		}),
 		"notify": c.notifyFields(d),
 		"queue":  c.queueFields(d),
@@ -227,6 +232,10 @@ func (c Config) check() problems {
 	if c.Sanitizer.Memory != 0 {
 		holds("sanitizer.memory", c.Sanitizer.Memory, 256<<20)
 	}
+	holds("sanitizer.model", c.Sanitizer.Model, 1<<20)
+	atLeast("sanitizer.nodes", float64(c.Sanitizer.Nodes), 1)
+	atLeast("sanitizer.tensors", float64(c.Sanitizer.Tensors), 1)
+	atLeast("sanitizer.per_identity", float64(c.Sanitizer.PerIdentity), 0)
 	oneOf("sanitizer.provider", c.Sanitizer.Provider, providerNames()...)
 	atLeast("sanitizer.threads", float64(c.Sanitizer.Threads), 0)
 	c.checkNotify(bad)

@@ -67,7 +67,7 @@ func (r *run) load(context.Context) error {
 	if err != nil {
 		return err
 	}
-	m, err := onnx.ReadFile(r.Model)
+	m, err := r.Limits.read(r.Model)
 	if err != nil {
 		return err
 	}

@@ -21,6 +21,7 @@ var (
 // Options are the settings of a sanitizing run. The zero value of a field stands for the default that its comment gives.
 type Options struct {
 	Model  string // path of the incoming model
+	Limits Limits // of that model; none
 	Output string // path of the sanitized model
 
 	Data    string  // clean dataset: folder, archive, CIFAR-10 binary, IDX

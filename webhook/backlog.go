@@ -2,10 +2,11 @@ package webhook
 
 import (
 	"context"
+	"slices"
 	"sync"
 )
 
-// backlog is the line of admissions that wait for a worker, first in first out, each at most once. It lives in memory: the
+// backlog is the line of admissions that wait for a worker, first in first out among those of an identity, each at most once. It lives in memory: the
 // records on disk say at start who waits.
 type backlog struct {
 	mu      sync.Mutex
@@ -13,10 +14,20 @@ type backlog struct {
 	waiting map[string]bool
 	working map[string]bool // an admission has at most one worker
 	ready   chan struct{}   // holds one token when there may be something to take
+
+	each     int                    // admissions of one identity that are worked on at the same time; 0 is no limit
+	identity func(id string) string // who pushed an admission, "" unknown; needed with each
 }
 
 func newBacklog() *backlog {
 	return &backlog{waiting: map[string]bool{}, working: map[string]bool{}, ready: make(chan struct{}, 1)}
+}
+
+// limit bounds how many admissions of one identity are worked on at the same time.
+func (q *backlog) limit(each int, identity func(id string) string) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.each, q.identity = each, identity
 }
 
 // add puts the admission at the end of the line, unless it is in the line.
@@ -28,6 +39,21 @@ func (q *backlog) add(id string) {
 		q.ids = append(q.ids, id)
 	}
 	q.signal()
+}
+
+// claim takes the admission out of the line, unless somebody works on it. The caller calls done when it is through with it.
+func (q *backlog) claim(id string) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.working[id] {
+		return false
+	}
+	if i := slices.Index(q.ids, id); i >= 0 {
+		q.ids = slices.Delete(q.ids, i, i+1)
+	}
+	delete(q.waiting, id)
+	q.working[id] = true
+	return true
 }
 
 // take waits for an admission that nobody works on. The caller calls done when it is through with it.
@@ -48,7 +74,7 @@ func (q *backlog) first() (string, bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	for i, id := range q.ids {
-		if !q.working[id] {
+		if !q.working[id] && !q.busy(id) {
 			q.ids = append(q.ids[:i:i], q.ids[i+1:]...)
 			delete(q.waiting, id)
 			q.working[id] = true
@@ -59,6 +85,20 @@ func (q *backlog) first() (string, bool) {
 		}
 	}
 	return "", false
+}
+
+// busy reports whether as many admissions of the same identity as may be are being worked on: those of others go first.
+func (q *backlog) busy(id string) bool {
+	if q.each == 0 {
+		return false
+	}
+	who, n := q.identity(id), 0
+	for other := range q.working {
+		if q.identity(other) == who {
+			n++
+		}
+	}
+	return who != "" && n >= q.each
 }
 
 func (q *backlog) done(id string) {
@@ -80,4 +120,13 @@ func (q *backlog) depth() (waiting, working int) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	return len(q.ids), len(q.working)
+}
+
+// pushedBy is the identity of who pushed an admission first.
+func (p *Pipeline) pushedBy(id string) string {
+	a, ok := p.store.Get(id)
+	if !ok {
+		return ""
+	}
+	return a.Source.Identity
 }

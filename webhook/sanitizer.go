@@ -20,12 +20,14 @@ import (
 
 // SanitizerConfig says how sanitizer processes are run.
 type SanitizerConfig struct {
-	Command  []string      // program and first arguments; default: this executable's sanitize command
-	Workers  int           // models sanitized at the same time; default 1
-	Timeout  time.Duration // wall clock of one run; default 2 hours
-	Memory   int64         // resident bytes of one run; 0 is no limit
-	Provider string        // execution provider unless the decision names one
-	Threads  int           // 0: all cores
+	Command  []string        // program and first arguments; default: this executable's sanitize command
+	Workers  int             // models sanitized at the same time; default 1
+	Timeout  time.Duration   // wall clock of one run; default 2 hours
+	Memory   int64           // resident bytes of one run; 0 is no limit
+	Model    sanitize.Limits // what is larger is not sanitized
+	Each     int             // models of one identity that are in work at the same time; 0 is no limit
+	Provider string          // execution provider unless the decision names one
+	Threads  int             // 0: all cores
 }
 
 // withDefaults fills in what is not set.

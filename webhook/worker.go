@@ -170,6 +170,15 @@ func (w *Worker) args(j queue.Job) []string {
 	if w.Sanitizer.Threads != 0 {
 		args = append(args, "--threads", strconv.Itoa(w.Sanitizer.Threads))
 	}
+	limits := w.Sanitizer.Model
+	for _, l := range []struct {
+		flag  string
+		value int64
+	}{{"--max-bytes", limits.Bytes}, {"--max-nodes", int64(limits.Nodes)}, {"--max-tensors", int64(limits.Tensors)}} {
+		if l.value > 0 {
+			args = append(args, l.flag, strconv.FormatInt(l.value, 10))
+		}
+	}
 	return args
 }
 
