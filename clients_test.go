@@ -271,7 +271,7 @@ func TestClientHelm(t *testing.T) {
 	h.write("colours/Chart.yaml", []byte("apiVersion: v2\nname: colours\nversion: 0.1.0\n"))
 	h.write("colours/templates/config.yaml", []byte("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: colours}\n"))
 	h.run(helm, "package", "colours")
-	for _, repository := range []string{"charts"} {
+	for _, repository := range []string{"charts", "models/charts"} {
 		h.run(helm, "push", "colours-0.1.0.tgz", "oci://"+s.address+"/"+repository, "--plain-http")
 		if err := os.MkdirAll(filepath.Join(h.dir, repository), 0o700); err != nil {
 			t.Fatal(err)

@@ -18,8 +18,9 @@ type AdmissionInput struct {
 	Size         int64             `json:"size"`          // bytes of the package
 	Annotations  map[string]string `json:"annotations"`   // of the manifest
 	Models       []Model           `json:"models"`        // ONNX models of the package
+	OtherModels  []OtherModel      `json:"other_models"`  // models of other formats than ONNX, which cannot be sanitized
 	Datasets     []string          `json:"datasets"`      // names of the configured clean datasets
-	Problem      string            `json:"problem"`       // why no model could be found; else ""
+	Problem      string            `json:"problem"`       // why not every model could be found; else ""
 	Time         time.Time         `json:"time"`          // when the push arrived
 }
 
@@ -28,6 +29,12 @@ type Model struct {
 	Name   string `json:"name"`
 	Digest string `json:"digest"` // "sha256:..."
 	Size   int64  `json:"size"`   // bytes
+}
+
+// OtherModel is a file of a package that looks like a model of another format than ONNX.
+type OtherModel struct {
+	Name   string `json:"name"`
+	Format string `json:"format"` // "safetensors", "pytorch", ...; "unknown" where only its media type says that it is a model
 }
 
 // ReleaseInput is what the policy sees of a sanitized model. Schema: schema/admission.json, decision.json and report.json.
@@ -44,6 +51,9 @@ func (in AdmissionInput) normal() AdmissionInput {
 	}
 	if in.Models == nil {
 		in.Models = []Model{}
+	}
+	if in.OtherModels == nil {
+		in.OtherModels = []OtherModel{}
 	}
 	if in.Datasets == nil {
 		in.Datasets = []string{}

@@ -101,7 +101,7 @@ func TestDefaultAdmissionQuarantines(t *testing.T) {
 	}{
 		"no dataset":   {func(in *AdmissionInput) { in.Datasets = nil }, Quarantine, []string{"serve --data PATH", "datasets:"}},
 		"two datasets": {func(in *AdmissionInput) { in.Datasets = []string{"b", "a"} }, Quarantine, []string{"a, b", "default"}},
-		"no model":     {func(in *AdmissionInput) { in.Models = nil }, Quarantine, []string{"no ONNX model"}},
+		"other format": {func(in *AdmissionInput) { in.OtherModels = []OtherModel{{"m.pt", "pytorch"}} }, Quarantine, []string{"m.pt", "pytorch"}},
 		"problem":      {func(in *AdmissionInput) { in.Models = nil; in.Problem = "layer 1 is a zip" }, Quarantine, []string{"layer 1 is a zip"}},
 		"too large":    {func(in *AdmissionInput) { in.Models[0].Size = 3 << 30 }, Deny, []string{"model.onnx", "max_model_bytes"}},
 	} {

@@ -28,7 +28,8 @@ type Push struct {
 	Annotations  map[string]string // of the manifest
 	Blobs        []string          // digests of all content: config and layers, or an index's manifests
 	Models       []File            // the files that are ONNX models, in the order of the manifest
-	Problem      string            // why the models of this package could not be found, or not all of them; "" if they were
+	OtherModels  []OtherModel      // models of other formats, which cannot be sanitized: at most one of each layer
+	Problem      string            // why the models of this package could not be found, or not all of them; "" if they were, or there are none
 }
 
 // File is a file of a package: a layer, or in a layer that is a tar archive.

@@ -171,7 +171,7 @@ func (g *Gateway) describe(ctx context.Context, repository string, d digest.Dige
 	for _, d := range m.descriptors() {
 		p.Blobs = append(p.Blobs, d.Digest.String())
 	}
-	files, problems, err := m.files(func(d digest.Digest) (finding, error) {
+	files, others, problems, err := m.files(func(d digest.Digest) (finding, error) {
 		if err := ctx.Err(); err != nil {
 			return finding{}, err
 		}
@@ -198,8 +198,8 @@ func (g *Gateway) describe(ctx context.Context, repository string, d digest.Dige
 			p.Models = append(p.Models, f.File)
 		}
 	}
-	if len(p.Models) == 0 && len(problems) == 0 {
-		problems = []string{"no layer holds an ONNX model: give its layer a title *.onnx or the type " + onnxMediaTypes[0]}
+	if p.OtherModels = others; len(p.Models) == 0 && len(others) == 0 && len(problems) == 0 {
+		p.OtherModels = m.typedModels()
 	}
 	p.Problem = strings.Join(problems, "; ")
 	return p, files, nil

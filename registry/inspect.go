@@ -31,6 +31,8 @@ type finding struct {
 	model  bool   // the layer itself is an ONNX model
 	inside string // the layer is an archive with this model in it
 	tar    bool   // the archive is a tar
+
+	other OtherModel // the first model of another format, if there is one: the layer itself, without a name, or a file in the archive
 }
 
 // inspect looks at the content of a layer. A file can be a model and an archive at once, so both are tried. It fails with
@@ -58,7 +60,7 @@ func inspect(f *os.File, budget int64) (finding, error) {
 	}
 	expanded := expand(head, content)
 	if expanded == nil {
-		return finding{}, nil
+		return otherFinding("", head), nil
 	}
 	defer expanded.Close()
 	limited := &io.LimitedReader{R: expanded, N: budget}
@@ -90,10 +92,19 @@ func inspectExpanded(r io.Reader, budget int64) (finding, error) {
 	if isTar(head) {
 		return inspectTar(buffered, budget)
 	}
+	other := otherFinding("", head)
 	if isONNX(buffered, -1) {
 		return finding{inside: "the expanded content"}, nil
 	}
-	return finding{}, nil
+	return other, nil
+}
+
+// otherFinding is what a file is by its name and its first bytes, if it is no ONNX model.
+func otherFinding(name string, head []byte) finding {
+	if format := otherFormat(name, head[:min(formatHead, len(head))]); format != "" {
+		return finding{other: OtherModel{name, format}}
+	}
+	return finding{}
 }
 
 func isTar(head []byte) bool {
@@ -102,17 +113,17 @@ func isTar(head []byte) bool {
 
 func inspectTar(r io.Reader, budget int64) (finding, error) {
 	t := tar.NewReader(r)
+	all := finding{tar: true}
 	for {
 		h, err := t.Next()
-		if err != nil {
-			return finding{}, nil // the end, or damage that stops other readers too
+		if err != nil { // the end, or damage that stops other readers too
+			return all, nil
 		}
 		if !h.FileInfo().Mode().IsRegular() {
 			continue
 		}
-		if found, err := inspectEntry(h.Name, t, &budget); err != nil || found.inside != "" {
-			found.tar = true
-			return found, err
+		if err := all.add(h.Name, t, &budget); err != nil {
+			return all, err
 		}
 	}
 }
@@ -122,6 +133,7 @@ func inspectZip(r io.ReaderAt, size, budget int64) (finding, error) {
 	if err != nil {
 		return finding{}, nil
 	}
+	var all finding
 	for _, f := range z.File {
 		if f.Mode().IsDir() {
 			continue
@@ -130,26 +142,33 @@ func inspectZip(r io.ReaderAt, size, budget int64) (finding, error) {
 		if err != nil { // encrypted or of an unknown method
 			content = io.NopCloser(bytes.NewReader(nil))
 		}
-		found, err := inspectEntry(f.Name, content, &budget)
+		err = all.add(f.Name, content, &budget)
 		content.Close()
-		if err != nil || found.inside != "" {
-			return found, err
+		if err != nil {
+			return all, err
 		}
 	}
-	return finding{}, nil
+	return all, nil
 }
 
-// inspectEntry looks at a file in an archive. It takes what it reads from the budget: the entries of one archive can
+// add looks at a file in an archive. It takes what it reads from the budget: the entries of one archive can
 // share their compressed bytes, or be sparse, and be larger together than any disk.
-func inspectEntry(name string, content io.Reader, budget *int64) (finding, error) {
+func (all *finding) add(name string, content io.Reader, budget *int64) error {
 	limited := &io.LimitedReader{R: content, N: *budget}
-	if hasONNXSuffix(name) || isONNX(limited, -1) {
-		return finding{inside: name}, nil
+	buffered := bufio.NewReader(limited)
+	head, _ := buffered.Peek(formatHead)
+	other := otherFinding(name, head)
+	if hasONNXSuffix(name) || isONNX(buffered, -1) {
+		if all.inside == "" {
+			all.inside = name
+		}
+	} else if all.other == (OtherModel{}) {
+		all.other = other.other
 	}
 	if *budget = limited.N; *budget <= 0 {
-		return finding{}, errTooLarge
+		return errTooLarge
 	}
-	return finding{}, nil
+	return nil
 }
 
 // isONNX reports whether r, of the given size or -1 if unknown, has the structure of a ModelProto: well-formed protobuf

@@ -108,6 +108,8 @@ func TestInspect(t *testing.T) {
 	other := string(bytes.Repeat([]byte("some text\n"), 300))
 	isModel := finding{model: true}
 	in := func(name string) finding { return finding{inside: name} }
+	as := func(name, format string) finding { return finding{other: OtherModel{name, format}} }
+	tensors := append([]byte{16, 0, 0, 0, 0, 0, 0, 0}, `{"w":{"dtype":"F32"}}`...)
 	// A model whose first bytes are the magic number of zstd: field 5 is the model's version.
 	zstdMagic := []byte{0x28, 0xb5, 0x2f, 0xfd, 0x7f, 1, 2, 3, 4}
 	for name, c := range map[string]struct {
@@ -138,6 +140,14 @@ func TestInspect(t *testing.T) {
 		"zip":                   {zipOf(t, "data/0", onnx), in("data/0")},
 		"zip, by name":          {zipOf(t, "data/x.onnx", nil), in("data/x.onnx")},
 		"zip without":           {zipOf(t, "data/0", []byte(other)), finding{}},
+		"safetensors":           {tensors, as("", "safetensors")},
+		"safetensors in a tar":  {tarOf(t, "README", other, "w", string(tensors)), as("w", "safetensors")},
+		"gguf in gzip":          {gzipOf(t, []byte("GGUF\x03\x00\x00\x00")), as("", "gguf")},
+		"pickle":                {[]byte("\x80\x04\x95\x10\x00\x00\x00\x00\x00\x00\x00}."), as("", "pickle")},
+		"hdf5":                  {[]byte("\x89HDF\r\n\x1a\n more"), as("", "hdf5")},
+		"tflite":                {[]byte("\x1c\x00\x00\x00TFL3....."), as("", "tflite")},
+		"pytorch, in its zip":   {zipOf(t, "archive/data.pkl", []byte("?")), as("archive/data.pkl", "pickle")},
+		"both in a tar":         {tarOf(t, "m.pt", "?", "m.onnx", "?"), finding{inside: "m.onnx", other: OtherModel{"m.pt", "pytorch"}}},
 		"bytes that end in tar": {append([]byte(other), tarOf(t, "m.onnx", "")...), finding{}},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -31,31 +31,32 @@ type layerFile struct {
 	layer  digest.Digest // the archive that the file is in; "" for a layer that is the file
 }
 
-// files returns the files of a package in the order of its layers, and what prevents that all of its models are among
-// them. inspect looks at the content of a layer, and list into one that is a tar archive with a model.
-func (m *manifest) files(inspect func(digest.Digest) (finding, error), list func(digest.Digest) ([]archived, error)) (files []layerFile, problems []string, err error) {
+// files returns the files of a package in the order of its layers, models of other formats than ONNX, and what prevents that all of its models are
+// among the files. inspect looks at the content of a layer, and list into one that is a tar archive with a model.
+func (m *manifest) files(inspect func(digest.Digest) (finding, error), list func(digest.Digest) ([]archived, error)) (files []layerFile, others []OtherModel, problems []string, err error) {
 	problem := func(format string, args ...any) { problems = append(problems, fmt.Sprintf(format, args...)) }
 	if m.index {
 		problem("this is an image index: push each model as a manifest of its own")
-		return nil, problems, nil
+		return nil, nil, problems, nil
 	}
 	if found, err := inspect(m.config.Digest); err != nil && !errors.Is(err, errTooLarge) {
-		return nil, nil, err
+		return nil, nil, nil, err
 	} else if err != nil || found != (finding{}) {
 		problem("the config holds a model: push it as a layer")
 	}
 	byName := map[string]digest.Digest{}
 	for _, d := range m.layers {
 		found, err := inspect(d.Digest)
+		others = append(others, otherModel(d, found)...)
 		switch {
 		case errors.Is(err, errTooLarge):
 			problem("layer %s is too large to be looked through", d.Digest)
 		case err != nil:
-			return nil, nil, err
+			return nil, nil, nil, err
 		case found.inside != "" && found.tar:
 			inside, err := archivedFiles(d, list)
 			if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
-				return nil, nil, err
+				return nil, nil, nil, err
 			}
 			if reason := errArchive(""); errors.As(err, &reason) {
 				problem("layer %s has a model in it, but %s", d.Digest, reason)
@@ -64,7 +65,7 @@ func (m *manifest) files(inspect func(digest.Digest) (finding, error), list func
 				problem("layer %s is too large to be looked through", d.Digest)
 				continue
 			} else if err != nil {
-				return nil, nil, err
+				return nil, nil, nil, err
 			}
 			if len(d.URLs) > 0 || len(d.Data) > 0 {
 				problem("layer %s has a model in it: push its content, as a blob only", d.Digest)
@@ -109,7 +110,38 @@ func (m *manifest) files(inspect func(digest.Digest) (finding, error), list func
 			}
 		}
 	}
-	return files, problems, nil
+	return files, others, problems, nil
+}
+
+// otherModel is the model of another format in a layer, if there is one.
+func otherModel(d ocispec.Descriptor, found finding) []OtherModel {
+	if found.model {
+		return nil
+	}
+	name := d.Digest.String()
+	if ts := titles(d); len(ts) > 0 {
+		name = ts[0]
+	}
+	switch format := otherFormat(name, nil); {
+	case found.other.Name != "": // in an archive
+		return []OtherModel{found.other}
+	case found.other.Format != "":
+		return []OtherModel{{name, found.other.Format}}
+	case format != "":
+		return []OtherModel{{name, format}}
+	}
+	return nil
+}
+
+// typedModels are the layers of a package without any known model whose media types say that they are one.
+func (m *manifest) typedModels() []OtherModel {
+	var all []OtherModel
+	for _, d := range m.layers {
+		if typedModel(d.MediaType) {
+			all = append(all, OtherModel{d.Digest.String(), "unknown"})
+		}
+	}
+	return all
 }
 
 // archivedFiles returns the files in an archive as if each was a layer of the archive's type.

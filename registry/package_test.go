@@ -110,7 +110,7 @@ func TestFilesOfAPackage(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			files, problems, err := m.files(func(d digest.Digest) (finding, error) { return c.found[d], nil }, nil)
+			files, _, problems, err := m.files(func(d digest.Digest) (finding, error) { return c.found[d], nil }, nil)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -164,7 +164,7 @@ func FuzzParseManifest(f *testing.F) {
 		if err != nil {
 			return
 		}
-		if _, _, err := m.files(func(digest.Digest) (finding, error) { return finding{}, nil }, nil); err != nil {
+		if _, _, _, err := m.files(func(digest.Digest) (finding, error) { return finding{}, nil }, nil); err != nil {
 			t.Fatal(err)
 		}
 		if m.index || len(m.layers) == 0 {

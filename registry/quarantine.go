@@ -3,9 +3,12 @@ package registry
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
+	"regexp"
+	"strings"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -69,6 +72,9 @@ func (g *Gateway) push(w http.ResponseWriter, r *http.Request, rt route) error {
 	if err != nil {
 		return err
 	}
+	if attestationTag.MatchString(tag) {
+		return refuse(http.StatusForbidden, codeDenied, "tags like %s are kept for the attestations of released models", tag)
+	}
 	if err := g.completePackage(ctx, rt.repository, m); err != nil {
 		return err
 	}
@@ -90,6 +96,9 @@ func (g *Gateway) push(w http.ResponseWriter, r *http.Request, rt route) error {
 		return err
 	}
 	p.Tag, p.Identity = tag, Identity(ctx)
+	if err := g.checkSubject(ctx, rt.repository, m, &p); err != nil {
+		return err
+	}
 	denial, err := g.admitter.Admit(ctx, p)
 	if err != nil {
 		return refuse(http.StatusServiceUnavailable, codeUnavailable, "the push could not be decided now: push again later").because(err)
@@ -109,6 +118,28 @@ func (g *Gateway) push(w http.ResponseWriter, r *http.Request, rt route) error {
 	w.WriteHeader(http.StatusCreated)
 	return nil
 }
+
+// checkSubject makes it a problem of a package that it refers to one that is hidden: who may not see a model is not told of what is attached to it.
+func (g *Gateway) checkSubject(ctx context.Context, repository string, m *manifest, p *Push) error {
+	if m.subject == nil {
+		return nil
+	}
+	d := m.subject.Digest.String()
+	pushed, err := g.quarantine.hasManifest(ctx, repository, d)
+	if err != nil || !pushed {
+		return err
+	}
+	_, _, err = g.released.manifest(ctx, repository, d)
+	if errors.Is(err, ErrNotFound) {
+		p.Problem = strings.TrimPrefix(p.Problem+"; it refers to "+d+", which is not released as it was pushed", "; ")
+		return nil
+	}
+	return err
+}
+
+// attestationTag matches the tags under which verifiers look for attestations without the referrers API (cosign's, and the specification's
+// fallback).
+var attestationTag = regexp.MustCompile(`^sha(256|512)-[0-9a-f]{64,128}(\.att)?$`)
 
 func denied(d *Denial) *clientError {
 	e := &clientError{status: http.StatusForbidden, code: codeDenied}

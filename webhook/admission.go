@@ -48,7 +48,8 @@ type Source struct {
 	Annotations  map[string]string `json:"annotations,omitempty"`
 	Blobs        []string          `json:"blobs,omitempty"` // digests of all content
 	Models       []Model           `json:"models"`
-	Problem      string            `json:"problem,omitempty"` // why no model could be found
+	OtherModels  []OtherModel      `json:"other_models,omitempty"` // of formats that cannot be sanitized
+	Problem      string            `json:"problem,omitempty"`      // why not every model could be found
 }
 
 // Model is an ONNX file of the package.
@@ -57,6 +58,12 @@ type Model struct {
 	Digest    string `json:"digest"`
 	MediaType string `json:"media_type,omitempty"`
 	Size      int64  `json:"size"` // bytes
+}
+
+// OtherModel is a file of the package that is a model of another format than ONNX.
+type OtherModel struct {
+	Name   string `json:"name"`
+	Format string `json:"format"`
 }
 
 // ChangedFile is a layer that the sanitizer wrote anew: the model, and the external data files that it keeps weights in.
@@ -142,6 +149,9 @@ func sourceOf(p registry.Push) Source {
 	}
 	for _, m := range p.Models {
 		s.Models = append(s.Models, Model{Name: m.Name, Digest: m.Digest, MediaType: m.MediaType, Size: m.Size})
+	}
+	for _, m := range p.OtherModels {
+		s.OtherModels = append(s.OtherModels, OtherModel(m))
 	}
 	return s
 }

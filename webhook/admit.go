@@ -31,8 +31,28 @@ func (p *Pipeline) Admit(ctx context.Context, push registry.Push) (*registry.Den
 		return &registry.Denial{ID: a.ID, Reasons: a.denialReasons()}, nil
 	}
 	p.backlog.add(a.ID)
+	if a.Unsanitized() {
+		p.pass(ctx, a.ID)
+	}
 	return nil, nil
 }
+
+// pass releases what needs no sanitizing while its pusher waits for the answer, so that a client that reads back what it pushed, to tag it,
+// finds it. What is not released within passLimit goes on after the answer.
+func (p *Pipeline) pass(ctx context.Context, id string) {
+	if !p.backlog.claim(id) {
+		return // somebody works on it
+	}
+	defer p.backlog.done(id)
+	ctx, cancel := context.WithTimeout(ctx, passLimit)
+	defer cancel()
+	p.process(ctx, id)
+	if a, ok := p.store.Get(id); ok && !a.State.Final() {
+		p.backlog.add(id)
+	}
+}
+
+const passLimit = 10 * time.Second
 
 // record writes a push with its decision (nil: none yet) into the admission that it joins, or into a new one.
 func (p *Pipeline) record(src Source, tag string, decision *policy.AdmissionDecision) (*Admission, error) {
@@ -108,6 +128,9 @@ func (p *Pipeline) admissionInput(s Source, tag string) policy.AdmissionInput {
 	}
 	for _, m := range s.Models {
 		in.Models = append(in.Models, policy.Model{Name: m.Name, Digest: m.Digest, Size: m.Size})
+	}
+	for _, m := range s.OtherModels {
+		in.OtherModels = append(in.OtherModels, policy.OtherModel(m))
 	}
 	return in
 }

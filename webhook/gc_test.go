@@ -37,10 +37,10 @@ func TestGarbage(t *testing.T) {
 	s := startServer(t, dir)
 	s.pushModel("models/released", "v1", "a")
 	released := s.settle()[0]
-	if _, err := s.push("models/held", "v1", map[string][]byte{"README.md": []byte("no model")}); err != nil {
+	if _, err := s.push("models/held", "v1", map[string][]byte{"model.pt": []byte("of another format")}); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.push("models/rejected", "v1", map[string][]byte{"README.md": []byte("no model")}); err != nil {
+	if _, err := s.push("models/rejected", "v1", map[string][]byte{"model.pt": []byte("of another format")}); err != nil {
 		t.Fatal(err)
 	}
 	for _, a := range s.settle() {

@@ -134,11 +134,11 @@ func TestNotifications(t *testing.T) {
 		t.Errorf("an unknown delivery: %d", status)
 	}
 	// Every final state.
-	if _, err := s.push("models/b", "v1", map[string][]byte{"README.md": []byte("no model")}); err != nil {
+	if _, err := s.push("models/b", "v1", map[string][]byte{"model.pt": []byte("of another format")}); err != nil {
 		t.Fatal(err)
 	}
 	held := s.settle()[0]
-	if e := good.wait(2)[1].event; e.Data.State != Held || e.Data.Reason != ReasonNoModel || e.Data.Released != "" || e.Data.Sanitized {
+	if e := good.wait(2)[1].event; e.Data.State != Held || e.Data.Reason != ReasonUnsupported || e.Data.Released != "" || e.Data.Sanitized {
 		t.Errorf("%+v", e)
 	}
 	s.post("/api/v1/admissions/"+held.ID+"/reject", `{"reason": "x"}`)

@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"oras.land/oras-go/v2"
 
 	"grindstone/attest"
 )
@@ -321,11 +323,46 @@ func TestWithoutDataset(t *testing.T) {
 	s.checkReleased("models/a", "v1", "a", list[0])
 }
 
+// What holds no model passes: it is released when the push is answered, to the byte, though the only worker has a model to do. So is what is
+// attached to it; what is attached to a hidden model stays, and the tags of attestations are nobody's.
+func TestWhatHoldsNoModel(t *testing.T) {
+	s := startServer(t, t.TempDir(), "-sanitizer", "hang")
+	model := s.pushModel("models/a", "v1", "a")
+	chart, err := s.push("models/a", "chart", map[string][]byte{"Chart.yaml": []byte("name: chart")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d, err := s.repository("models/a").Resolve(t.Context(), "chart"); err != nil || d.Digest != chart.Digest {
+		t.Errorf("%v, %v", d, err)
+	}
+	a := s.admissions("?repository=models/a&tag=chart")[0]
+	if a.State != Released || a.Released.Digest != chart.Digest.String() || a.Released.Attestation == "" || a.Report != nil {
+		t.Errorf("%s %s: %+v", a.State, a.Message, a.Released)
+	}
+	for subject, want := range map[*ocispec.Descriptor]bool{&chart: true, &model: false} {
+		repo := s.repository("models/a")
+		d, err := oras.PackManifest(t.Context(), repo, oras.PackManifestVersion1_1, "application/vnd.test.note", oras.PackManifestOptions{Subject: subject})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, a := range s.admissions("") {
+			if a.Source.Digest == d.Digest.String() && ((a.State == Released) != want || (a.Source.Problem == "") != want) {
+				t.Errorf("what is attached to %s is %s: %q", subject.Digest, a.State, a.Source.Problem)
+			}
+		}
+		tag := "sha256-" + subject.Digest.Encoded() + ".att"
+		if _, err := s.push("models/a", tag, map[string][]byte{"attestation.json": []byte("{}")}); err == nil || !strings.Contains(err.Error(), "kept for") {
+			t.Errorf("a push to %s: %v", tag, err)
+		}
+	}
+}
+
 func TestPackagesThatCannotBeSanitized(t *testing.T) {
 	s := startServer(t, t.TempDir())
 	for name, files := range map[string]map[string][]byte{
-		"none": {"README.md": []byte("no model")},
-		"two":  {"a.onnx": testModel("a"), "b.onnx": testModel("b")},
+		"other": {"model.pt": []byte("of another format")},
+		"both":  {"model.onnx": testModel("both"), "model.safetensors": []byte("of another format")},
+		"two":   {"a.onnx": testModel("a"), "b.onnx": testModel("b")},
 	} {
 		if _, err := s.push("models/"+name, "v1", files); err != nil {
 			t.Fatal(err)
@@ -335,7 +372,7 @@ func TestPackagesThatCannotBeSanitized(t *testing.T) {
 	for _, a := range s.settle() {
 		got[a.Source.Repository] = a.Reason
 	}
-	if got["models/none"] != ReasonNoModel || got["models/two"] != ReasonSeveralModels {
+	if got["models/other"] != ReasonUnsupported || got["models/both"] != ReasonUnsupported || got["models/two"] != ReasonSeveralModels {
 		t.Error(got)
 	}
 }

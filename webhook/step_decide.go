@@ -33,6 +33,8 @@ func (p *Pipeline) decide(ctx context.Context, a *Admission) (State, error) {
 // obstacle finds the reason code for a policy that keeps a model in quarantine: what is plainly missing, else the policy's will.
 func (p *Pipeline) obstacle(a *Admission) Reason {
 	switch {
+	case len(a.Source.OtherModels) > 0:
+		return ReasonUnsupported
 	case len(a.Source.Models) == 0 || a.Source.Problem != "":
 		return ReasonNoModel
 	case len(p.Datasets) == 0:

@@ -12,6 +12,7 @@ push := {
 	"size": 1000,
 	"annotations": {},
 	"models": [{"name": "model.onnx", "digest": "sha256:bb", "size": 900}],
+	"other_models": [],
 	"datasets": ["default"],
 	"problem": "",
 	"time": "2026-01-02T03:04:05Z",
@@ -50,10 +51,25 @@ test_no_dataset_says_what_to_set if {
 	contains(d.reasons[0], "datasets:")
 }
 
-test_no_model if {
+test_what_holds_no_model_passes if {
+	d := admission.decision with input as with_changes({"models": [], "datasets": []})
+	d.action == "admit"
+}
+
+test_what_holds_no_model_is_kept_where_the_setting_says_so if {
 	d := admission.decision with input as with_changes({"models": []})
+		with data.repositories as {"vision/*": {"other_artifacts": "quarantine"}}
 	d.action == "quarantine"
 	contains(d.reasons[0], "no ONNX model")
+}
+
+test_models_of_other_formats_are_kept if {
+	other := [{"name": "model.safetensors", "format": "safetensors"}]
+	every models in [[], push.models] {
+		d := admission.decision with input as with_changes({"models": models, "other_models": other})
+		d.action == "quarantine"
+		contains(d.reasons[0], "model.safetensors is a model in the format safetensors")
+	}
 }
 
 test_problem_is_the_reason if {

@@ -13,6 +13,7 @@ package grindstone.settings
 #   min_held_out          images that the accuracy must have been measured on
 #   max_model_bytes       a larger model is refused at push
 #   transformation        permute, rotate or rotate-2d
+#   other_artifacts       admit or quarantine: what holds no model at all
 #   dataset               name of the clean dataset; "" takes the one named default, or the only one
 #   parameters            training parameters; what is left out is the sanitizer's default
 known := {
@@ -21,6 +22,7 @@ known := {
 	"min_held_out": "number",
 	"max_model_bytes": "number",
 	"transformation": "string",
+	"other_artifacts": "string",
 	"dataset": "string",
 	"parameters": "object",
 }
@@ -58,6 +60,12 @@ problems contains sprintf("%s.%s must lie between 0 and 1", [where, name]) if {
 	some name in shares
 	is_number(layer[name])
 	not in_unit_interval(layer[name])
+}
+
+problems contains sprintf("%s.other_artifacts must be admit or quarantine", [where]) if {
+	some where, layer in layers
+	is_string(layer.other_artifacts)
+	not layer.other_artifacts in {"admit", "quarantine"}
 }
 
 in_unit_interval(x) if {

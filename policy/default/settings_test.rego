@@ -19,6 +19,11 @@ test_not_a_share if {
 	p == "data.settings.max_cda_loss must lie between 0 and 1"
 }
 
+test_unknown_choice if {
+	some p in settings.problems with data.settings.other_artifacts as "pass"
+	p == "data.settings.other_artifacts must be admit or quarantine"
+}
+
 test_missing_setting if {
 	some p in settings.problems with data.settings as object.remove(data.settings, ["dataset"])
 	p == "data.settings lacks dataset"
