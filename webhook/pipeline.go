@@ -55,7 +55,8 @@ type Pipeline struct {
 	metrics  *metrics
 	registry *registry.Gateway
 
-	tags    sync.Mutex // held while a push of a tag or an operator's decision is recorded, and while tags are moved
+	tags    sync.Mutex // held while a push of a tag, an operator's decision, or the end of a release is recorded
+	moving  sync.Mutex // held while tags are moved, which may take long; taken before tags
 	workers sync.WaitGroup
 	running sync.Map // admission id -> context.CancelFunc of the worker that has it
 
@@ -256,9 +257,9 @@ func (p *Pipeline) advance(ctx context.Context, id string, last bool) (final boo
 	if !ok || a.State.Final() {
 		return true, nil
 	}
-	if a.State == Releasing { // no tag may be pushed between looking at the tags and recording the end
-		p.tags.Lock()
-		defer p.tags.Unlock()
+	if a.State == Releasing { // one after the other: what is moved later is of the newer push
+		p.moving.Lock()
+		defer p.moving.Unlock()
 		a, _ = p.store.Get(id)
 	}
 	work, err := a.clone()
@@ -268,6 +269,13 @@ func (p *Pipeline) advance(ctx context.Context, id string, last bool) (final boo
 	from := a.State
 	next, err := steps[from](p, ctx, work)
 	p.passing(string(from) + " done")
+	if from == Releasing { // no tag may be pushed between the last look at the tags and recording the end
+		p.tags.Lock()
+		defer p.tags.Unlock()
+		if err == nil && p.hasTagToMove(work) {
+			return false, nil
+		}
+	}
 	reason, message := Reason(""), ""
 	var v *verdict
 	switch {
@@ -299,7 +307,7 @@ func (p *Pipeline) commit(work *Admission, from, next State, reason Reason, mess
 		a.PolicyDigest, a.Attempts = work.PolicyDigest, work.Attempts
 		a.Decision, a.Report, a.Changed, a.Verdict, a.Released = work.Decision, work.Report, work.Changed, work.Verdict, work.Released
 		if from == Releasing {
-			a.Tags = work.Tags
+			a.moved(work.Tags)
 		}
 		if from == Sanitizing {
 			a.Runs++

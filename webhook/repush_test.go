@@ -194,3 +194,41 @@ func TestDeleteInQuarantine(t *testing.T) {
 	}
 	s.checkReleased("models/a", "v1", "a", s.settle()[0])
 }
+
+// TestPushingWhileTagsAreMoved: a registry that takes its time to move a tag holds no push up, and the newest push of a tag has it in the end.
+func TestPushingWhileTagsAreMoved(t *testing.T) {
+	s := startServer(t, t.TempDir(), "-stop", "tag moved")
+	a := s.pushModel("models/a", "v1", "a")
+	s.reach() // it stays there
+	pushed := make(chan error)
+	for tag, name := range map[string]string{"v2": "a", "v1": "b"} { // one joins what is being released, the other takes its tag
+		go func() {
+			_, err := s.push("models/a", tag, map[string][]byte{"model.onnx": testModel(name)})
+			pushed <- err
+		}()
+	}
+	for range 2 {
+		select {
+		case err := <-pushed:
+			if err != nil {
+				t.Fatal(err)
+			}
+		case <-time.After(20 * time.Second):
+			t.Fatal("a push waits for the tag to be moved")
+		}
+	}
+	s.kill()
+	s = startServer(t, s.dir)
+	for _, admission := range s.settle() {
+		tag := "v1"
+		if admission.Source.Digest == a.Digest.String() {
+			tag = "v2"
+		}
+		if admission.Released == nil {
+			t.Fatalf("%+v", admission)
+		}
+		if d, _, err := s.pull("models/a", tag); err != nil || d != admission.Released.Digest {
+			t.Errorf("%s is %s, %v; its newest push became %s", tag, d, err, admission.Released.Digest)
+		}
+	}
+}
