@@ -210,6 +210,9 @@ func printAdmission(w io.Writer, raw json.RawMessage, asJSON bool) error {
 	if r := a.Report; r != nil {
 		row("accuracy", "%.1f %% before, %.1f %% after (%d clean images)", 100*r.Before.CDA.Value, 100*r.After.CDA.Value, r.After.CDA.Count)
 	}
+	for _, m := range a.Further {
+		row("accuracy", "%s: %.1f %% before, %.1f %% after", m.Name, 100*m.Report.Before.CDA.Value, 100*m.Report.After.CDA.Value)
+	}
 	for _, o := range a.Operations {
 		row(o.Action, "by %s at %s: %s", o.By, o.At.Format(time.RFC3339), orDash(o.Reason))
 	}

@@ -43,8 +43,10 @@ func TestBadPushes(t *testing.T) {
 		"at-chance": {[]layerFile{tiny{shift: 1}.file(t)}, webhook.ReasonAccuracy, []string{"at chance", "alphabetical"}},
 		"other-format": {[]layerFile{{"model.safetensors", "application/octet-stream", []byte("\x10\x00\x00\x00\x00\x00\x00\x00{\"__metadata__\":{}")}},
 			webhook.ReasonUnsupported, []string{"model.safetensors", "format safetensors", "ONNX"}},
-		"two-models": {[]layerFile{renamed("a.onnx", good.content), renamed("b.onnx", tiny{name: "b"}.file(t).content)},
-			webhook.ReasonSeveralModels, []string{"2 ONNX models"}},
+		"one-of-two": {[]layerFile{renamed("a.onnx", good.content), renamed("b.onnx", tiny{det: true}.file(t).content)}, webhook.ReasonUnsupported, []string{"Det"}},
+		"one-file-of-weights": {[]layerFile{renamed("a.onnx", tiny{name: "a", external: "weights.bin"}.file(t).content),
+			renamed("b.onnx", tiny{name: "b", external: "weights.bin"}.file(t).content), renamed("weights.bin", tinyWeights(t))},
+			webhook.ReasonSeveralModels, []string{"b.onnx", `"weights.bin"`}},
 		"archive": {[]layerFile{renamed("model.tar", inTar(t, good)[:1000])}, webhook.ReasonNoModel, []string{"model in it", "damaged"}},
 	}
 	digests := map[string]string{}

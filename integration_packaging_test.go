@@ -7,6 +7,7 @@ import (
 	"context"
 	"encoding/json"
 	"io"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -175,6 +176,39 @@ func TestModelsInTarLayers(t *testing.T) {
 		if string(files["Kitfile"]) != "x" {
 			t.Errorf("%s: %q", name, files["Kitfile"])
 		}
+	}
+}
+
+// TestSeveralModelsInOnePackage has every model of a package sanitized, in a layer of its own or with others in a tar, and one attestation for all.
+func TestSeveralModelsInOnePackage(t *testing.T) {
+	needRuntime(t)
+	s := startServer(t, "--config", tinyConfig(t, ""))
+	pushed := map[string][]byte{}
+	for _, name := range []string{"a.onnx", "b/model.onnx", "c/model.onnx"} {
+		pushed[name] = tiny{name: name}.file(t).content
+	}
+	s.pushCrane("models/several", "v1", layerFile{"a.onnx", "application/onnx", pushed["a.onnx"]}, layerFile{"rest.tar", "application/x-tar",
+		tarFiles(t, "b/model.onnx", string(pushed["b/model.onnx"]), "c/model.onnx", string(pushed["c/model.onnx"]), "c/labels.txt", "red\n")})
+	a := s.await("models/several", 5*time.Minute)
+	if a.State != webhook.Released || len(a.Further) != 2 {
+		t.Fatalf("%s %s: %s", a.State, a.Reason, a.Message)
+	}
+	manifest, err := crane.Manifest(s.address+"/models/several:v1", crane.Insecure)
+	if err != nil {
+		t.Fatal(err)
+	}
+	layers := layersOf(t, manifest)
+	released := untar(t, bytes.NewReader(s.pullBlob("models/several", layers[1].Digest.String())))
+	released["a.onnx"] = s.pullBlob("models/several", layers[0].Digest.String())
+	for name, was := range pushed {
+		checkSanitized(t, was, released[name])
+	}
+	if string(released["c/labels.txt"]) != "red\n" {
+		t.Errorf("another file changed: %q", released["c/labels.txt"])
+	}
+	out, err := s.grindstone("verify", s.address+"/models/several:v1", "--key", filepath.Join(s.dir, "keys", "grindstone.pub"))
+	if err != nil || !strings.Contains(out, "9 passed") || !strings.Contains(out, "version 1.1") {
+		t.Errorf("verify: %v\n%s", err, out)
 	}
 }
 

@@ -4,14 +4,18 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"time"
 )
 
 // PredicateType is the URI of the predicate, with its major version.
 const PredicateType = "https://grindstone.dev/sanitized-model/v1"
 
-// SchemaVersion is the version of the predicate's fields.
-const SchemaVersion = "1.0"
+// SchemaVersion is the version of the predicate's fields. A predicate about several models has SchemaVersionSeveral.
+const (
+	SchemaVersion        = "1.0"
+	SchemaVersionSeveral = "1.1"
+)
 
 // SanitizerID identifies the kind of sanitizer.
 const SanitizerID = "https://grindstone.dev/sanitizer/v1"
@@ -22,7 +26,7 @@ var ErrPredicate = errors.New("attestation predicate")
 // Predicate says what was done to a model and what came of it. It names the kind of the transformation and has no field that
 // could hold its secret, nor anything derived from it. Integers stay below 2^53; decimals that matter exactly are text.
 type Predicate struct {
-	SchemaVersion  string         `json:"schemaVersion"` // "1.0"
+	SchemaVersion  string         `json:"schemaVersion"` // "1.0", "1.1" with further models
 	Sanitizer      Sanitizer      `json:"sanitizer"`
 	Source         Source         `json:"source"` // the package as it was pushed
 	Transformation Transformation `json:"transformation"`
@@ -33,6 +37,26 @@ type Predicate struct {
 	Decision       Decision       `json:"decision"`
 	StartedAt      time.Time      `json:"startedAt"` // UTC
 	FinishedAt     time.Time      `json:"finishedAt"`
+
+	FurtherModels []FurtherModel `json:"furtherModels,omitempty"` // of a package that holds several; the fields above are about the first
+}
+
+// FurtherModel says of one more model of the package what the predicate says of the first.
+type FurtherModel struct {
+	Name           string            `json:"name"`   // of the file in the package
+	Source         SourceAnnotations `json:"source"` // its pushed file
+	Transformation Transformation    `json:"transformation"`
+	Training       Training          `json:"training"`
+	Runtime        Runtime           `json:"runtime"`
+	Metrics        Metrics           `json:"metrics"`
+	Decision       Decision          `json:"decision"`
+	StartedAt      time.Time         `json:"startedAt"` // UTC
+	FinishedAt     time.Time         `json:"finishedAt"`
+}
+
+// models are all models of the package, the first as the others are.
+func (p *Predicate) models() []FurtherModel {
+	return append([]FurtherModel{{"", p.Source.Annotations, p.Transformation, p.Training, p.Runtime, p.Metrics, p.Decision, p.StartedAt, p.FinishedAt}}, p.FurtherModels...)
 }
 
 // Sanitizer is the program that did it.
@@ -177,6 +201,14 @@ func (p Predicate) normal() Predicate {
 	if p.Metrics.Claims == nil {
 		p.Metrics.Claims = []Claim{}
 	}
+	p.FurtherModels = slices.Clone(p.FurtherModels)
+	for i := range p.FurtherModels {
+		m := &p.FurtherModels[i]
+		m.StartedAt, m.FinishedAt = m.StartedAt.UTC().Truncate(time.Second), m.FinishedAt.UTC().Truncate(time.Second)
+		if m.Metrics.Claims == nil {
+			m.Metrics.Claims = []Claim{}
+		}
+	}
 	return p
 }
 
@@ -190,42 +222,64 @@ func (p *Predicate) Validate() error {
 		}
 	}
 	for name, value := range map[string]string{
-		"sanitizer.version.grindstone": p.Sanitizer.Version.Grindstone, "source.uri": p.Source.URI, "source.mediaType": p.Source.MediaType,
-		"transformation.method": p.Transformation.Method, "transformation.type": p.Transformation.Type,
-		"runtime.engine": p.Runtime.Engine, "runtime.version": p.Runtime.Version, "runtime.executionProvider": p.Runtime.ExecutionProvider,
-		"training.hyperparameters.optimizer": p.Training.Hyperparameters.Optimizer, "training.hyperparameters.learningRate": p.Training.Hyperparameters.LearningRate,
-		"policy.uri": p.Policy.URI, "decision.id": p.Decision.ID, "decision.result": p.Decision.Result,
+		"sanitizer.version.grindstone": p.Sanitizer.Version.Grindstone, "source.uri": p.Source.URI, "source.mediaType": p.Source.MediaType, "policy.uri": p.Policy.URI,
 	} {
 		need(value != "", "%s is missing", name)
 	}
-	need(p.SchemaVersion == SchemaVersion, "schemaVersion is %q, want %s", p.SchemaVersion, SchemaVersion)
+	version := SchemaVersion
+	if len(p.FurtherModels) > 0 {
+		version = SchemaVersionSeveral
+	}
+	need(p.SchemaVersion == version, "schemaVersion is %q, want %s", p.SchemaVersion, version)
 	need(p.Sanitizer.ID == SanitizerID, "sanitizer.id is %q, want %s", p.Sanitizer.ID, SanitizerID)
-	need(!p.Transformation.SecretDisclosed, "transformation.secretDisclosed is true")
-	need(p.Transformation.SecretDiscarded, "transformation.secretDiscarded is not true")
-	digests := map[string]string{
-		"source.digest": p.Source.Digest.SHA256, "source.annotations.onnxSha256": p.Source.Annotations.ONNXSHA256,
-		"policy.digest": p.Policy.Digest.SHA256, "metrics.dataset.digest": p.Metrics.Dataset.Digest.SHA256,
-	}
-	need(len(p.Training.Datasets) > 0, "training.datasets is empty")
-	for i, d := range p.Training.Datasets {
-		need(d.Name != "", "training.datasets[%d].name is missing", i)
-		digests[fmt.Sprintf("training.datasets[%d].digest", i)] = d.Digest.SHA256
-	}
-	for name, value := range digests {
+	for name, value := range map[string]string{"source.digest": p.Source.Digest.SHA256, "policy.digest": p.Policy.Digest.SHA256} {
 		need(hexSHA256.MatchString(value), "%s is %q, want sha256 as 64 lower-case hex digits", name, value)
 	}
-	for name, a := range map[string]Accuracy{"metrics.before": p.Metrics.Before, "metrics.after": p.Metrics.After} {
-		need(a.Accuracy >= 0 && a.Accuracy <= 1 && !math.IsNaN(a.Accuracy), "%s.accuracy is %v, want 0..1", name, a.Accuracy)
-		need(a.Samples > 0 && a.Correct >= 0 && a.Correct <= a.Samples, "%s has %d of %d correct", name, a.Correct, a.Samples)
+	for i, m := range p.models() {
+		at, source := "", "source.annotations"
+		if i > 0 {
+			at = fmt.Sprintf("furtherModels[%d].", i-1)
+			source = at + "source"
+			need(m.Name != "", "%sname is missing", at)
+		}
+		need(hexSHA256.MatchString(m.Source.ONNXSHA256), "%s.onnxSha256 is %q, want sha256 as 64 lower-case hex digits", source, m.Source.ONNXSHA256)
+		m.validate(at, need)
 	}
-	need(p.Metrics.Claims != nil, "metrics.claims is missing")
-	for _, t := range []time.Time{p.StartedAt, p.FinishedAt} {
-		_, offset := t.Zone()
-		need(!t.IsZero() && offset == 0, "startedAt and finishedAt must be given, in UTC")
-	}
-	need(!p.FinishedAt.Before(p.StartedAt), "finishedAt is before startedAt")
 	if len(all) > 0 {
 		return fmt.Errorf("%w: %w", ErrPredicate, errors.Join(all...))
 	}
 	return nil
+}
+
+// validate tells need what is missing or contradictory about one model, whose fields are at a place.
+func (m *FurtherModel) validate(at string, need func(ok bool, format string, args ...any)) {
+	for name, value := range map[string]string{
+		"transformation.method": m.Transformation.Method, "transformation.type": m.Transformation.Type,
+		"runtime.engine": m.Runtime.Engine, "runtime.version": m.Runtime.Version, "runtime.executionProvider": m.Runtime.ExecutionProvider,
+		"training.hyperparameters.optimizer": m.Training.Hyperparameters.Optimizer, "training.hyperparameters.learningRate": m.Training.Hyperparameters.LearningRate,
+		"decision.id": m.Decision.ID, "decision.result": m.Decision.Result,
+	} {
+		need(value != "", "%s%s is missing", at, name)
+	}
+	need(!m.Transformation.SecretDisclosed, "%stransformation.secretDisclosed is true", at)
+	need(m.Transformation.SecretDiscarded, "%stransformation.secretDiscarded is not true", at)
+	digests := map[string]string{"metrics.dataset.digest": m.Metrics.Dataset.Digest.SHA256}
+	need(len(m.Training.Datasets) > 0, "%straining.datasets is empty", at)
+	for i, d := range m.Training.Datasets {
+		need(d.Name != "", "%straining.datasets[%d].name is missing", at, i)
+		digests[fmt.Sprintf("training.datasets[%d].digest", i)] = d.Digest.SHA256
+	}
+	for name, value := range digests {
+		need(hexSHA256.MatchString(value), "%s%s is %q, want sha256 as 64 lower-case hex digits", at, name, value)
+	}
+	for name, a := range map[string]Accuracy{"metrics.before": m.Metrics.Before, "metrics.after": m.Metrics.After} {
+		need(a.Accuracy >= 0 && a.Accuracy <= 1 && !math.IsNaN(a.Accuracy), "%s%s.accuracy is %v, want 0..1", at, name, a.Accuracy)
+		need(a.Samples > 0 && a.Correct >= 0 && a.Correct <= a.Samples, "%s%s has %d of %d correct", at, name, a.Correct, a.Samples)
+	}
+	need(m.Metrics.Claims != nil, "%smetrics.claims is missing", at)
+	for _, t := range []time.Time{m.StartedAt, m.FinishedAt} {
+		_, offset := t.Zone()
+		need(!t.IsZero() && offset == 0, "%sstartedAt and finishedAt must be given, in UTC", at)
+	}
+	need(!m.FinishedAt.Before(m.StartedAt), "%sfinishedAt is before startedAt", at)
 }

@@ -2,6 +2,7 @@ package attest
 
 import (
 	"encoding/json"
+	"errors"
 	"reflect"
 	"slices"
 	"strings"
@@ -32,7 +33,7 @@ startedAt finishedAt
 
 func TestPredicateHasNoRoomForTheSecret(t *testing.T) {
 	fromType := typeLeaves(t, reflect.TypeFor[Predicate](), "")
-	text, err := json.Marshal(predicate())
+	text, err := json.Marshal(severalModels())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -41,7 +42,14 @@ func TestPredicateHasNoRoomForTheSecret(t *testing.T) {
 		t.Fatal(err)
 	}
 	fromJSON := jsonLeaves(value, "")
-	want := slices.Sorted(slices.Values(allowed))
+	want := slices.Clone(allowed)
+	for _, name := range allowed { // each further model says the same of itself
+		if top, _, _ := strings.Cut(name, "."); slices.Contains([]string{"transformation", "training", "runtime", "metrics", "decision", "startedAt", "finishedAt"}, top) {
+			want = append(want, "furtherModels."+name)
+		}
+	}
+	want = append(want, "furtherModels.name", "furtherModels.source.onnxSha256")
+	slices.Sort(want)
 	for name, got := range map[string][]string{"type": fromType, "JSON": fromJSON} {
 		slices.Sort(got)
 		if got = slices.Compact(got); !slices.Equal(got, want) {
@@ -172,4 +180,56 @@ func FuzzVerifyBundle(f *testing.F) {
 			}
 		}
 	})
+}
+
+// severalModels is a predicate about a package of two models.
+func severalModels() Predicate {
+	p := predicate()
+	p.SchemaVersion = SchemaVersionSeveral
+	p.FurtherModels = []FurtherModel{{
+		Name: "b.onnx", Source: SourceAnnotations{ONNXSHA256: sha("b")}, Transformation: p.Transformation, Training: p.Training, Runtime: p.Runtime,
+		Metrics: p.Metrics, Decision: p.Decision, StartedAt: p.StartedAt, FinishedAt: p.FinishedAt,
+	}}
+	return p
+}
+
+// What is said of a further model counts as what is said of the first.
+func TestFurtherModelsCount(t *testing.T) {
+	k := newKey(t)
+	subjects := []Subject{{"package", sha("manifest")}, {"a.onnx", sha("a, sanitized")}, {"b.onnx", sha("b, sanitized")}}
+	for name, c := range map[string]struct {
+		change  func(*Predicate, *FurtherModel)
+		invalid string // what Sign says
+		check   string // that fails
+	}{
+		"as it is":       {func(*Predicate, *FurtherModel) {}, "", ""},
+		"version of one": {func(p *Predicate, _ *FurtherModel) { p.SchemaVersion = SchemaVersion }, "schemaVersion", ""},
+		"version of two": {func(p *Predicate, _ *FurtherModel) { p.FurtherModels = nil }, "schemaVersion", ""},
+		"secret kept":    {func(_ *Predicate, m *FurtherModel) { m.Transformation.SecretDiscarded = false }, "furtherModels[0].transformation.secretDiscarded", ""},
+		"no source":      {func(_ *Predicate, m *FurtherModel) { m.Source.ONNXSHA256 = "" }, "furtherModels[0].source.onnxSha256", ""},
+		"without a name": {func(_ *Predicate, m *FurtherModel) { m.Name = "" }, "furtherModels[0].name", ""},
+		"a claim that failed": {func(_ *Predicate, m *FurtherModel) {
+			m.Metrics.Claims = []Claim{{Metric: "cda_loss", Comparator: "<=", Threshold: "0.05", Value: "0.5"}}
+		}, "", CheckClaims},
+		"not passed": {func(_ *Predicate, m *FurtherModel) { m.Decision.Result = "FAILED" }, "", CheckDecision},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := severalModels()
+			c.change(&p, &p.FurtherModels[0])
+			a, err := Sign(t.Context(), k, subjects, p)
+			if c.invalid != "" {
+				if !errors.Is(err, ErrPredicate) || !strings.Contains(err.Error(), c.invalid) {
+					t.Errorf("%v, want ErrPredicate about %s", err, c.invalid)
+				}
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			r, err := VerifyBundle(a.Bundle, k.Public(), sha("b, sanitized"))
+			if (err == nil) != (c.check == "") || c.check != "" && !strings.Contains(err.Error(), c.check) {
+				t.Errorf("%v, %+v", err, r.Checks)
+			}
+		})
+	}
 }

@@ -138,7 +138,11 @@ func (r *Result) verify(b *bundle.Bundle, pub crypto.PublicKey, wants []want) {
 		return
 	}
 	predicate, err := ParsePredicate(statement.Predicate)
-	if !r.pass(CheckPredicate, err, "version %s", SchemaVersion) {
+	version := SchemaVersion
+	if err == nil {
+		version = predicate.SchemaVersion
+	}
+	if !r.pass(CheckPredicate, err, "version %s", version) {
 		return
 	}
 	r.Statement = &Statement{Type: statement.Type, Subject: statement.Subject, PredicateType: statement.PredicateType, Predicate: *predicate}
@@ -157,18 +161,23 @@ func (r *Result) checkSubjects(wants []want) {
 }
 
 func (r *Result) checkVerdict(p *Predicate) {
-	var err error
-	if p.Decision.Result != Passed {
-		err = fmt.Errorf("%q, want %s", p.Decision.Result, Passed)
-	}
-	r.pass(CheckDecision, err, "%s, decision %s", Passed, p.Decision.ID)
-	err = nil
-	for _, c := range p.Metrics.Claims {
-		if !c.Passed {
-			err = errors.Join(err, fmt.Errorf("%s: %s is not %s %s", c.Metric, c.Value, c.Comparator, c.Threshold))
+	var decided, claimed error
+	var ids []string
+	claims := 0
+	for _, m := range p.models() {
+		if m.Decision.Result != Passed {
+			decided = errors.Join(decided, fmt.Errorf("%q, want %s", m.Decision.Result, Passed))
+		}
+		ids = append(ids, m.Decision.ID)
+		claims += len(m.Metrics.Claims)
+		for _, c := range m.Metrics.Claims {
+			if !c.Passed {
+				claimed = errors.Join(claimed, fmt.Errorf("%s: %s is not %s %s", c.Metric, c.Value, c.Comparator, c.Threshold))
+			}
 		}
 	}
-	r.pass(CheckClaims, err, "%d passed when the model was released", len(p.Metrics.Claims))
+	r.pass(CheckDecision, decided, "%s, decision %s", Passed, strings.Join(ids, ", "))
+	r.pass(CheckClaims, claimed, "%d passed when the model was released", claims)
 }
 
 // noteUnverified says what a verification with a key alone leaves open.

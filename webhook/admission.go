@@ -27,7 +27,8 @@ type Admission struct {
 
 	Decision   *policy.AdmissionDecision `json:"decision,omitempty"`
 	Report     *sanitize.Report          `json:"report,omitempty"`
-	Changed    []ChangedFile             `json:"changed_files,omitempty"` // of the package, by the sanitizer
+	Further    []ModelResult             `json:"further_models,omitempty"` // what became of the models after the first
+	Changed    []ChangedFile             `json:"changed_files,omitempty"`  // of the package, by the sanitizer
 	Verdict    *policy.ReleaseDecision   `json:"release_decision,omitempty"`
 	Released   *Release                  `json:"released,omitempty"`
 	Approval   *Operation                `json:"approval,omitempty"`   // an operator lets it pass without sanitizing
@@ -69,8 +70,9 @@ type OtherModel struct {
 // ChangedFile is a layer that the sanitizer wrote anew: the model, and the external data files that it keeps weights in.
 type ChangedFile struct {
 	Name   string `json:"name"`
-	Digest string `json:"digest"` // of the pushed layer
-	SHA256 string `json:"sha256"` // hex, of the new file
+	Digest string `json:"digest"`          // of the pushed layer
+	SHA256 string `json:"sha256"`          // hex, of the new file
+	Model  int    `json:"model,omitempty"` // index of the model that it was written for
 }
 
 // Tag is one push of a tag. The highest Order among all admissions' pushes of a tag is the tag's current meaning.

@@ -9,11 +9,11 @@ import (
 	"grindstone/registry"
 )
 
-// changedFiles lists the files of the package that a run wrote anew under dir: the model, and external data that it keeps weights in.
-// All of them take the places of the pushed ones, or the released model would read pushed weights. They are on stable storage when it
+// writtenFiles lists the files of the package that the run for the n-th model wrote under dir: the model, and external data that it keeps weights in.
+// All that changed take the places of the pushed ones, or the released model would read pushed weights. They are on stable storage when it
 // returns. A file that the package does not have is a verdict.
-func changedFiles(r sanitizerRun, dir string) ([]ChangedFile, error) {
-	var changed []ChangedFile
+func writtenFiles(r sanitizerRun, dir string, n int) ([]ChangedFile, error) {
+	var written []ChangedFile
 	err := filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
 		if err != nil {
 			return err
@@ -34,10 +34,10 @@ func changedFiles(r sanitizerRun, dir string) ([]ChangedFile, error) {
 			return err
 		}
 		sum, _, err := fileSHA256(path)
-		if err == nil && "sha256:"+sum != r.Package[i].Digest {
-			changed = append(changed, ChangedFile{Name: name, Digest: r.Package[i].Digest, SHA256: sum})
+		if err == nil {
+			written = append(written, ChangedFile{Name: name, Digest: r.Package[i].Digest, SHA256: sum, Model: n})
 		}
 		return err
 	})
-	return changed, err
+	return written, err
 }

@@ -36,11 +36,30 @@ func TestChangedFiles(t *testing.T) {
 	write(out, "v1/table.bin", "v1/table.bin") // copied as it was
 
 	want := []ChangedFile{
-		{"v1/model.onnx", run.Package[0].Digest, model},
-		{"v1/weights.bin", run.Package[1].Digest, weights},
+		{"v1/model.onnx", run.Package[0].Digest, model, 0},
+		{"v1/table.bin", run.Package[2].Digest, strings.TrimPrefix(run.Package[2].Digest, "sha256:"), 0},
+		{"v1/weights.bin", run.Package[1].Digest, weights, 0},
 	}
-	if got, err := changedFiles(run, out); err != nil || !reflect.DeepEqual(got, want) {
+	if got, err := writtenFiles(run, out, 0); err != nil || !reflect.DeepEqual(got, want) {
 		t.Errorf("%+v, %v; want %+v", got, err, want)
+	}
+	source := Source{Models: []Model{{Name: "v1/model.onnx", Digest: run.Package[0].Digest}}}
+	a := &Admission{Source: source}
+	if err := a.changed(source.Models[0], want, nil); err != nil || !reflect.DeepEqual(a.Changed, []ChangedFile{want[0], want[2]}) {
+		t.Errorf("%v: %+v", err, a.Changed)
+	}
+	// What two models keep weights in has one place only.
+	var v *verdict
+	other := []ChangedFile{{"v1/weights.bin", run.Package[1].Digest, model, 1}}
+	if err := (&Admission{Source: source}).changed(source.Models[0], want, other); !errors.As(err, &v) || v.Reason != ReasonSeveralModels || !strings.Contains(v.Message, `"v1/weights.bin"`) {
+		t.Errorf("%v", err)
+	}
+	source.Models = append(source.Models, Model{Name: "v2/model.onnx", Digest: run.Package[0].Digest})
+	if err := (&Admission{Source: source}).changed(source.Models[0], want, nil); !errors.As(err, &v) || v.Reason != ReasonSeveralModels {
+		t.Errorf("%v", err)
+	}
+	if err := (&Admission{Source: source}).changed(source.Models[0], want[:1], nil); err != nil {
+		t.Error(err)
 	}
 
 	for name, spoil := range map[string]func(path string) error{
@@ -55,7 +74,7 @@ func TestChangedFiles(t *testing.T) {
 			t.Fatal(err)
 		}
 		var v *verdict
-		if _, err := changedFiles(run, out); !errors.As(err, &v) || v.Reason != ReasonInvalidOutput || !strings.Contains(v.Message, filepath.Base(path)) {
+		if _, err := writtenFiles(run, out, 0); !errors.As(err, &v) || v.Reason != ReasonInvalidOutput || !strings.Contains(v.Message, filepath.Base(path)) {
 			t.Errorf("%s: %v", name, err)
 		}
 		if err := os.Remove(path); err != nil {
@@ -72,11 +91,11 @@ func TestReleaseNeedsEveryChangedFile(t *testing.T) {
 		t.Error("nothing was written, and all of it is there")
 	}
 	a.Changed = []ChangedFile{{Name: "model.onnx"}, {Name: "weights.bin"}}
-	if err := os.MkdirAll(p.outputDir(a.ID), 0o700); err != nil {
+	if err := os.MkdirAll(p.outputDir(a.ID, 0), 0o700); err != nil {
 		t.Fatal(err)
 	}
 	for i, f := range a.Changed {
-		if err := os.WriteFile(filepath.Join(p.outputDir(a.ID), f.Name), nil, 0o600); err != nil {
+		if err := os.WriteFile(filepath.Join(p.outputDir(a.ID, 0), f.Name), nil, 0o600); err != nil {
 			t.Fatal(err)
 		}
 		if last := i == len(a.Changed)-1; p.outputThere(a) != last {

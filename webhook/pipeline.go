@@ -306,6 +306,7 @@ func (p *Pipeline) commit(work *Admission, from, next State, reason Reason, mess
 		}
 		a.PolicyDigest, a.Attempts = work.PolicyDigest, work.Attempts
 		a.Decision, a.Report, a.Changed, a.Verdict, a.Released = work.Decision, work.Report, work.Changed, work.Verdict, work.Released
+		a.Further = work.Further
 		if from == Releasing {
 			a.moved(work.Tags)
 		}

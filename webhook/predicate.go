@@ -10,18 +10,35 @@ import (
 	"grindstone/sanitize"
 )
 
-// predicate says what was done to the model and what came of it, from the admission's record. The report holds nothing of the
-// transformation's secret.
+// predicate says what was done to the models and what came of it, from the admission's record. The reports hold nothing of the
+// transformations' secrets.
 func (p *Pipeline) predicate(a *Admission) attest.Predicate {
-	r, h := a.Report, a.Report.Hyperparameters
-	dataset := sha256Of(r.Dataset.Digest)
+	results := a.results()
+	first := p.modelPredicate(a, results[0])
 	predicate := attest.Predicate{
 		SchemaVersion: attest.SchemaVersion,
 		Sanitizer:     attest.Sanitizer{ID: attest.SanitizerID, Version: p.Version},
 		Source: attest.Source{
-			URI: p.uri(a.Source.Repository, a.Source.Digest), Digest: sha256Of(a.Source.Digest), MediaType: a.Source.MediaType,
-			Annotations: attest.SourceAnnotations{ONNXSHA256: r.Source.SHA256},
+			URI: p.uri(a.Source.Repository, a.Source.Digest), Digest: sha256Of(a.Source.Digest), MediaType: a.Source.MediaType, Annotations: first.Source,
 		},
+		Transformation: first.Transformation, Training: first.Training, Runtime: first.Runtime, Metrics: first.Metrics,
+		Policy:   attest.Policy{URI: p.Policy.URI(), Digest: sha256Of(a.Verdict.PolicyDigest)},
+		Decision: first.Decision, StartedAt: first.StartedAt, FinishedAt: first.FinishedAt,
+	}
+	for _, r := range results[1:] {
+		predicate.SchemaVersion = attest.SchemaVersionSeveral
+		predicate.FurtherModels = append(predicate.FurtherModels, p.modelPredicate(a, r))
+	}
+	return predicate
+}
+
+// modelPredicate is what is said of one model.
+func (p *Pipeline) modelPredicate(a *Admission, m ModelResult) attest.FurtherModel {
+	r, h := m.Report, m.Report.Hyperparameters
+	dataset := sha256Of(r.Dataset.Digest)
+	model := attest.FurtherModel{
+		Name:           m.Name,
+		Source:         attest.SourceAnnotations{ONNXSHA256: r.Source.SHA256},
 		Transformation: attest.Transformation{Method: r.Method, Type: r.Transformation, SecretDiscarded: r.SecretDiscarded},
 		Training: attest.Training{
 			Hyperparameters: attest.Hyperparameters{
@@ -42,14 +59,13 @@ func (p *Pipeline) predicate(a *Admission) attest.Predicate {
 		Metrics: attest.Metrics{
 			Dataset: attest.MetricsDataset{Digest: dataset}, Before: accuracy(r.Before.CDA), After: accuracy(r.After.CDA),
 		},
-		Policy:    attest.Policy{URI: p.Policy.URI(), Digest: sha256Of(a.Verdict.PolicyDigest)},
-		Decision:  attest.Decision{ID: a.Verdict.ID, AdmissionID: a.Decision.ID, Result: attest.Passed},
+		Decision:  attest.Decision{ID: m.Verdict.ID, AdmissionID: a.Decision.ID, Result: attest.Passed},
 		StartedAt: r.StartedAt, FinishedAt: r.FinishedAt,
 	}
-	for _, c := range a.Verdict.Claims {
-		predicate.Metrics.Claims = append(predicate.Metrics.Claims, attest.Claim(c))
+	for _, c := range m.Verdict.Claims {
+		model.Metrics.Claims = append(model.Metrics.Claims, attest.Claim(c))
 	}
-	return predicate
+	return model
 }
 
 // Unsanitized reports whether the model is released as it was pushed.

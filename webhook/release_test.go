@@ -2,7 +2,9 @@ package webhook
 
 import (
 	"bufio"
+	"bytes"
 	"crypto"
+	"encoding/json"
 	"fmt"
 	"net"
 	"net/http"
@@ -357,12 +359,61 @@ func TestWhatHoldsNoModel(t *testing.T) {
 	}
 }
 
+// TestSeveralModels takes a package with two models, one of them under two names, to its release: each is sanitized by a process of its own, asked
+// about and attested. A server that dies between them goes on, and does the first again only if its files are gone.
+func TestSeveralModels(t *testing.T) {
+	files := map[string][]byte{"a.onnx": testModel("a"), "b.onnx": testModel("b"), "copy/a.onnx": testModel("a"), "README.md": []byte("two models")}
+	for _, lost := range []bool{false, true} {
+		dir := t.TempDir()
+		s := startServer(t, dir, "-stop", "evaluating done") // the decision about the first model is not recorded yet
+		if _, err := s.push("models/two", "v1", files); err != nil {
+			t.Fatal(err)
+		}
+		s.reach()
+		s.kill()
+		if lost {
+			if err := os.RemoveAll(filepath.Join(dir, "work")); err != nil {
+				t.Fatal(err)
+			}
+		}
+		s = startServer(t, dir)
+		a := s.settle()[0]
+		if a.State != Released || len(a.Further) != 1 || len(a.Changed) != 2 || a.Verdict == nil || a.Further[0].Verdict == nil || a.Verdict.ID == a.Further[0].Verdict.ID {
+			t.Fatalf("lost %t: %s %s: %+v, %+v", lost, a.State, a.Message, a.Further, a.Changed)
+		}
+		if want := map[bool]int{false: 2, true: 3}[lost]; a.Runs != want {
+			t.Errorf("lost %t: %d runs, want %d", lost, a.Runs, want)
+		}
+		_, text, err := oras.FetchBytes(t.Context(), s.repository("models/two"), "v1", oras.DefaultFetchBytesOptions)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var m ocispec.Manifest
+		if err := json.Unmarshal(text, &m); err != nil || len(m.Layers) != len(files) {
+			t.Fatalf("%v, %s", err, text)
+		}
+		for _, l := range m.Layers {
+			name := l.Annotations[ocispec.AnnotationTitle]
+			want := bytes.Clone(files[name])
+			if strings.HasSuffix(name, ".onnx") {
+				want = append(want, "sanitized"...)
+			}
+			if l.Digest != digest.FromBytes(want) {
+				t.Errorf("%s is not what was expected", name)
+			}
+		}
+		r, err := attest.VerifyRef(t.Context(), s.address+"/models/two:v1", s.public(), attest.RefOptions{PlainHTTP: true})
+		if err != nil || len(r.Statement.Subject) != 4 || len(r.Statement.Predicate.FurtherModels) != 1 {
+			t.Errorf("verify: %v, %+v", err, r)
+		}
+	}
+}
+
 func TestPackagesThatCannotBeSanitized(t *testing.T) {
 	s := startServer(t, t.TempDir())
 	for name, files := range map[string]map[string][]byte{
 		"other": {"model.pt": []byte("of another format")},
 		"both":  {"model.onnx": testModel("both"), "model.safetensors": []byte("of another format")},
-		"two":   {"a.onnx": testModel("a"), "b.onnx": testModel("b")},
 	} {
 		if _, err := s.push("models/"+name, "v1", files); err != nil {
 			t.Fatal(err)
@@ -372,7 +423,7 @@ func TestPackagesThatCannotBeSanitized(t *testing.T) {
 	for _, a := range s.settle() {
 		got[a.Source.Repository] = a.Reason
 	}
-	if got["models/other"] != ReasonUnsupported || got["models/both"] != ReasonUnsupported || got["models/two"] != ReasonSeveralModels {
+	if got["models/other"] != ReasonUnsupported || got["models/both"] != ReasonUnsupported {
 		t.Error(got)
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -25,7 +26,9 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"google.golang.org/protobuf/encoding/protowire"
 	"oras.land/oras-go/v2"
+	"oras.land/oras-go/v2/content"
 	"oras.land/oras-go/v2/content/memory"
+	"oras.land/oras-go/v2/errdef"
 	"oras.land/oras-go/v2/registry/remote"
 	"oras.land/oras-go/v2/registry/remote/retry"
 
@@ -303,9 +306,9 @@ func (s *serverProcess) push(repository, tag string, files map[string][]byte) (o
 	s.Helper()
 	ctx, store := s.Context(), memory.New()
 	var layers []ocispec.Descriptor
-	for name, content := range files {
-		d, err := oras.PushBytes(ctx, store, "application/octet-stream", content)
-		if err != nil {
+	for name, file := range files {
+		d := content.NewDescriptorFromBytes("application/octet-stream", file)
+		if err := store.Push(ctx, d, bytes.NewReader(file)); err != nil && !errors.Is(err, errdef.ErrAlreadyExists) {
 			s.Fatal(err)
 		}
 		d.Annotations = map[string]string{ocispec.AnnotationTitle: name}

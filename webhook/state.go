@@ -27,7 +27,7 @@ type Reason string
 
 const (
 	ReasonNoModel         Reason = "no-model"                 // the package holds no ONNX model
-	ReasonSeveralModels   Reason = "several-models"           // the package holds more ONNX models than the one that can be sanitized
+	ReasonSeveralModels   Reason = "several-models"           // the package's models cannot be sanitized together
 	ReasonInvalidModel    Reason = "invalid-model"            // the model file, or the external data it names, cannot be read as ONNX
 	ReasonUnsupported     Reason = "unsupported-model"        // the sanitizer cannot work on this graph
 	ReasonUnreadable      Reason = "unreadable-package"       // the quarantined package cannot be read back or fails its digests

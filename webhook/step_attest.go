@@ -25,10 +25,11 @@ func (p *Pipeline) attest(ctx context.Context, a *Admission) (State, error) {
 	replace := map[string]string{}
 	if !a.Unsanitized() {
 		if !p.outputThere(a) {
+			a.forget()
 			return Sanitizing, nil // the scratch folder is gone: do it again
 		}
 		for _, f := range a.Changed {
-			replace[f.Digest] = filepath.Join(p.outputDir(a.ID), f.Name)
+			replace[f.Digest] = filepath.Join(p.outputDir(a.ID, f.Model), f.Name)
 		}
 	}
 	prepared, err := p.registry.Release(ctx, registry.Release{
@@ -99,7 +100,14 @@ func (p *Pipeline) sign(ctx context.Context, a *Admission) (*attest.Attestation,
 func (p *Pipeline) attestation(ctx context.Context, a *Admission) (*attest.Attestation, error) {
 	subjects := []attest.Subject{{Name: p.uri(a.Source.Repository, a.Released.Digest), SHA256: strings.TrimPrefix(a.Released.Digest, "sha256:")}}
 	if !a.Unsanitized() {
-		subjects = append(subjects, attest.Subject{Name: a.Source.Models[0].Name, SHA256: a.Report.Sanitized.SHA256})
+		for _, m := range a.Source.Models {
+			for i, target := range a.Source.targets() {
+				s := attest.Subject{Name: m.Name, SHA256: a.results()[i].Report.Sanitized.SHA256}
+				if m.Digest == target.Digest && !slices.Contains(subjects, s) { // a layer may be there twice
+					subjects = append(subjects, s)
+				}
+			}
+		}
 		return attest.Sign(ctx, p.Key, subjects, p.predicate(a))
 	}
 	for _, m := range a.Source.Models {

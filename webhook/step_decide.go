@@ -18,6 +18,7 @@ func (p *Pipeline) decide(ctx context.Context, a *Admission) (State, error) {
 		}
 		a.Decision, a.PolicyDigest = &d, p.Policy.Digest()
 	}
+	a.forget()
 	switch d := a.Decision; d.Action {
 	case policy.Sanitize:
 		return Sanitizing, p.sanitizable(a)
@@ -43,6 +44,9 @@ func (p *Pipeline) obstacle(a *Admission) Reason {
 	return ReasonPolicyHeld
 }
 
+// maxModels is how many models one package can have: each costs a training.
+const maxModels = 64
+
 // sanitizable returns a verdict where the package or the configuration does not allow what the policy decided.
 func (p *Pipeline) sanitizable(a *Admission) error {
 	switch s := a.Source; {
@@ -50,8 +54,8 @@ func (p *Pipeline) sanitizable(a *Admission) error {
 		return held(ReasonNoModel, s.Problem)
 	case len(s.Models) == 0:
 		return held(ReasonNoModel, "the package holds no ONNX model: give a layer the title NAME.onnx")
-	case len(s.Models) > 1:
-		return held(ReasonSeveralModels, fmt.Sprintf("the package holds %d ONNX models; push one model per package", len(s.Models)))
+	case len(s.targets()) > maxModels:
+		return held(ReasonSeveralModels, fmt.Sprintf("the package holds %d ONNX models; no more than %d are taken in one package", len(s.targets()), maxModels))
 	}
 	name := a.Decision.Dataset
 	if _, ok := p.Datasets[name]; !ok {

@@ -15,14 +15,18 @@ import (
 	"grindstone/webhook/queue"
 )
 
-// sanitize writes the quarantined model into a fresh scratch folder, has a worker run the sanitizer on it, and checks what it wrote. When
+// sanitize writes the next model of the quarantined package into a fresh scratch folder, has a worker run the sanitizer on it, and checks what it wrote. When
 // the server stops, the job stays in the queue, and the server's next start goes on waiting for it.
 func (p *Pipeline) sanitize(ctx context.Context, a *Admission) (State, error) {
-	run, err := p.prepare(ctx, a)
+	if a.through() > 0 && !p.outputThere(a) {
+		a.forget()
+	}
+	model := a.next()
+	run, err := p.prepare(ctx, a, model)
 	if err != nil {
 		return "", err
 	}
-	done, err := p.Queue.Ask(ctx, p.job(a, run), func(line []byte) {
+	done, err := p.Queue.Ask(ctx, p.job(a, model, run), func(line []byte) {
 		var said sanitize.Progress
 		if json.Unmarshal(line, &said) == nil {
 			p.progress(a, said)
@@ -39,13 +43,26 @@ func (p *Pipeline) sanitize(ctx context.Context, a *Admission) (State, error) {
 	if err != nil {
 		return "", err
 	}
-	source := strings.TrimPrefix(a.Source.Models[0].Digest, "sha256:")
-	if a.Report, err = checkOutput(run, source, a.Decision.Transformation); err != nil {
+	report, err := checkOutput(run, strings.TrimPrefix(model.Digest, "sha256:"), a.Decision.Transformation)
+	if err != nil {
 		return "", err
 	}
-	if a.Changed, err = changedFiles(run, p.outputDir(a.ID)); err != nil {
+	var before []ChangedFile
+	for n := range a.through() {
+		files, err := writtenFiles(run, p.outputDir(a.ID, n), n)
+		if err != nil {
+			return "", err
+		}
+		before = append(before, files...)
+	}
+	written, err := writtenFiles(run, p.outputDir(a.ID, a.through()), a.through())
+	if err != nil {
 		return "", err
 	}
+	if err := a.changed(model, written, before); err != nil {
+		return "", err
+	}
+	a.sanitized(model.Name, report)
 	return Evaluating, nil
 }
 
@@ -53,9 +70,9 @@ func (p *Pipeline) sanitize(ctx context.Context, a *Admission) (State, error) {
 func (a *Admission) jobKey() string { return fmt.Sprintf("%s-%d", a.ID, a.Runs) }
 
 // job is what the workers are asked for.
-func (p *Pipeline) job(a *Admission, run sanitizerRun) queue.Job {
+func (p *Pipeline) job(a *Admission, model Model, run sanitizerRun) queue.Job {
 	j := queue.Job{
-		Key: a.jobKey(), Label: queue.LabelAny, Server: p.serverID, Dir: p.scratch(a.ID), Model: a.Source.Models[0].Name, Dataset: a.Decision.Dataset,
+		Key: a.jobKey(), Label: queue.LabelAny, Server: p.serverID, Dir: p.runDir(a.ID, a.through()), Model: model.Name, Dataset: a.Decision.Dataset,
 		Provider: a.Decision.Parameters.Provider, Args: run.Args,
 	}
 	if j.Provider == labelCUDA && !p.Queue.Private() {
@@ -83,8 +100,8 @@ func (p *Pipeline) withdraw(key string) {
 }
 
 // prepare makes the scratch folder and says how the sanitizer is to be run.
-func (p *Pipeline) prepare(ctx context.Context, a *Admission) (sanitizerRun, error) {
-	dir := p.scratch(a.ID)
+func (p *Pipeline) prepare(ctx context.Context, a *Admission, model Model) (sanitizerRun, error) {
+	dir := p.runDir(a.ID, a.through())
 	if err := os.RemoveAll(dir); err != nil {
 		return sanitizerRun{}, err
 	}
@@ -96,9 +113,9 @@ func (p *Pipeline) prepare(ctx context.Context, a *Admission) (sanitizerRun, err
 	if err != nil {
 		return sanitizerRun{}, p.unreadable(a, err)
 	}
-	name := a.Source.Models[0].Name
+	name := model.Name
 	run := sanitizerRun{
-		Out: filepath.Join(p.outputDir(a.ID), name), Report: filepath.Join(dir, "report.json"), Dir: filepath.Join(dir, "tmp"), Package: pkg.Files,
+		Out: filepath.Join(p.outputDir(a.ID, a.through()), name), Report: filepath.Join(dir, "report.json"), Dir: filepath.Join(dir, "tmp"), Package: pkg.Files,
 	}
 	for _, f := range pkg.Files {
 		if f.Name == name {
@@ -112,13 +129,21 @@ func (p *Pipeline) prepare(ctx context.Context, a *Admission) (sanitizerRun, err
 	return run, errors.Join(os.MkdirAll(run.Dir, 0o700), os.MkdirAll(filepath.Dir(run.Out), 0o700))
 }
 
-// outputDir is where a run writes the model and its external data, each under its name in the package.
-func (p *Pipeline) outputDir(id string) string { return filepath.Join(p.scratch(id), "out") }
+// runDir is the scratch folder of the run for the n-th model. The first one's holds those of the others: to begin anew clears all.
+func (p *Pipeline) runDir(id string, n int) string {
+	if n == 0 {
+		return p.scratch(id)
+	}
+	return filepath.Join(p.scratch(id), fmt.Sprintf("model-%d", n))
+}
 
-// outputThere reports whether every file that the run wrote is still there.
+// outputDir is where the run for the n-th model writes the model and its external data, each under its name in the package.
+func (p *Pipeline) outputDir(id string, n int) string { return filepath.Join(p.runDir(id, n), "out") }
+
+// outputThere reports whether every file that the runs wrote is still there.
 func (p *Pipeline) outputThere(a *Admission) bool {
 	for _, f := range a.Changed {
-		if _, err := os.Stat(filepath.Join(p.outputDir(a.ID), f.Name)); err != nil {
+		if _, err := os.Stat(filepath.Join(p.outputDir(a.ID, f.Model), f.Name)); err != nil {
 			return false
 		}
 	}
