@@ -59,6 +59,7 @@ Exit status: 0 done, 1 failed, 2 wrong usage, 3 the model cannot be read, 4 the 
 			if err := parseSize(size, &o.Height, &o.Width); err != nil {
 				return usageError("%w", err)
 			}
+			o.Rounded = true
 			c, err := classifier.Open(args[0], o)
 			if err != nil {
 				return err

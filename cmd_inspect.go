@@ -37,6 +37,7 @@ type inspection struct {
 	Tail         []string         `json:"tail"`         // the end of the graph, a node a line
 	Trainable    []tensorInfo     `json:"trainable"`
 	Parameters   int64            `json:"parameters"`
+	Quantized    bool             `json:"quantized"`        // weights in integers or activations rounded, trained in floats and rounded again
 	Frozen       []string         `json:"frozen,omitempty"` // weights that --freeze-below leaves as they are
 	Unfold       []string         `json:"unfold"`           // layers that get a BatchNormalization for training
 	Unsupported  []nodeInfo       `json:"unsupported"`      // nodes without a gradient rule in the way of training
@@ -150,7 +151,7 @@ func inspect(file string, c *classifier.Classifier) *inspection {
 	in := &inspection{
 		File: file, Producer: strings.TrimSpace(m.ProducerName + " " + m.ProducerVersion), IRVersion: m.IRVersion, Opsets: m.Opsets,
 		Input: c.Input, Layout: string(c.Layout), Height: c.Height, Width: c.Width, Channels: c.Channels, FixedBatch: c.FixedBatch,
-		Output: c.Output, Logits: c.Logits, Classes: c.Classes, Feature: c.Feature, FeatureWidth: c.FeatureWidth, HeadWeights: c.HeadWeights, Frozen: c.FrozenWeights,
+		Output: c.Output, Logits: c.Logits, Classes: c.Classes, Feature: c.Feature, FeatureWidth: c.FeatureWidth, HeadWeights: c.HeadWeights, Quantized: c.Quantized(), Frozen: c.FrozenWeights,
 		Choices: c.Choices, Tail: c.Tail(),
 		Operators: map[string]int{}, Unsupported: []nodeInfo{}, Unfold: []string{},
 	}
@@ -198,6 +199,9 @@ func (in *inspection) print(w io.Writer) {
 		row(map[bool]string{true: "tail"}[i == 0], "%s", line)
 	}
 	row("trainable", "%d tensors, %d parameters", len(in.Trainable), in.Parameters)
+	if in.Quantized {
+		row("quantized", "trained in floats, then rounded with new scales; zero points stay")
+	}
 	if len(in.Frozen) > 0 {
 		row("frozen", "%s", strings.Join(in.Frozen, ", "))
 	}

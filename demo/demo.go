@@ -134,7 +134,7 @@ func (s *story) cast(ctx context.Context) error {
 }
 
 func (s *story) castOwn(ctx context.Context) error {
-	c, err := classifier.Open(s.Model, classifier.Options{})
+	c, err := classifier.Open(s.Model, classifier.Options{Rounded: true})
 	if err != nil {
 		return err
 	}
@@ -185,7 +185,7 @@ func (s *story) compare(ctx context.Context) error {
 }
 
 func (s *story) evaluate(ctx context.Context, path string) (*sanitize.Evaluation, error) {
-	c, err := classifier.Open(path, classifier.Options{})
+	c, err := classifier.Open(path, classifier.Options{Rounded: true})
 	if err != nil {
 		return nil, err
 	}

@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -45,14 +46,16 @@ type run struct {
 	Options
 	report *Report
 
-	original       *classifier.Classifier // as it came
+	original       *classifier.Classifier // as it came, a quantized model with its rounding
 	c              *classifier.Classifier // with BatchNormalizations unfolded, for training
+	unrounded      *classifier.Classifier // of a quantized model: what c was before that; else nil
 	trainSet, held *data.Dataset
 	pre            data.Preprocess
-	mirror         bool                 // half of the training images
-	targets        []float32            // [images, width]: the transformed features
-	start          map[string][]float32 // weights at the start of training
-	values         map[string][]float32 // weights at its end
+	mirror         bool                    // half of the training images
+	targets        []float32               // [images, width]: the transformed features
+	start          map[string][]float32    // weights at the start of training
+	values         map[string][]float32    // weights at its end
+	integers       map[string]*onnx.Tensor // those of them that a quantized model keeps in integers
 }
 
 // ort are the options of every session. Idle threads do not spin: the sanitizer shares its machine with the server, and under load
@@ -72,13 +75,22 @@ func (r *run) load(context.Context) error {
 		return err
 	}
 	o := classifier.Options{Feature: r.Feature, FreezeBelow: r.FreezeBelow, Height: r.Height, Width: r.Width}
-	if r.original, err = classifier.New(m, o); err != nil {
-		return err
-	}
-	if err := r.original.CheckTrainable(); err != nil {
-		return err
-	}
 	if r.c, err = classifier.New(m, o); err != nil {
+		return err
+	}
+	if err := r.c.CheckTrainable(); err != nil {
+		return err
+	}
+	if r.c.Quantized() {
+		if len(r.FreezeBelow) > 0 {
+			return fmt.Errorf("%w %q: new scales of a quantized model change all of it", classifier.ErrFreeze, r.FreezeBelow)
+		}
+		if r.unrounded, err = classifier.New(m, o); err != nil {
+			return err
+		}
+	}
+	o.Rounded = true
+	if r.original, err = classifier.New(m, o); err != nil {
 		return err
 	}
 	r.reportFrozen()
@@ -214,6 +226,9 @@ func (r *run) unfold(ctx context.Context) error {
 func (r *run) after(ctx context.Context) error {
 	r.Progress(Progress{Phase: "evaluate"})
 	r.c.Fold(r.values)
+	if err := r.requantize(ctx); err != nil {
+		return err
+	}
 	e, err := Evaluate(ctx, r.original, r.values, r.pre, r.held, nil, r.ort())
 	if err != nil {
 		return err
@@ -235,7 +250,11 @@ func (r *run) after(ctx context.Context) error {
 func (r *run) write(context.Context) error {
 	r.Progress(Progress{Phase: "write", Message: r.Output})
 	weights := map[string]*onnx.Tensor{}
+	maps.Copy(weights, r.integers)
 	for name, v := range r.values { // one that the file does not hold is an error of RewriteFile
+		if r.original.Integers(name) {
+			continue
+		}
 		if t := r.original.Constants[name]; !slices.Equal(v, t.Floats()) {
 			weights[name] = onnx.NewFloat(name, t.Shape, v)
 		}

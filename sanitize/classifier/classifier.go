@@ -61,6 +61,7 @@ type Classifier struct {
 
 	live       map[string]bool    // what the image has a part in
 	learned    map[string]bool    // what linear layers make, and all that depends on it
+	quantized  []*quantized       // weights and activations that the file keeps in integers
 	frozen     map[string]bool    // values that frozen nodes make
 	changeable map[string]bool    // constants that the file holds as tensors, and those of Unfold
 	shapes     map[string][]int64 // of all values, for two images
@@ -70,6 +71,7 @@ type Classifier struct {
 type Options struct {
 	Feature       string   // name of the feature tensor; "" to find it
 	FreezeBelow   []string // nodes that, with all that they depend on, are not trained
+	Rounded       bool     // keep the rounding of a quantized model's activations: the form to evaluate, not to train
 	Height, Width int      // image size where the model leaves it open
 }
 
@@ -96,6 +98,9 @@ func New(m *onnx.Model, o Options) (*Classifier, error) {
 		return nil, err
 	}
 	c.findChangeable()
+	if err := c.dequantize(o.Rounded); err != nil {
+		return nil, err
+	}
 	c.resolveAliases()
 	if err := c.findInput(g, o); err != nil {
 		return nil, err

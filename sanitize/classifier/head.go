@@ -14,7 +14,7 @@ func producers(nodes []*onnx.Node) map[string]*onnx.Node {
 }
 
 // closes lists the operators that may stand between the class scores and an output of the model.
-var closes = map[string]bool{"Softmax": true, "LogSoftmax": true, "ArgMax": true, "Identity": true, "Cast": true}
+var closes = map[string]bool{"Softmax": true, "LogSoftmax": true, "ArgMax": true, "Identity": true, "Cast": true, "QuantizeLinear": true, "DequantizeLinear": true}
 
 // findLogits finds the class scores: what an output is made of, before a closing Softmax, LogSoftmax or ArgMax. Of several outputs (auxiliary
 // heads, features beside scores, labels beside probabilities) it takes the one that most of the network leads to, the first of
@@ -71,6 +71,7 @@ func ancestors(nodes []*onnx.Node, value string) []*onnx.Node {
 var passes = map[string]bool{
 	"Add": true, "Mul": true, "Identity": true, "Flatten": true, "Reshape": true, "Squeeze": true, "Unsqueeze": true, "Transpose": true,
 	"Relu": true, "Dropout": true, "GlobalAveragePool": true, "AveragePool": true, "ReduceMean": true,
+	"QuantizeLinear": true, "DequantizeLinear": true,
 }
 
 // findHead finds the last parametric layer; its input is the feature layer. A named tensor overrides the search.

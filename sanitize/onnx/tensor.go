@@ -77,6 +77,16 @@ func NewUint8(name string, shape []int64, v []uint8) *Tensor {
 	return newTensor(name, Uint8, shape, slices.Clone(v))
 }
 
+// NewInts makes a tensor of an integer type; values beyond it wrap.
+func NewInts(name string, t DataType, shape []int64, v []int64) *Tensor {
+	size := int(t.Size())
+	raw := make([]byte, 0, size*len(v))
+	for _, x := range v {
+		raw = append(raw, binary.LittleEndian.AppendUint64(nil, uint64(x))[:size]...)
+	}
+	return newTensor(name, t, shape, raw)
+}
+
 // NewBool makes a bool tensor from v.
 func NewBool(name string, shape []int64, v []bool) *Tensor {
 	raw := make([]byte, len(v))
