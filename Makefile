@@ -62,6 +62,11 @@ bench: build runtime ## benchmarks, and the training step against PyTorch (ARGS:
 	test -x .cache/bench/bin/python || { python3 -m venv .cache/bench && .cache/bench/bin/pip install -q -r bench/requirements.txt; }
 	.cache/bench/bin/python bench/step.py $(if $(NAD),--nad '$(NAD)') $(ARGS)
 
+bench-gate: build ## what the gateway costs: throughput, latency and memory against the registry behind it (WORK: folder with 20 GB; ARGS: flags of bench/gate)
+	test -x '$(TOOLS)/registry' || GOBIN='$(TOOLS)' GOFLAGS= go install github.com/distribution/distribution/v3/cmd/registry@v3.1.2
+	go run ./bench/gate -registry '$(TOOLS)/registry' -work '$(or $(WORK),.cache/gate)' $(ARGS)
+	go test ./policy -run '^$$' -bench Latency -benchtime 20s
+
 CROSSCHECK = test -x .cache/crosscheck/bin/python || { python3 -m venv .cache/crosscheck && .cache/crosscheck/bin/pip install -q -r bench/crosscheck/requirements.txt; }; \
   .cache/crosscheck/bin/python bench/crosscheck/crosscheck.py --cache .cache/crosscheck
 

@@ -63,7 +63,13 @@ Without logins (auth in the configuration) only clients on this machine are serv
 			if err := c.Validate(); err != nil {
 				return &exitError{exitUsage, err}
 			}
-			return serve(cmd.Context(), c, cmd.OutOrStdout(), cmd.ErrOrStderr())
+			for {
+				err := serve(cmd.Context(), c, cmd.OutOrStdout(), cmd.ErrOrStderr())
+				if !errors.Is(err, queue.ErrStore) {
+					return err
+				}
+				fmt.Fprintf(cmd.ErrOrStderr(), "grindstone: starts again: %v\n", err)
+			}
 		},
 	}
 	def := DefaultConfig()

@@ -86,11 +86,16 @@ func (c *cluster) start(name string, command func() *exec.Cmd) {
 // startServer runs the server with more configuration: alice may push, gate is the operator, and everybody may pull.
 func (c *cluster) startServer(more string) {
 	c.Helper()
-	config := tinyConfig(c.T, "auth: {htpasswd: "+strconv.Quote(passwords(c.T, "alice", "gate"))+", anonymous: pull, roles: ["+
-		"{who: [alice], repositories: [\"**\"], role: push}, {who: [gate], repositories: [\"**\"], role: operator}]}\n"+more)
+	config := c.serverConfig(more)
 	c.start("server", func() *exec.Cmd {
 		return exec.Command(must(binary()), "serve", "--listen", c.address, "--dir", c.dir, "--config", config)
 	})
+}
+
+func (c *cluster) serverConfig(more string) string {
+	c.Helper()
+	return tinyConfig(c.T, "auth: {htpasswd: "+strconv.Quote(passwords(c.T, "alice", "gate"))+", anonymous: pull, roles: ["+
+		"{who: [alice], repositories: [\"**\"], role: push}, {who: [gate], repositories: [\"**\"], role: operator}]}\n"+more)
 }
 
 // startNATS runs nats-server, as many as nodes, as one cluster.

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"os/exec"
+	"regexp"
 	"runtime"
 	"strings"
 	"sync"
@@ -34,12 +35,15 @@ func supervise(t *testing.T, name string, command func() *exec.Cmd) *process {
 	t.Cleanup(func() {
 		p.stop()
 		if t.Failed() {
-			text := p.log.String()
+			text := requests.ReplaceAllString(p.log.String(), "")
 			t.Logf("end of the log of %s:\n%s", name, text[max(0, len(text)-6000):])
 		}
 	})
 	return p
 }
+
+// requests are the lines of the log that tell of requests: too many to read.
+var requests = regexp.MustCompile(`(?m)^.* msg=request .*\n`)
 
 func (p *process) run() {
 	runtime.LockOSThread() // the kernel ends the children of a thread with it: none outlives the test, however that ends

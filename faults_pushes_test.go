@@ -30,7 +30,7 @@ type pushers struct {
 
 const (
 	pushersAtWork = 3
-	tagsEach      = 3
+	tagsEach      = 12
 	enoughInWork  = 10
 )
 

@@ -92,11 +92,9 @@ func (c *cluster) checkStates(p *pushers) {
 	c.Helper()
 	type model struct{ repository, digest string }
 	admissions := map[model][]webhook.Admission{}
-	count := map[string]int{}
 	for _, a := range c.admissions() {
 		m := model{a.Source.Repository, a.Source.Digest}
 		admissions[m] = append(admissions[m], a)
-		count[strings.TrimSpace(string(a.State)+" "+string(a.Reason))]++
 		if a.State == webhook.Denied || a.State == webhook.Held && !slices.Contains(excusable, a.Reason) {
 			c.Errorf("%s is %s %s: %s", a.ID, a.State, a.Reason, a.Message)
 		}
@@ -117,7 +115,7 @@ func (c *cluster) checkStates(p *pushers) {
 			c.Errorf("%s does not know of the tag %s that was pushed", list[0].ID, push.tag)
 		}
 	}
-	c.Logf("admissions: %v", count)
+	c.Logf("admissions: %v", c.states())
 }
 
 // retryHeld reads each held package as the operator, and gives it another try, which nothing disturbs now.

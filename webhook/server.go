@@ -85,14 +85,17 @@ func recoverPanics(next echo.HandlerFunc) echo.HandlerFunc {
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.echo.ServeHTTP(w, r) }
 
 // Serve starts the pipeline and answers requests on l until ctx is cancelled. Then it stops the sanitizers, whose admissions go
-// on at the next start, lets requests in flight finish within the grace period, and returns nil.
+// on at the next start, lets requests in flight finish within the grace period, and returns nil. It does the same when the queue in this
+// process has lost its store, and returns queue.ErrStore: it has to be opened anew.
 func (s *Server) Serve(ctx context.Context, l net.Listener) error {
-	ctx, cancel := context.WithCancel(ctx)
+	outer := ctx
+	ctx, cancel := context.WithCancelCause(ctx)
 	defer s.pipeline.Wait()
-	defer cancel()
+	defer cancel(nil)
 	if err := s.pipeline.Start(ctx, s.gateway); err != nil {
 		return err
 	}
+	go s.pipeline.watchQueue(ctx, cancel)
 	server := &http.Server{
 		Handler: s, ReadHeaderTimeout: s.config.HeaderTimeout, ReadTimeout: s.config.RequestTimeout, IdleTimeout: 2 * time.Minute,
 		MaxHeaderBytes: 64 << 10, ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelWarn),
@@ -113,7 +116,11 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	if stop() { // not cancelled: the listener failed
 		return err
 	}
-	return <-stopped
+	err = <-stopped
+	if outer.Err() == nil {
+		err = errors.Join(context.Cause(ctx), err)
+	}
+	return err
 }
 
 func setDefault(d *time.Duration, otherwise time.Duration) {

@@ -1,6 +1,7 @@
 package webhook
 
 import (
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -25,6 +26,7 @@ type Store struct {
 	byID   map[string]*Admission // values are never changed in place: a change replaces them
 	newest map[tagKey]string     // the admission that holds the newest push of a tag
 	order  uint64                // of the newest push
+	lastID string                // the greatest
 	outbox bool                  // final states are marked Unsent, in the same write
 }
 
@@ -82,6 +84,7 @@ func (s *Store) load(path string) error {
 // remember puts a into the memory of the store. The caller holds the lock.
 func (s *Store) remember(a *Admission) {
 	s.byID[a.ID] = a
+	s.lastID = max(s.lastID, a.ID)
 	for _, t := range a.Tags {
 		s.order = max(s.order, t.Order)
 		key := tagKey{a.Source.Repository, t.Name}
@@ -120,16 +123,34 @@ func (s *Store) orderOf(id, tag string) uint64 {
 func (s *Store) Create(src Source, tag, policyDigest string, fill func(*Admission)) (*Admission, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	id, err := uuid.NewV7()
+	id, err := s.nextID()
 	if err != nil {
 		return nil, err
 	}
 	now := time.Now().UTC()
-	a := &Admission{SchemaVersion: 1, ID: id.String(), Source: src, Tags: []Tag{}, PolicyDigest: policyDigest, CreatedAt: now}
+	a := &Admission{SchemaVersion: 1, ID: id, Source: src, Tags: []Tag{}, PolicyDigest: policyDigest, CreatedAt: now}
 	a.pushed(tag, s.order+1, now)
 	a.enter(Quarantined, "", "", now)
 	fill(a)
 	return a, s.write(a)
+}
+
+// nextID returns a UUID of version 7 that sorts after all others, also after the clock was set back: what is newest is told by it. The caller
+// holds the lock.
+func (s *Store) nextID() (string, error) {
+	id, err := uuid.NewV7()
+	if err != nil || id.String() > s.lastID {
+		return id.String(), err
+	}
+	last, err := uuid.Parse(s.lastID)
+	if err != nil {
+		return id.String(), nil //nolint:nilerr // somebody else has made that record, and there is no order to keep
+	}
+	milliseconds := binary.BigEndian.Uint64(last[:8])>>16 + 1 // the first 48 bits (RFC 9562)
+	for i := range 6 {
+		id[i] = byte(milliseconds >> (8 * (5 - i)))
+	}
+	return id.String(), nil
 }
 
 // Repush records that the admission's model was pushed again under tag, which is now the newest push of that tag. A released

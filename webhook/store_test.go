@@ -206,3 +206,25 @@ func TestAdmissionJSONShape(t *testing.T) {
 		}
 	}
 }
+
+// TestNewestAfterTheClockWasSetBack: an admission that is made when the clock shows less than at the one before is newer all the same.
+func TestNewestAfterTheClockWasSetBack(t *testing.T) {
+	dir := t.TempDir()
+	s := openStore(t, dir)
+	a := create(t, s, "m/a", "sha256:1", "v1")
+	future, err := a.clone()
+	if err != nil {
+		t.Fatal(err)
+	}
+	future.ID = "0f" + a.ID[2:] // made with a clock that is thousands of years ahead
+	if err := s.write(future); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		s = openStore(t, dir)
+		b := create(t, s, "m/a", "sha256:1", "v1")
+		if newest, ok := s.Newest("m/a", "sha256:1"); !ok || newest.ID != b.ID || b.ID <= future.ID {
+			t.Errorf("the newest is %s, not %s", newest.ID, b.ID)
+		}
+	}
+}

@@ -48,8 +48,10 @@ func (w *Worker) Run(ctx context.Context) error {
 	var group sync.WaitGroup
 	defer group.Wait()
 	for range max(1, w.Sanitizer.Workers) {
-		taker, err := w.Queue.Taker(ctx, w.Name, w.Labels)
-		if err != nil {
+		taker, err := w.taker(ctx)
+		if ctx.Err() != nil {
+			return nil
+		} else if err != nil {
 			return err
 		}
 		group.Go(func() {
@@ -64,6 +66,21 @@ func (w *Worker) Run(ctx context.Context) error {
 	}
 	<-ctx.Done()
 	return nil
+}
+
+// taker waits for the queue to let the worker take jobs. An error is about the labels, or ctx is done.
+func (w *Worker) taker(ctx context.Context) (*queue.Taker, error) {
+	for pause := time.Second; ; pause = min(2*pause, 30*time.Second) {
+		taker, err := w.Queue.Taker(ctx, w.Name, w.Labels)
+		if err == nil || errors.Is(err, queue.ErrLabel) || ctx.Err() != nil {
+			return taker, err
+		}
+		w.Log.Warn("the queue gives no jobs; it is asked again", "error", err)
+		select {
+		case <-ctx.Done():
+		case <-time.After(pause):
+		}
+	}
 }
 
 // do works on one job. run is done when the job is not this worker's any more.

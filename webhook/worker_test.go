@@ -3,6 +3,7 @@ package webhook
 import (
 	"bufio"
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"log/slog"
@@ -334,5 +335,32 @@ func TestWorkerWithoutTheDataset(t *testing.T) {
 	s.pushModel("models/a", "v1", "a")
 	if a := s.settle()[0]; a.Reason != ReasonNoDataset || !strings.Contains(a.Message, "the worker ") {
 		t.Errorf("%s %s", a.Reason, a.Message)
+	}
+}
+
+// TestAWorkerOutlivesItsQueue: a queue that does not answer while the worker asks for its first job is waited for.
+func TestAWorkerOutlivesItsQueue(t *testing.T) {
+	q, err := queue.Open(t.Context(), queue.Config{Dir: t.TempDir(), Heartbeat: testHeartbeat})
+	if err != nil {
+		t.Fatal(err)
+	}
+	q.Close()
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	ended := make(chan error, 1)
+	w := NewWorker(q, t.TempDir(), nil, nil, SanitizerConfig{}, slog.New(slog.DiscardHandler))
+	go func() { ended <- w.Run(ctx) }()
+	select {
+	case err := <-ended:
+		t.Fatalf("it gives up: %v", err)
+	case <-time.After(7 * time.Second):
+	}
+	stop()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+	w.Labels = []string{"NO LABEL"}
+	if err := w.Run(t.Context()); !errors.Is(err, queue.ErrLabel) {
+		t.Errorf("a wrong label: %v", err)
 	}
 }

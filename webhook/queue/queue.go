@@ -53,6 +53,7 @@ type Config struct {
 var (
 	ErrServer  = errors.New("the queue's server cannot be run")
 	ErrConnect = errors.New("the queue cannot be reached")
+	ErrStore   = errors.New("the queue in this process cannot write")
 )
 
 // Queue is a connection to the queue. It may be used concurrently.
@@ -182,6 +183,23 @@ func (q *Queue) Check(ctx context.Context) error {
 	defer cancel()
 	_, err := q.jobs.Info(ctx)
 	return err
+}
+
+// CheckStore reports ErrStore when the server in this process does not store any more: after an error of the disk, a full one for example,
+// NATS refuses to write to a stream until it is started again. Of a cluster it reports nothing.
+func (q *Queue) CheckStore(ctx context.Context) error {
+	if q.server == nil {
+		return nil
+	}
+	const nobodys = subjectJobs + ".PROBE.probe" // no worker can have such a label
+	_, err := q.js.Publish(ctx, nobodys, nil)
+	if err == nil {
+		err = errors.Join(q.jobs.Purge(ctx, jetstream.WithPurgeSubject(nobodys)), q.runs.Purge(ctx, "probe"))
+	}
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrStore, err)
+	}
+	return nil
 }
 
 // Depth is the number of jobs in the queue, with those that workers have.

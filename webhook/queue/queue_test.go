@@ -9,6 +9,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
 )
 
 const heartbeat = time.Second
@@ -212,5 +214,24 @@ func TestOpenRefuses(t *testing.T) {
 	}
 	if _, err := server.Taker(t.Context(), "w", []string{"*"}); err == nil {
 		t.Error("a label that is a wildcard")
+	}
+}
+
+// TestCheckStore: a queue that stores says so and keeps nothing of the question; one whose streams refuse to write does not.
+func TestCheckStore(t *testing.T) {
+	q := open(t, Config{Dir: t.TempDir()})
+	if err := q.CheckStore(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if left, err := q.Left(t.Context()); err != nil || len(left) > 0 {
+		t.Errorf("left of the question: %q, %v", left, err)
+	}
+	full := q.jobs.CachedInfo().Config
+	full.MaxBytes, full.Discard = 1, jetstream.DiscardNew
+	if _, err := q.js.UpdateStream(t.Context(), full); err != nil {
+		t.Fatal(err)
+	}
+	if err := q.CheckStore(t.Context()); !errors.Is(err, ErrStore) {
+		t.Errorf("a stream that takes nothing: %v", err)
 	}
 }

@@ -18,12 +18,15 @@ type Taker struct {
 	consumers []jetstream.Consumer
 }
 
+// ErrLabel says that there can be no jobs of a label.
+var ErrLabel = errors.New("label")
+
 // Taker returns one for a worker with these labels, in the order of its preference.
 func (q *Queue) Taker(ctx context.Context, worker string, labels []string) (*Taker, error) {
 	t := &Taker{q: q, worker: worker}
 	for _, l := range labels {
 		if !ValidLabel(l) {
-			return nil, fmt.Errorf("label %q: lower-case letters, digits and '-' are known", l)
+			return nil, fmt.Errorf("%w %q: lower-case letters, digits and '-' are known", ErrLabel, l)
 		}
 		c, err := q.jobs.CreateOrUpdateConsumer(ctx, jetstream.ConsumerConfig{
 			Durable: "workers-" + l, FilterSubject: subjectJobs + "." + l + ".*", AckPolicy: jetstream.AckExplicitPolicy,

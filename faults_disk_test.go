@@ -1,0 +1,92 @@
+package main
+
+import (
+	"errors"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"oras.land/oras-go/v2"
+
+	"grindstone/webhook"
+)
+
+// TestFaultsOfADisk fills the disk under a server before a push and in the middle of the work on another. What was acknowledged is
+// released when there is room again.
+func TestFaultsOfADisk(t *testing.T) {
+	needFaults(t)
+	c := newCluster(t)
+	if err := syscall.Mount("tmpfs", c.dir, "tmpfs", 0, "size=48m,mode=0700"); err != nil {
+		t.Skipf("a small disk cannot be mounted here: %v", err)
+	}
+	t.Cleanup(func() {
+		if err := syscall.Unmount(c.dir, syscall.MNT_DETACH); err != nil {
+			t.Error(err)
+		}
+	})
+	c.workers = []string{"server"}
+	c.startServer("")
+	t.Cleanup(c.processes["server"].stop) // before the disk is taken away
+	c.awaitReady()
+	w := &watcher{cluster: c, seen: map[acknowledged]time.Time{}}
+	p := &pushers{cluster: c}
+	c.acknowledgedWithin(p, 0, "before", 15*time.Second)
+	c.settle(settling)
+
+	c.acknowledgedWithin(p, 1, "in work", 15*time.Second)
+	c.awaitState(webhook.Sanitizing)
+	filler := fill(t, c.dir)
+	store, _ := pack(t, tiny{name: "no room for it"}.file(t))
+	if got, err := oras.Copy(t.Context(), store, "v1", repositoryOf(t, c.address, repositoryOfPusher(1), "alice"), "v1", oras.DefaultCopyOptions); err == nil {
+		t.Errorf("a push to a full disk is acknowledged: %v", got)
+	}
+	if r, err := http.Get("http://" + c.address + "/readyz"); err != nil || r.StatusCode != http.StatusServiceUnavailable {
+		t.Errorf("ready with a full disk: %v, %v", r, err)
+	} else {
+		text, _ := io.ReadAll(r.Body)
+		r.Body.Close()
+		if !strings.Contains(string(text), "the admission store is not writable") {
+			t.Errorf("%s", text)
+		}
+	}
+	time.Sleep(10 * time.Second) // the work comes to what cannot be recorded
+	t.Logf("while the disk is full: %v", c.states())
+	if err := os.Remove(filler); err != nil {
+		t.Fatal(err)
+	}
+	c.settle(settling)
+	c.acknowledgedWithin(p, 2, "after", 15*time.Second)
+	c.settle(settling)
+	t.Logf("with room again: %v", c.states())
+	c.checkStates(p)
+	c.retryHeld()
+	c.checkTags(p)
+	c.checkContent(w)
+	c.checkLeftovers()
+	c.checkProcesses()
+}
+
+// fill leaves no room on the disk of a folder, and returns the file that takes it.
+func fill(t *testing.T, dir string) string {
+	t.Helper()
+	path := filepath.Join(dir, "filler")
+	f, err := os.Create(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	for size := 1 << 20; size > 0; size /= 2 {
+		for err = nil; err == nil; {
+			_, err = f.Write(make([]byte, size))
+		}
+		if !errors.Is(err, syscall.ENOSPC) {
+			t.Fatal(err)
+		}
+	}
+	return path
+}
