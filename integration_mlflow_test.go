@@ -42,7 +42,7 @@ func startWithMLflow(t *testing.T) mlflowSetup {
 	if err := os.WriteFile(filepath.Join(dir, "secret"), []byte(mlflowSecret), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	config := writeConfig(t, dir, "trainer: {steps: 120, batch: 32, learning_rate: 0.05}\nevents: {mlflow: {registry: \""+m.URL+"\", secret_file: secret}}\n")
+	config := writeConfig(t, dir, "trainer: {steps: 120, batch: 32, learning_rate: 0.05}\nevents: {mlflow: {registry: \""+m.URL+"\", secret_file: secret}}\nlimits: {blob: 4MiB}\n")
 	s := startServer(t, "--config", config, "--data", tinyImages(t))
 	m.Client(mlflowScript, "webhook", "http://"+s.address+"/api/v1/events/mlflow", mlflowSecret)
 	return mlflowSetup{s, m}
@@ -324,7 +324,15 @@ func (s mlflowSetup) checkRefused(name, repository string) {
 	id := made.Run.Info.ID
 	s.api("POST", "/api/2.0/mlflow/model-versions/create", `{"name": "odd", "source": "runs:/`+id+`/nothing", "run_id": "`+id+`"}`)
 	s.api("POST", "/api/2.0/mlflow/model-versions/create", `{"name": "odd", "source": "s3://bucket/model"}`)
-	want := map[string]string{"v1": "not there", "v2": "--serve-artifacts"}
+	large, err := http.NewRequest(http.MethodPut, s.mlflow.URL+"/api/2.0/mlflow-artifacts/artifacts/0/"+id+"/artifacts/large/model.onnx", bytes.NewReader(make([]byte, 5<<20)))
+	if err != nil {
+		s.Fatal(err)
+	}
+	if answer, err := http.DefaultClient.Do(large); err != nil || answer.StatusCode != http.StatusOK {
+		s.Fatalf("%+v %v", answer, err)
+	}
+	s.api("POST", "/api/2.0/mlflow/model-versions/create", `{"name": "odd", "source": "runs:/`+id+`/large", "run_id": "`+id+`"}`)
+	want := map[string]string{"v1": "not there", "v2": "--serve-artifacts", "v3": "larger than 4194304 bytes"}
 	for deadline := time.Now().Add(time.Minute); len(want) > 0 && time.Now().Before(deadline); time.Sleep(100 * time.Millisecond) {
 		for _, i := range s.ingestions() {
 			if i.State == webhook.IngestFailed && i.Event.Repository == "odd" && strings.Contains(i.Error, want[i.Event.Tag]) {
