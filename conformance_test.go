@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -93,6 +94,42 @@ func TestConformance(t *testing.T) {
 			checkConforms(t, s, own)
 		})
 	}
+}
+
+type difference struct {
+	test  *regexp.Regexp
+	about string
+}
+
+// differences are what the suite finds of a repository that is intercepted, by the names of its tests, and which line of docs/clients.md explains it.
+var differences = []difference{
+	{regexp.MustCompile(`^non-distributable-layers/`), "layers that are elsewhere"},
+	{regexp.MustCompile(`^(sha512|data-sha512)/.*(manifest|tag)`), "manifests named by sha512"},
+	{regexp.MustCompile(`^(index|nested-index|empty-index|artifact-index|index-with-subject|custom-fields)/.*(manifest|tag)`), "indexes"},
+	{regexp.MustCompile(`/blob-[a-z-]+$`), "blobs before their package"},
+}
+
+// TestConformanceIntercepted runs the suite on a repository that is intercepted, and finds the differences that are explained and no others.
+func TestConformanceIntercepted(t *testing.T) {
+	needPrograms(t)
+	s := startServer(t, "--config", tinyConfig(t, ""))
+	failed, passed := conform(t, s.address, "models/one", "models/two")
+	explained := guide(t, "clients.md")
+	found := map[string]int{}
+	for _, name := range slices.Sorted(maps.Keys(failed)) {
+		i := slices.IndexFunc(differences, func(d difference) bool { return d.test.MatchString(name) })
+		if i < 0 {
+			t.Errorf("%s: %s", name, failed[name])
+			continue
+		}
+		found[differences[i].about]++
+	}
+	for _, d := range differences {
+		if found[d.about] == 0 || !strings.Contains(explained, "| "+d.about+" |") {
+			t.Errorf("%s: %d tests, and docs/clients.md explains it: %t", d.about, found[d.about], strings.Contains(explained, "| "+d.about+" |"))
+		}
+	}
+	t.Logf("%d passed, %d failed: %v", passed, len(failed), found)
 }
 
 // checkConforms fails the test for every test of the suite that fails, except those that are known to.

@@ -196,7 +196,13 @@ func (g *Gateway) describe(ctx context.Context, repository string, d digest.Dige
 	for _, f := range files {
 		if f.model {
 			p.Models = append(p.Models, f.File)
+			if f.digest.Algorithm() != digest.SHA256 {
+				problems = append(problems, fmt.Sprintf("the model %s is named by its %s digest, and attestations are about sha256: push it as a layer named by that", f.Name, f.digest.Algorithm()))
+			}
 		}
+	}
+	if d.Algorithm() != digest.SHA256 {
+		problems = append(problems, fmt.Sprintf("the package is named by its %s digest, and attestations are about sha256: push it by a tag, or by that", d.Algorithm()))
 	}
 	if p.OtherModels = others; len(p.Models) == 0 && len(others) == 0 && len(problems) == 0 {
 		p.OtherModels = m.typedModels()

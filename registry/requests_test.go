@@ -173,3 +173,30 @@ func TestBlobLimit(t *testing.T) {
 		t.Errorf("codes %v", codes)
 	}
 }
+
+// Attestations are about sha256: what is named by another digest cannot be released with one.
+func TestOtherDigestsAreAProblem(t *testing.T) { eachBackend(t, testOtherDigestsAreAProblem) }
+
+func testOtherDigestsAreAProblem(t *testing.T, s *server) {
+	for _, c := range []struct {
+		layer, manifest digest.Algorithm
+		problem         string
+	}{
+		{digest.SHA256, digest.SHA256, ""},
+		{digest.SHA256, digest.SHA512, "the package is named by its sha512 digest"},
+		{digest.SHA512, digest.SHA256, "the model m.onnx is named by its sha512 digest"},
+	} {
+		content := model("named by " + c.layer.String())
+		d := c.layer.FromBytes(content)
+		location := s.expect(http.StatusAccepted, "POST", "/v2/"+repo+"/blobs/uploads/?digest-algorithm="+c.layer.String(), nil).header.Get("Location")
+		s.expect(http.StatusCreated, "PUT", location+"&digest="+d.String(), bytes.NewReader(content))
+		config := s.putBlob(repo, []byte("{}"))
+		text := fmt.Sprintf(`{"schemaVersion":2,"mediaType":%q,"config":{"mediaType":"application/vnd.oci.empty.v1+json","digest":%q,"size":2},`+
+			`"layers":[{"mediaType":"application/onnx","digest":%q,"size":%d,"annotations":{"org.opencontainers.image.title":"m.onnx"}}]}`,
+			ocispec.MediaTypeImageManifest, config.Digest, d, len(content))
+		s.expect(http.StatusCreated, "PUT", "/v2/"+repo+"/manifests/"+c.manifest.FromString(text).String(), strings.NewReader(text), "Content-Type", ocispec.MediaTypeImageManifest)
+		if got := s.desk.last(t).Problem; c.problem == "" && got != "" || !strings.HasPrefix(got, c.problem) {
+			t.Errorf("%s, %s: %q, want %q", c.layer, c.manifest, got, c.problem)
+		}
+	}
+}
