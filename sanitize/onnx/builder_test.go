@@ -128,7 +128,6 @@ func TestMarshalRefuses(t *testing.T) {
 		"too few elements":   {Graph: &Graph{Initializers: []*Tensor{NewFloat("w", []int64{3}, []float32{1})}}},
 		"unknown attribute":  {Graph: &Graph{Nodes: []*Node{{Attrs: []*Attr{{Name: "a", Type: 13}}}}}},
 		"no graph":           {},
-		"functions":          {Graph: &Graph{}, HasFunctions: true},
 		"value not a tensor": {Graph: &Graph{Outputs: []*Value{{Name: "seq", NotTensor: true}}}},
 	} {
 		if _, err := m.Marshal(); err == nil {

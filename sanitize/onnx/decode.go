@@ -33,6 +33,7 @@ func Parse(data []byte) (*Model, error) {
 type decoder struct {
 	messages int
 	depth    int
+	inside   bool // of a function, where attributes may refer to those of the call
 }
 
 func (d *decoder) count() error {
@@ -69,8 +70,9 @@ func (d *decoder) model(m *Model, msg []byte) error {
 		case 14:
 			return d.entry(m.Metadata, f)
 		case 25:
-			m.HasFunctions = true
-			return f.is(protowire.BytesType)
+			fn := &Function{Opsets: map[string]int64{}}
+			m.Functions = append(m.Functions, fn)
+			return d.function(fn, f)
 		}
 		return nil
 	})

@@ -27,6 +27,8 @@ func (d *decoder) node(n *Node, f field) error {
 			return d.attr(a, f)
 		case 7:
 			return f.string(&n.Domain)
+		case 8:
+			return f.string(&n.Overload)
 		}
 		return nil
 	})
@@ -99,7 +101,10 @@ func (d *decoder) attr(a *Attr, f field) error {
 		case 10, 11, 14, 15, 22, 23:
 			return fmt.Errorf("%w: attributes that hold types, sparse tensors or lists of tensors or graphs", ErrUnsupported)
 		case 21:
-			return malformed("a reference to an attribute of a function outside of a function")
+			if !d.inside {
+				return malformed("a reference to an attribute of a function outside of a function")
+			}
+			return f.string(&a.Ref)
 		}
 		return nil
 	})
@@ -108,6 +113,7 @@ func (d *decoder) attr(a *Attr, f field) error {
 	}
 	switch {
 	case err != nil:
+	case a.Ref != "": // the call has the value
 	case a.Type == AttrTensor && a.Tensor == nil, a.Type == AttrGraph && a.Graph == nil:
 		err = malformed("it holds nothing")
 	case a.Type < AttrFloat || a.Type > AttrStrings:

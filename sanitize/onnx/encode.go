@@ -11,14 +11,11 @@ import (
 )
 
 // Marshal writes the model as a ModelProto: fields in ascending order, elements in raw_data, maps sorted by key, so equal models have
-// equal bytes. What the types of this package do not hold (doc strings of nodes, model-local functions) is not written; use Rewrite
+// equal bytes. What the types of this package do not hold (doc strings of nodes) is not written; use Rewrite
 // for files of others.
 func (m *Model) Marshal() ([]byte, error) {
 	if m.err != nil {
 		return nil, m.err
-	}
-	if m.HasFunctions {
-		return nil, fmt.Errorf("%w: model-local functions cannot be written anew", ErrUnsupported)
 	}
 	if m.Graph == nil {
 		return nil, fmt.Errorf("%w: it has no graph", ErrNotModel)
@@ -31,14 +28,12 @@ func (m *Model) Marshal() ([]byte, error) {
 	e.int(5, m.ModelVersion)
 	e.string(6, m.Doc)
 	e.message(7, func() { e.graph(m.Graph) })
-	for _, domain := range slices.Sorted(maps.Keys(m.Opsets)) {
-		e.message(8, func() {
-			e.string(1, domain)
-			e.int(2, m.Opsets[domain])
-		})
-	}
+	e.opsets(8, m.Opsets)
 	for _, key := range slices.Sorted(maps.Keys(m.Metadata)) {
 		e.entry(14, key, m.Metadata[key])
+	}
+	for _, f := range m.Functions {
+		e.message(25, func() { e.function(f) })
 	}
 	if e.err == nil && len(e.buf) > maxFile {
 		e.err = fmt.Errorf("%w: %d bytes, a protobuf message has at most %d", ErrLimit, len(e.buf), maxFile)
@@ -127,6 +122,37 @@ func (e *encoder) graph(g *Graph) {
 	}
 }
 
+func (e *encoder) opsets(num protowire.Number, opsets map[string]int64) {
+	for _, domain := range slices.Sorted(maps.Keys(opsets)) {
+		e.message(num, func() {
+			e.string(1, domain)
+			e.int(2, opsets[domain])
+		})
+	}
+}
+
+func (e *encoder) function(f *Function) {
+	e.string(1, f.Name)
+	for _, s := range f.Inputs {
+		e.item(4, s)
+	}
+	for _, s := range f.Outputs {
+		e.item(5, s)
+	}
+	for _, s := range f.Attrs {
+		e.item(6, s)
+	}
+	for _, n := range f.Nodes {
+		e.message(7, func() { e.node(n) })
+	}
+	e.opsets(9, f.Opsets)
+	e.string(10, f.Domain)
+	for _, a := range f.Defaults {
+		e.message(11, func() { e.attr(a) })
+	}
+	e.string(13, f.Overload)
+}
+
 func (e *encoder) node(n *Node) {
 	for _, s := range n.Inputs {
 		e.item(1, s) // an empty name stands for an omitted input
@@ -140,10 +166,16 @@ func (e *encoder) node(n *Node) {
 		e.message(5, func() { e.attr(a) })
 	}
 	e.string(7, n.Domain)
+	e.string(8, n.Overload)
 }
 
 func (e *encoder) attr(a *Attr) {
 	e.string(1, a.Name)
+	if a.Ref != "" {
+		e.varint(20, int64(a.Type))
+		e.string(21, a.Ref)
+		return
+	}
 	switch a.Type {
 	case AttrFloat:
 		e.buf = protowire.AppendFixed32(protowire.AppendTag(e.buf, 2, protowire.Fixed32Type), math.Float32bits(a.F))

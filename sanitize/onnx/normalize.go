@@ -15,7 +15,7 @@ const Opset = 17
 // ErrOperatorSet means that a model uses a version of the operators that cannot be brought to Opset.
 var ErrOperatorSet = errors.New("unsupported operator set")
 
-// Normalize returns the model's graph in terms of opset 17: Constant nodes become initializers, arguments that were attributes become
+// Normalize returns the model's graph in terms of opset 17: calls of the model's own functions are replaced by their nodes, Constant nodes become initializers, arguments that were attributes become
 // inputs, what training does not need (Dropout) becomes Identity, and later operators are spelled out in those of opset 17 (see Upgrades).
 // The model is not changed; unchanged nodes are shared.
 func Normalize(m *Model) (*Graph, error) {
@@ -31,7 +31,11 @@ func Normalize(m *Model) (*Graph, error) {
 	}
 	g := &Graph{Name: m.Graph.Name, Initializers: slices.Clone(m.Graph.Initializers), Inputs: m.Graph.Inputs, Outputs: m.Graph.Outputs, Values: m.Graph.Values}
 	u := &upgrade{model: m, graph: g, version: version}
-	for _, n := range m.Graph.Nodes {
+	nodes, err := inline(m, version)
+	if err != nil {
+		return nil, err
+	}
+	for _, n := range nodes {
 		if n.Domain == "ai.onnx" {
 			standard := *n
 			standard.Domain = ""

@@ -39,7 +39,7 @@ type Model struct {
 	Doc             string
 	Metadata        map[string]string
 	Graph           *Graph
-	HasFunctions    bool // model-local functions are present
+	Functions       []*Function // model-local functions
 
 	raw []byte // the bytes the model was parsed from; Rewrite patches these
 	err error  // what went wrong while a Builder assembled the model; Marshal reports it
@@ -57,12 +57,26 @@ type Graph struct {
 
 // Node is a NodeProto. An empty input name is an omitted optional input.
 type Node struct {
-	Name    string
-	Op      string
-	Domain  string
-	Inputs  []string
-	Outputs []string
-	Attrs   []*Attr
+	Name     string
+	Op       string
+	Domain   string
+	Overload string // tells functions of the same name apart
+	Inputs   []string
+	Outputs  []string
+	Attrs    []*Attr
+}
+
+// Function is a FunctionProto: an operator that the model itself defines by nodes.
+type Function struct {
+	Name     string
+	Domain   string
+	Overload string
+	Inputs   []string
+	Outputs  []string
+	Attrs    []string // attributes of a call, without defaults
+	Defaults []*Attr  // attributes with them
+	Nodes    []*Node
+	Opsets   map[string]int64
 }
 
 // AttrType is AttributeProto.AttributeType.
@@ -92,6 +106,7 @@ type Attr struct {
 	Floats  []float32
 	Ints    []int64
 	Strings [][]byte
+	Ref     string // inside of a function: the attribute of the call that gives the value
 }
 
 // Tensor is a TensorProto. Raw holds the elements in row-major order, little-endian, whatever field the file kept them in; it is nil
