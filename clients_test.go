@@ -31,6 +31,7 @@ var (
 	regctl   = program{"regctl", "github.com/regclient/regclient/cmd/regctl", "v0.11.7"}
 	helm     = program{"helm", "helm.sh/helm/v4/cmd/helm", "v4.3.1"}
 	cosign   = program{"cosign", "github.com/sigstore/cosign/v3/cmd/cosign", "v3.1.3"}
+	cosign2  = program{"cosign", "github.com/sigstore/cosign/v2/cmd/cosign", "v2.6.5"}
 	skopeo   = program{name: "skopeo"} // Debian, Fedora and Homebrew have it
 	kit      = program{name: "kit"}    // github.com/kitops-ml/kitops
 	modctl   = program{name: "modctl"} // github.com/modelpack/modctl
@@ -152,6 +153,7 @@ var clients = []client{
 				"-f", "README.md", "--file-media-type", "text/markdown", to)
 		},
 		pull: func(h *shell, from string) (string, error) {
+			h.write("pulled/.keep", nil) // it wants a folder that is there
 			return h.try(regctl, "artifact", "get", "-o", "pulled", from)
 		},
 	},
@@ -288,7 +290,6 @@ func TestClientHelm(t *testing.T) {
 func TestClientCosign(t *testing.T) {
 	needPrograms(t)
 	needRuntime(t)
-	cosign.path(t)
 	s := startServer(t, "--config", tinyConfig(t, ""))
 	h := newShell(t, s)
 	reference := s.address + "/models/signed"
@@ -300,38 +301,55 @@ func TestClientCosign(t *testing.T) {
 	h.run(orasCLI, "pull", "--plain-http", "-o", "pulled", reference+":v1")
 	h.run(orasCLI, "manifest", "fetch", "--plain-http", "-o", "referrer.json", reference+"@"+a.Released.Attestation)
 	h.run(orasCLI, "blob", "fetch", "--plain-http", "-o", "bundle.json", reference+"@"+onlyLayer(h, "referrer.json").Digest.String())
-
+	h.write("empty-root.json", []byte(`{"mediaType":"application/vnd.dev.sigstore.trustedroot+json;version=0.1"}`))
 	key := filepath.Join(s.dir, "keys", "grindstone.pub")
 	t.Setenv("COSIGN_PASSWORD", "")
-	h.run(cosign, "generate-key-pair", "--output-key-prefix", "other")
 
-	released := reference + "@" + a.Released.Digest
 	const sanitized, approved = "https://grindstone.dev/sanitized-model/v1", "https://grindstone.dev/approved-model/v1"
-	image := func(kind, key, reference string, more ...string) []string {
-		return append([]string{"verify-attestation", "--allow-http-registry", "--insecure-ignore-tlog=true", "--type", kind, "--key", key}, append(more, reference)...)
-	}
-	file := func(key, file string) []string {
-		return []string{"verify-blob-attestation", "--bundle", "bundle.json", "--insecure-ignore-tlog", "--type", sanitized, "--key", key, file}
-	}
-	const legacy = "--new-bundle-format=false"
-	for _, c := range []struct {
-		name  string
-		args  []string
-		holds bool
+	released := reference + "@" + a.Released.Digest
+	for _, v := range []struct {
+		name          string
+		program       program
+		legacy, image []string // further flags: to look under the legacy tag, and to look at an image at all
+		file          bool     // it verifies files
 	}{
-		{"the referrer", image(sanitized, key, released), true},
-		{"the referrer, by tag", image(sanitized, key, reference+":v1"), true},
-		{"the legacy tag", image(sanitized, key, released, legacy), true},
-		{"the file with its bundle", file(key, "pulled/model.onnx"), true},
-		{"another key", image(sanitized, "other.pub", released), false},
-		{"another key, legacy tag", image(sanitized, "other.pub", released, legacy), false},
-		{"another key, file", file("other.pub", "pulled/model.onnx"), false},
-		{"approved is not sanitized", image(approved, key, released), false},
-		{"the pushed manifest", image(sanitized, key, reference+"@"+a.Source.Digest), false},
-		{"the pushed file", file(key, "model.onnx"), false},
+		{"cosign 3", cosign, []string{"--new-bundle-format=false"}, nil, true},
+		{"cosign 2", cosign2, nil, []string{"--trusted-root", "empty-root.json"}, false},
 	} {
-		if out, err := h.try(cosign, c.args...); (err == nil) != c.holds {
-			t.Errorf("%s: %v\n%s", c.name, err, out)
-		}
+		t.Run(v.name, func(t *testing.T) {
+			h := &shell{t, h.dir, s}
+			h.run(v.program, "generate-key-pair", "--output-key-prefix", strings.ReplaceAll(v.name, " ", ""))
+			other := strings.ReplaceAll(v.name, " ", "") + ".pub"
+			image := func(kind, key, reference string, more ...string) []string {
+				args := append([]string{"verify-attestation", "--allow-http-registry", "--insecure-ignore-tlog=true", "--type", kind, "--key", key}, v.image...)
+				return append(append(args, more...), reference)
+			}
+			file := func(key, file string) []string {
+				return []string{"verify-blob-attestation", "--bundle", "bundle.json", "--insecure-ignore-tlog", "--type", sanitized, "--key", key, file}
+			}
+			for _, c := range []struct {
+				name  string
+				args  []string
+				holds bool
+			}{
+				{"the package", image(sanitized, key, released), true},
+				{"the package, by tag", image(sanitized, key, reference+":v1"), true},
+				{"the legacy tag", image(sanitized, key, released, v.legacy...), true},
+				{"the file with its bundle", file(key, "pulled/model.onnx"), true},
+				{"another key", image(sanitized, other, released), false},
+				{"another key, legacy tag", image(sanitized, other, released, v.legacy...), false},
+				{"another key, file", file(other, "pulled/model.onnx"), false},
+				{"approved is not sanitized", image(approved, key, released), false},
+				{"the pushed manifest", image(sanitized, key, reference+"@"+a.Source.Digest), false},
+				{"the pushed file", file(key, "model.onnx"), false},
+			} {
+				if c.args[0] == "verify-blob-attestation" && !v.file {
+					continue
+				}
+				if out, err := h.try(v.program, c.args...); (err == nil) != c.holds {
+					t.Errorf("%s: %v\n%s", c.name, err, out)
+				}
+			}
+		})
 	}
 }
