@@ -54,6 +54,9 @@ func TestFaultsOfADisk(t *testing.T) {
 			t.Errorf("%s", text)
 		}
 	}
+	if status, _, err := head(t.Context(), c.client, "http://"+c.address+"/v2/"+repositoryOfPusher(0)+"/manifests/"+tagOfPush(0)); err != nil || status != http.StatusOK {
+		t.Errorf("what is released is answered with %d, %v", status, err)
+	}
 	time.Sleep(10 * time.Second) // the work comes to what cannot be recorded
 	t.Logf("while the disk is full: %v", c.states())
 	if err := os.Remove(filler); err != nil {

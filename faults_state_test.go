@@ -87,6 +87,41 @@ func TestFaultsOfStateFiles(t *testing.T) {
 	}
 }
 
+// TestFaultsOfAnIndex damages the index of a repository: a server does not start on it, says so, and does start when it is restored.
+func TestFaultsOfAnIndex(t *testing.T) {
+	needFaults(t)
+	c := startAlone(t, "")
+	p := &pushers{cluster: c}
+	c.acknowledgedWithin(p, 0, "through", 15*time.Second)
+	c.settle(settling)
+	path := filepath.Join(c.dir, "registry", "released", filepath.FromSlash(repositoryOfPusher(0)), "index.json")
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := c.processes["server"]
+	server.kill(time.Second)
+	time.Sleep(500 * time.Millisecond)
+	if err := os.WriteFile(path, text[:len(text)/2], 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(100 * time.Millisecond) {
+		_, ends := server.exits()
+		if len(ends) > 0 && strings.Contains(ends[0], path+" is damaged; restore it") {
+			break
+		}
+		if len(ends) > 0 || time.Now().After(deadline) {
+			t.Fatalf("the server does not say that %s is damaged: %q", path, ends)
+		}
+	}
+	if err := os.WriteFile(path, text, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c.awaitReady()
+	c.checkStates(p)
+	c.checkTags(p)
+}
+
 func isDir(path string) bool {
 	info, err := os.Stat(path)
 	return err == nil && info.IsDir()
