@@ -11,11 +11,12 @@ statistics, and the state after five steps of SGD with Nesterov momentum and wei
 - *time*: a step's time over PyTorch's in its default layout, on this batch and image size, two threads each; small images say little about large ones.
 - Exporters: `torchscript` (PyTorch's older one) keeps BatchNormalization unless *fused*; `dynamo` folds it into convolutions. *unfold*: the identity
   BatchNormalizations that sanitizing inserts are there. The number is the opset.
-- Compared are the tensors that Grindstone trains: weights and biases of linear layers, scale and shift of normalizations. Position
-  embeddings, class tokens and tables of relative positions stay as they are.
+- Compared are the tensors that Grindstone trains. Where an exporter has folded a constant out of parameters (tables of relative positions), there is
+  no parameter in PyTorch to compare with; its gradient is compared with central differences of the loss instead, to 1e-5.
+- *folded*: how many such tensors there are.
 
-| model | export | pixels, batch | parameters | reads | trains | exact | float64 | float32 | time | why not |
-|---|---|---|---|---|---|---|---|---|---|---|
+| model | export | pixels, batch | parameters | reads | trains | exact | float64 | float32 | folded | time | why not |
+|---|---|---|---|---|---|---|---|---|---|---|---|
 """
 
 
@@ -27,7 +28,7 @@ def write(path, rows):
         cells = [
             r["model"], r["how"], f"{r['size']}, {r['batch']}" if "size" in r else "", f"{r['parameters']:,}" if "parameters" in r else "",
             yes[r["reads"]], yes[r["trains"]], yes[r["exact"]] if compared else "", f"{r['error']:.0e}" if compared else "",
-            f"{r['float32']:.0e}" if compared else "", str(r.get("time_ratio", "")), "" if r["exact"] else f"{r.get('stage', '')}: {r.get('reason', '')}".replace("|", "\\|"),
+            f"{r['float32']:.0e}" if compared else "", str(r.get("folded", "")), str(r.get("time_ratio", "")), "" if r["exact"] else f"{r.get('stage', '')}: {r.get('reason', '')}".replace("|", "\\|"),
         ]
         text += "| " + " | ".join(cells) + " |\n"
     path.write_text(text)
