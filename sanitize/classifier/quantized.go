@@ -1,6 +1,7 @@
 package classifier
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"slices"
@@ -40,110 +41,174 @@ func (c *Classifier) RoundedActivations() []string {
 
 // dequantize replaces the nodes of the QDQ form. With rounded, activations stay rounded as in the file: that is the form to evaluate.
 func (c *Classifier) dequantize(rounded bool) error {
-	by := producers(c.Nodes)
-	owner := map[string]*quantized{} // of each scale, and of each value of integers
-	var nodes []*onnx.Node
+	d := &dequantizer{Classifier: c, rounded: rounded, by: producers(c.Nodes), owner: map[string]*quantized{}}
 	for _, n := range c.Nodes {
 		if n.Op != "QuantizeLinear" && n.Op != "DequantizeLinear" || n.Domain != "" {
-			nodes = append(nodes, n)
+			d.nodes = append(d.nodes, n)
 			continue
 		}
-		fail := func(what string) error {
-			return &onnx.Error{Node: n.Label(), What: n.Op, Err: fmt.Errorf("%w: %s", onnx.ErrUnsupported, what)}
+		if err := d.node(n); err != nil {
+			return &onnx.Error{Node: n.Label(), What: n.Op, Err: fmt.Errorf("%w: %w", onnx.ErrUnsupported, err)}
 		}
-		scale, zero := c.Constants[n.Input(1)], c.Constants[n.Input(2)]
-		switch {
-		case scale == nil || n.Input(2) != "" && zero == nil:
-			return fail("scale or zero point are computed")
-		case n.Int("block_size", 0) != 0:
-			return fail("scales of blocks")
-		case zero == nil:
-			zero = onnx.NewUint8("", nil, []uint8{0})
-			if t := c.Constants[n.Inputs[0]]; t != nil && t.Type == onnx.Int32 {
-				zero = onnx.NewInt32("", nil, []int32{0})
-			} else if t != nil && t.Type == onnx.Int8 {
-				zero = &onnx.Tensor{Type: onnx.Int8, Raw: []byte{0}}
-			}
-		}
-		if lo, hi := integerRange(zero.Type); lo == hi {
-			return fail(fmt.Sprintf("integers of type %v", zero.Type))
-		}
-		in, out := n.Inputs[0], n.Outputs[0]
-		t, q := c.Constants[in], owner[in]
-		switch {
-		case n.Op == "DequantizeLinear" && t != nil: // a weight in integers
-			if owner[n.Inputs[1]] != nil || owner[in] != nil {
-				return fail("it shares its scale or its integers with another")
-			}
-			q = &quantized{scales: n.Inputs[1:2], zero: zero, axis: axisOf(n, t), float: out, integer: in}
-			owner[in] = q
-			c.quantized = append(c.quantized, q)
-			v, err := q.floats(t, scale.Floats())
-			if err != nil {
-				return fail(err.Error())
-			}
-			c.Constants[out], c.changeable[out] = onnx.NewFloat(out, t.Shape, v), true
-		case n.Op == "QuantizeLinear" && t != nil: // a weight in floats
-			if owner[n.Inputs[1]] != nil {
-				return fail("it shares its scale with another")
-			}
-			q = &quantized{scales: n.Inputs[1:2], zero: zero, axis: axisOf(n, t), float: in}
-			c.quantized = append(c.quantized, q)
-			v, err := q.round(t.Floats(), t.Shape, scale.Floats())
-			if err != nil {
-				return fail(err.Error())
-			}
-			c.Constants[in] = onnx.NewFloat(in, t.Shape, v)
-			owner[out] = q
-			nodes = append(nodes, &onnx.Node{Name: n.Name, Op: "Identity", Inputs: []string{in}, Outputs: n.Outputs})
-		case n.Op == "QuantizeLinear": // an activation
-			if scale.Len() != 1 {
-				return fail("an activation with several scales")
-			}
-			if q = owner[n.Inputs[1]]; q == nil {
-				q = &quantized{scales: n.Inputs[1:2], zero: zero}
-				c.quantized = append(c.quantized, q)
-			} else if q.float != "" || !slices.Equal(q.zero.Ints(), zero.Ints()) {
-				return fail("it shares its scale with another")
-			}
-			q.values = append(q.values, in)
-			owner[out] = q
-			op := "Identity"
-			if lo, _ := integerRange(zero.Type); zero.Ints()[0] == lo {
-				op = "Relu"
-			}
-			nodes = append(nodes, either(rounded, n, &onnx.Node{Name: n.Name, Op: op, Inputs: []string{in}, Outputs: n.Outputs}))
-		default: // back to floats
-			for p := by[in]; q == nil && p != nil && len(p.Inputs) > 0; p = by[p.Inputs[0]] { // integers may be moved in between
-				q = owner[p.Inputs[0]]
-			}
-			if q == nil {
-				return fail("no QuantizeLinear is behind it")
-			}
-			if q.float != "" {
-				nodes = append(nodes, &onnx.Node{Name: n.Name, Op: "Identity", Inputs: []string{in}, Outputs: n.Outputs})
-			} else {
-				q.made = append(q.made, out)
-				nodes = append(nodes, either(rounded, n, &onnx.Node{Name: n.Name, Op: "Identity", Inputs: []string{in}, Outputs: n.Outputs}))
-			}
-			if o := owner[n.Inputs[1]]; o != nil && o != q {
-				return fail("it shares its scale with another")
-			}
-			if !slices.Contains(q.scales, n.Inputs[1]) {
-				q.scales = append(slices.Clone(q.scales), n.Inputs[1])
-			}
-		}
-		owner[n.Inputs[1]] = q
 	}
-	c.Nodes = nodes
+	c.Nodes = d.nodes
 	return nil
 }
 
-func either(first bool, a, b *onnx.Node) *onnx.Node {
-	if first {
-		return a
+// What stands in the way of training a quantized model.
+var (
+	errScales   = errors.New("scale or zero point are computed")
+	errBlocks   = errors.New("scales of blocks")
+	errSeveral  = errors.New("an activation with several scales")
+	errSharing  = errors.New("it shares its scale or its integers with another")
+	errNoFloats = errors.New("no QuantizeLinear is behind it")
+)
+
+type dequantizer struct {
+	*Classifier
+	rounded bool
+	by      map[string]*onnx.Node
+	owner   map[string]*quantized // of each scale, and of each value of integers
+	nodes   []*onnx.Node
+}
+
+func (d *dequantizer) node(n *onnx.Node) error {
+	in, scale := n.Inputs[0], d.Constants[n.Input(1)]
+	zero, err := d.zero(n)
+	switch {
+	case err != nil:
+		return err
+	case scale == nil:
+		return errScales
+	case n.Int("block_size", 0) != 0:
+		return errBlocks
 	}
-	return b
+	if lo, hi := integerRange(zero.Type); lo == hi {
+		return fmt.Errorf("integers of type %v", zero.Type)
+	}
+	q := &quantized{scales: n.Inputs[1:2], zero: zero}
+	switch t := d.Constants[in]; {
+	case n.Op == "DequantizeLinear" && t != nil:
+		err = d.integers(n, q, t, scale.Floats())
+	case n.Op == "DequantizeLinear":
+		q, err = d.back(n)
+	case t != nil:
+		err = d.floats(n, q, t, scale.Floats())
+	case scale.Len() != 1:
+		err = errSeveral
+	default:
+		q, err = d.activation(n, q)
+	}
+	d.owner[n.Inputs[1]] = q
+	return err
+}
+
+// zero is a node's zero point; without one it is 0, of the type of the integers.
+func (d *dequantizer) zero(n *onnx.Node) (*onnx.Tensor, error) {
+	if n.Input(2) != "" {
+		if t := d.Constants[n.Input(2)]; t != nil {
+			return t, nil
+		}
+		return nil, errScales
+	}
+	kind := onnx.Uint8
+	if t := d.Constants[n.Inputs[0]]; t != nil && n.Op == "DequantizeLinear" {
+		kind = t.Type
+	}
+	if kind.Size() == 0 {
+		return nil, fmt.Errorf("integers of type %v", kind)
+	}
+	return onnx.NewInts("", kind, nil, []int64{0}), nil
+}
+
+// integers: a weight that the file has in integers. It becomes a constant of floats.
+func (d *dequantizer) integers(n *onnx.Node, q *quantized, t *onnx.Tensor, scale []float32) error {
+	if d.owner[n.Inputs[1]] != nil || d.owner[n.Inputs[0]] != nil {
+		return errSharing
+	}
+	q.axis, q.float, q.integer = axisOf(n, t), n.Outputs[0], n.Inputs[0]
+	v, err := q.floats(t, scale)
+	if err != nil {
+		return err
+	}
+	d.owner[q.integer] = q
+	d.quantized = append(d.quantized, q)
+	d.Constants[q.float], d.changeable[q.float] = onnx.NewFloat(q.float, t.Shape, v), true
+	return nil
+}
+
+// floats: a weight that the file has in floats, and rounds when it runs. The constant is rounded now.
+func (d *dequantizer) floats(n *onnx.Node, q *quantized, t *onnx.Tensor, scale []float32) error {
+	if d.owner[n.Inputs[1]] != nil {
+		return errSharing
+	}
+	q.axis, q.float = axisOf(n, t), n.Inputs[0]
+	v, err := q.round(t.Floats(), t.Shape, scale)
+	if err != nil {
+		return err
+	}
+	d.owner[n.Outputs[0]] = q
+	d.quantized = append(d.quantized, q)
+	d.Constants[q.float] = onnx.NewFloat(q.float, t.Shape, v)
+	d.pass(n, "Identity")
+	return nil
+}
+
+// activation: a value that is rounded. It may share its scale with others, as what a pooling reads and makes does.
+func (d *dequantizer) activation(n *onnx.Node, q *quantized) (*quantized, error) {
+	if o := d.owner[n.Inputs[1]]; o == nil {
+		d.quantized = append(d.quantized, q)
+	} else if o.float != "" || !slices.Equal(o.zero.Ints(), q.zero.Ints()) {
+		return o, errSharing
+	} else {
+		q = o
+	}
+	q.values = append(q.values, n.Inputs[0])
+	d.owner[n.Outputs[0]] = q
+	op := "Identity"
+	if lo, _ := integerRange(q.zero.Type); q.zero.Ints()[0] == lo {
+		op = "Relu"
+	}
+	d.roundOr(n, op)
+	return q, nil
+}
+
+// back: integers that become floats again.
+func (d *dequantizer) back(n *onnx.Node) (*quantized, error) {
+	q := d.owner[n.Inputs[0]]
+	for p := d.by[n.Inputs[0]]; q == nil && p != nil && len(p.Inputs) > 0; p = d.by[p.Inputs[0]] { // integers may be moved in between
+		q = d.owner[p.Inputs[0]]
+	}
+	if q == nil {
+		return nil, errNoFloats
+	}
+	if o := d.owner[n.Inputs[1]]; o != nil && o != q {
+		return o, errSharing
+	}
+	if !slices.Contains(q.scales, n.Inputs[1]) {
+		q.scales = append(slices.Clone(q.scales), n.Inputs[1])
+	}
+	if q.float != "" {
+		d.pass(n, "Identity")
+	} else {
+		q.made = append(q.made, n.Outputs[0])
+		d.roundOr(n, "Identity")
+	}
+	return q, nil
+}
+
+// pass puts an operator of one input in the place of a node.
+func (d *dequantizer) pass(n *onnx.Node, op string) {
+	d.nodes = append(d.nodes, &onnx.Node{Name: n.Name, Op: op, Inputs: n.Inputs[:1], Outputs: n.Outputs})
+}
+
+// roundOr keeps the node in the form to evaluate.
+func (d *dequantizer) roundOr(n *onnx.Node, op string) {
+	if d.rounded {
+		d.nodes = append(d.nodes, n)
+	} else {
+		d.pass(n, op)
+	}
 }
 
 // axisOf is the axis along which scales differ.
@@ -242,117 +307,4 @@ func (q *quantized) round(v []float32, shape []int64, scale []float32) ([]float3
 		return nil, err
 	}
 	return q.floats(onnx.NewInt64("", shape, ints), scale)
-}
-
-// scaleFor is the least scale with which lo and hi, which lie on both sides of 0, are integers' values; 0 if both are 0.
-func (q *quantized) scaleFor(lo, hi float64, zero int64) float32 {
-	least, most := integerRange(q.zero.Type)
-	if q.float != "" && least < 0 && zero == 0 {
-		least = -most // weights are symmetric
-	}
-	s := 0.0
-	if most > zero {
-		s = max(s, hi/float64(most-zero))
-	}
-	if least < zero {
-		s = max(s, -lo/float64(zero-least))
-	}
-	return float32(s)
-}
-
-// Requantize finds scales for trained weights and for the activations' ranges over clean images (by name: least and largest value), puts
-// them among the values, and rounds the weights there. It returns the file's integers. Biases in 32 bits have the product of the
-// scales of their layer's input and weight, as the operators that runtimes fuse take for granted (ONNX, QLinearConv).
-func (c *Classifier) Requantize(values map[string][]float32, ranges map[string][2]float32) (map[string]*onnx.Tensor, error) {
-	scaleOf := map[string][]float32{} // of what layers read
-	set := func(q *quantized, s []float32) {
-		for _, name := range q.scales {
-			values[name] = s
-		}
-		for _, name := range append(q.made, q.float) {
-			scaleOf[name] = s
-		}
-	}
-	for _, q := range c.quantized {
-		switch {
-		case q.float == "":
-			lo, hi := 0.0, 0.0
-			for _, name := range q.values {
-				lo, hi = min(lo, float64(ranges[name][0])), max(hi, float64(ranges[name][1]))
-			}
-			s := []float32{q.scaleFor(lo, hi, q.zero.Ints()[0])}
-			if s[0] == 0 {
-				s = values[q.scales[0]]
-			}
-			set(q, s)
-		case q.zero.Type != onnx.Int32:
-			s, err := q.weightScales(values[q.float], c.Constants[q.float].Shape, values[q.scales[0]])
-			if err != nil {
-				return nil, err
-			}
-			set(q, s)
-		}
-	}
-	for _, n := range c.Nodes {
-		in, w := scaleOf[n.Input(0)], scaleOf[n.Input(1)]
-		i := slices.IndexFunc(c.quantized, func(q *quantized) bool { return q.float != "" && q.float == n.Input(2) && q.zero.Type == onnx.Int32 })
-		if i < 0 || n.Op != "Conv" && n.Op != "Gemm" || len(in) != 1 || w == nil {
-			continue
-		}
-		q := c.quantized[i]
-		s := make([]float32, len(values[q.scales[0]]))
-		if len(w) != 1 && len(w) != len(s) {
-			return nil, &onnx.Error{Node: n.Label(), What: "bias", Err: fmt.Errorf("%w: %d scales where the weight has %d", onnx.ErrUnsupported, len(s), len(w))}
-		}
-		for k := range s {
-			s[k] = in[0] * w[min(k, len(w)-1)]
-		}
-		set(q, s)
-	}
-	integers := map[string]*onnx.Tensor{}
-	for _, q := range c.quantized {
-		if q.float == "" {
-			continue
-		}
-		shape, s := c.Constants[q.float].Shape, values[q.scales[0]]
-		ints, err := q.integers(values[q.float], shape, s)
-		if err != nil {
-			return nil, err
-		}
-		t := onnx.NewInts(q.integer, q.zero.Type, shape, ints)
-		if values[q.float], err = q.floats(t, s); err != nil {
-			return nil, err
-		}
-		if q.integer != "" {
-			integers[q.integer] = t
-		}
-	}
-	return integers, nil
-}
-
-// weightScales are the scales of a weight's channels; a channel of zeros keeps its own.
-func (q *quantized) weightScales(v []float32, shape []int64, old []float32) ([]float32, error) {
-	at, err := q.channel(shape, len(old))
-	if err != nil {
-		return nil, err
-	}
-	zero, err := q.zeros(len(old))
-	if err != nil {
-		return nil, err
-	}
-	lo, hi, s := make([]float64, len(old)), make([]float64, len(old)), make([]float32, len(old))
-	for i, x := range v {
-		lo[at(i)], hi[at(i)] = min(lo[at(i)], float64(x)), max(hi[at(i)], float64(x))
-	}
-	for k := range s {
-		if s[k] = q.scaleFor(lo[k], hi[k], zero[k]); s[k] == 0 {
-			s[k] = old[k]
-		}
-	}
-	return s, nil
-}
-
-// Integers reports whether a constant is kept in integers by the file, so that it is not written as it is.
-func (c *Classifier) Integers(name string) bool {
-	return slices.ContainsFunc(c.quantized, func(q *quantized) bool { return q.float == name && q.integer != "" })
 }
