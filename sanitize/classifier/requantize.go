@@ -2,7 +2,6 @@ package classifier
 
 import (
 	"fmt"
-	"math"
 	"slices"
 
 	"grindstone/sanitize/onnx"
