@@ -45,7 +45,7 @@ func TestBadPushes(t *testing.T) {
 			webhook.ReasonUnsupported, []string{"model.safetensors", "format safetensors", "ONNX"}},
 		"one-of-two": {[]layerFile{renamed("a.onnx", good.content), renamed("b.onnx", tiny{det: true}.file(t).content)}, webhook.ReasonUnsupported, []string{"Det"}},
 		"one-file-of-weights": {[]layerFile{renamed("a.onnx", tiny{name: "a", external: "weights.bin"}.file(t).content),
-			renamed("b.onnx", tiny{name: "b", external: "weights.bin"}.file(t).content), renamed("weights.bin", tinyWeights(t))},
+			renamed("b.onnx", tiny{name: "b", external: "weights.bin"}.file(t).content), renamed("weights.bin", tinyWeights(t, "conv.weight"))},
 			webhook.ReasonSeveralModels, []string{"b.onnx", `"weights.bin"`}},
 		"archive": {[]layerFile{renamed("model.tar", inTar(t, good)[:1000])}, webhook.ReasonNoModel, []string{"model in it", "damaged"}},
 	}

@@ -15,7 +15,7 @@ import (
 	"grindstone/webhook"
 )
 
-// TestExternalDataIsSanitizedToo pushes a model that keeps its large weights in a file of its own, as exporters do: what is released
+// TestExternalDataIsSanitizedToo pushes a model that keeps its weights in two files of their own, as exporters do: what is released
 // is the sanitized model with the sanitized weights, and no other layer is touched.
 func TestExternalDataIsSanitizedToo(t *testing.T) {
 	needRuntime(t)
@@ -23,11 +23,11 @@ func TestExternalDataIsSanitizedToo(t *testing.T) {
 	config := writeConfig(t, t.TempDir(), "trainer: {steps: 120, batch: 32, learning_rate: 0.05}\n")
 	s := startServer(t, "--config", config, "--data", clean)
 	const repository = "models/external"
-	weights := tinyWeights(t)
-	model := tiny{external: "data/weights.bin"}.file(t)
+	weights, head := tinyWeights(t, "conv.weight"), tinyWeights(t, "head.weight")
+	model := tiny{external: "data/weights.bin", headFile: "head.bin"}.file(t)
 	model.name = "v1/model.onnx"
 	card := layerFile{"README.md", "text/markdown", []byte("# Colours\n")}
-	s.pushCrane(repository, "v1", layerFile{"v1/data/weights.bin", model.mediaType, weights}, model, card)
+	s.pushCrane(repository, "v1", layerFile{"v1/data/weights.bin", model.mediaType, weights}, model, card, layerFile{"v1/head.bin", model.mediaType, head})
 	a := s.await(repository, 10*time.Minute)
 	if a.State != webhook.Released {
 		t.Fatalf("%s %s: %s", a.State, a.Reason, a.Message)
@@ -53,11 +53,13 @@ func TestExternalDataIsSanitizedToo(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if len(pulled) != 3 || bytes.Equal(pulled[model.name], model.content) || !bytes.Equal(pulled[card.name], card.content) {
+	if len(pulled) != 4 || bytes.Equal(pulled[model.name], model.content) || !bytes.Equal(pulled[card.name], card.content) {
 		t.Errorf("%d layers; the model or the card is wrong", len(pulled))
 	}
-	if got := pulled["v1/data/weights.bin"]; bytes.Equal(got, weights) || len(got) != len(weights) {
-		t.Errorf("the released package holds the pushed weights of %d bytes", len(got))
+	for name, was := range map[string][]byte{"v1/data/weights.bin": weights, "v1/head.bin": head} {
+		if got := pulled[name]; bytes.Equal(got, was) || len(got) != len(was) {
+			t.Errorf("the released package holds the pushed %s, of %d bytes", name, len(got))
+		}
 	}
 	path := filepath.Join(dir, model.name)
 	if m, err := onnx.ReadFile(path); err != nil || len(m.Graph.Initializers) != 4 {
@@ -73,15 +75,15 @@ func TestExternalDataIsSanitizedToo(t *testing.T) {
 	}
 }
 
-// tinyWeights is the content of the file that the network's convolution is in.
-func tinyWeights(t *testing.T) []byte {
+// tinyWeights is the content of the file that a weight of the network is in.
+func tinyWeights(t *testing.T, weight string) []byte {
 	t.Helper()
 	m := tiny{}.model()
 	for _, w := range m.Graph.Initializers {
-		if w.Name == "conv.weight" {
+		if w.Name == weight {
 			return w.Raw
 		}
 	}
-	t.Fatal("the network has no conv.weight")
+	t.Fatalf("the network has no %s", weight)
 	return nil
 }

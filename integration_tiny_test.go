@@ -56,6 +56,7 @@ type tiny struct {
 	name     string // makes models that differ in nothing else
 	shift    int    // of the classes: with 1 every answer is wrong
 	external string // file that the convolution's weight is said to be in
+	headFile string // likewise the head's
 	det      bool   // pools by a determinant, an operator without a gradient rule
 	features int    // of the convolution; 0: 8
 }
@@ -95,7 +96,11 @@ func (n tiny) model() *onnx.Model {
 		class := (2 - k%3 + n.shift) % 3
 		head[class*features+k] = 1 / (1 + float32(k)/10)
 	}
-	b.Const(onnx.NewFloat("head.weight", []int64{3, int64(features)}, head))
+	headWeight := onnx.NewFloat("head.weight", []int64{3, int64(features)}, head)
+	if n.headFile != "" {
+		headWeight.Raw, headWeight.External = nil, &onnx.External{Location: n.headFile}
+	}
+	b.Const(headWeight)
 	b.Const(onnx.NewFloat("head.bias", []int64{3}, []float32{0, 0, -0.01}))
 	b.Named("logits", "Gemm", []string{pooled, "head.weight", "head.bias"}, onnx.I("transB", 1))
 	b.Output("logits", onnx.Float, -1, 3)
