@@ -23,6 +23,7 @@ type cluster struct {
 	*server   // its address and folder, to ask it
 	processes map[string]*process
 	workers   []string // names of the processes that run sanitizers
+	folders   []string // that they have work/ in
 	upstream  string   // URL of the registry behind; "": the server's own
 	queue     string   // URLs of the NATS nodes; "": in the server's process
 	client    *http.Client
@@ -43,7 +44,7 @@ func startCluster(t *testing.T) *cluster {
 	config := tinyConfig(t, queue)
 	for _, name := range []string{"worker-1", "worker-2"} {
 		dir := t.TempDir()
-		c.workers = append(c.workers, name)
+		c.workers, c.folders = append(c.workers, name), append(c.folders, dir)
 		c.start(name, func() *exec.Cmd { return exec.Command(must(binary()), "worker", "--config", config, "--dir", dir) })
 	}
 	c.awaitReady()
@@ -66,9 +67,10 @@ func newCluster(t *testing.T) *cluster {
 	if _, err := binary(); err != nil {
 		t.Fatal(err)
 	}
+	dir := t.TempDir()
 	return &cluster{
-		server:    &server{T: t, address: freeAddress(t), dir: t.TempDir()},
-		processes: map[string]*process{}, client: &http.Client{Timeout: 10 * time.Second},
+		server:    &server{T: t, address: freeAddress(t), dir: dir},
+		processes: map[string]*process{}, folders: []string{dir}, client: &http.Client{Timeout: 10 * time.Second},
 	}
 }
 

@@ -240,14 +240,7 @@ func (c *cluster) checkLeftovers() {
 			c.processes[name].stop()
 		}
 	}
-	folders := []string{c.dir}
-	for _, name := range c.workers {
-		if name != "server" {
-			command := c.processes[name].command().Args
-			folders = append(folders, command[len(command)-1])
-		}
-	}
-	for _, dir := range folders {
+	for _, dir := range c.folders {
 		entries, err := os.ReadDir(filepath.Join(dir, "work"))
 		if err != nil && !errors.Is(err, os.ErrNotExist) {
 			c.Error(err)
