@@ -100,10 +100,10 @@ func pull(ctx context.Context, c *http.Client, host, repository, tag string) err
 		}
 		verified := content.NewVerifyReader(r, layer)
 		_, err = io.CopyBuffer(struct{ io.Writer }{io.Discard}, verified, make([]byte, 1<<20))
-		r.Close()
 		if err == nil {
 			err = verified.Verify()
 		}
+		r.Close()
 		if err != nil {
 			return fmt.Errorf("%s: %w", layer.Digest, err)
 		}
