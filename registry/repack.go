@@ -60,13 +60,13 @@ func repack(ctx context.Context, layer io.Reader, by map[string]string, w io.Wri
 				return repacked{}, err
 			}
 			source.to = target
-			if _, err := io.Copy(io.Discard, t); err != nil {
+			if _, err := io.Copy(io.Discard, t); err != nil { //nolint:gosec // inspection has bounded what the layer expands to
 				return repacked{}, err
 			}
 			continue
 		}
 		source.to = io.Discard
-		if _, err := io.Copy(io.Discard, t); err != nil {
+		if _, err := io.Copy(io.Discard, t); err != nil { //nolint:gosec // as above
 			return repacked{}, err
 		}
 		dropPadding = true

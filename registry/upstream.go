@@ -139,7 +139,7 @@ func (u *upstream) check(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	answer, err := u.proxied.Do(r)
+	answer, err := u.proxied.Do(r) //nolint:bodyclose // drain closes it
 	if err != nil {
 		return fmt.Errorf("the upstream registry: %w", err)
 	}

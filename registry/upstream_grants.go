@@ -89,7 +89,7 @@ func (u *upstream) mayPush(ctx context.Context, repository, credential string) e
 	drain(begun.Body)
 	u.grants.add(key)
 	if session, err := u.origin.Parse(begun.Header.Get("Location")); err == nil && session.Host == u.origin.Host {
-		if ended, err := u.send(context.WithoutCancel(ctx), http.MethodDelete, session.String(), credential); err == nil {
+		if ended, err := u.send(context.WithoutCancel(ctx), http.MethodDelete, session.String(), credential); err == nil { //nolint:bodyclose // drain closes it
 			drain(ended.Body)
 		}
 	}

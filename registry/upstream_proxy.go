@@ -202,7 +202,7 @@ func (u *upstream) renew(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	answer, err := u.proxied.Do(r)
+	answer, err := u.proxied.Do(r) //nolint:bodyclose // drain closes it
 	if err != nil {
 		return err
 	}

@@ -197,7 +197,7 @@ func TestNotificationSurvivesAKill(t *testing.T) {
 	s.pushModel("models/b", "v1", "b")
 	target.wait(2)
 	s.kill() // the second attempt is due in 50 ms
-	s = startServer(t, dir, "-notify", target.URL)
+	startServer(t, dir, "-notify", target.URL)
 	ids := map[string]bool{}
 	for _, one := range target.wait(3) {
 		ids[one.event.ID] = true
