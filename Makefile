@@ -11,7 +11,7 @@ TIMEOUT ?= 30m
 FAULTS ?= 200
 SEED ?= 1
 
-.PHONY: mlflow test-mlflow help build runtime demo test test-clients test-conformance lint bench crosscheck models clean
+.PHONY: help build runtime demo test test-clients test-conformance test-faults mlflow test-mlflow lint bench bench-gate crosscheck models clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
