@@ -101,8 +101,5 @@ func TestFaultsOfTheClock(t *testing.T) {
 	c.retryHeld()
 	blind()
 	w.work.Wait()
-	c.checkTags(p)
-	c.checkContent(w)
-	c.checkLeftovers()
-	c.checkProcesses()
+	c.checkEnd(p, w)
 }

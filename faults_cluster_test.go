@@ -36,7 +36,7 @@ func startCluster(t *testing.T) *cluster {
 	t.Helper()
 	c := newCluster(t)
 	c.startNATS(3)
-	upstream := freeAddress(t)
+	upstream := testregistry.FreePort(t)
 	c.upstream = "http://" + upstream
 	c.start("upstream", testregistry.DistributionCommand(t, upstream, t.TempDir(), ""))
 	queue := "queue: {url: \"" + c.queue + "\", replicas: 3, heartbeat: " + heartbeatOfFaults + "}\n"
@@ -69,7 +69,7 @@ func newCluster(t *testing.T) *cluster {
 	}
 	dir := t.TempDir()
 	return &cluster{
-		server:    &server{T: t, address: freeAddress(t), dir: dir},
+		server:    &server{T: t, address: testregistry.FreePort(t), dir: dir},
 		processes: map[string]*process{}, folders: []string{dir}, client: &http.Client{Timeout: 10 * time.Second},
 	}
 }
@@ -109,7 +109,7 @@ func (c *cluster) startNATS(nodes int) {
 	}
 	var clients, routes []string
 	for range nodes {
-		clients, routes = append(clients, freeAddress(c.T)), append(routes, freeAddress(c.T))
+		clients, routes = append(clients, testregistry.FreePort(c.T)), append(routes, testregistry.FreePort(c.T))
 	}
 	for i := range nodes {
 		name, dir := fmt.Sprintf("nats-%d", i+1), c.TempDir()

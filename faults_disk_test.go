@@ -68,10 +68,7 @@ func TestFaultsOfADisk(t *testing.T) {
 	t.Logf("with room again: %v", c.states())
 	c.checkStates(p)
 	c.retryHeld()
-	c.checkTags(p)
-	c.checkContent(w)
-	c.checkLeftovers()
-	c.checkProcesses()
+	c.checkEnd(p, w)
 }
 
 // fill leaves no room on the disk of a folder, and returns the file that takes it.

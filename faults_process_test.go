@@ -10,13 +10,15 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"grindstone/internal/testregistry"
 )
 
 // process is a program under a supervisor, which starts it again whenever it ends, as systemd and Kubernetes do.
 type process struct {
 	name    string
 	command func() *exec.Cmd
-	log     lockedBuffer
+	log     testregistry.Log
 
 	mu        sync.Mutex
 	cmd       *exec.Cmd // nil while it does not run

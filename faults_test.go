@@ -78,10 +78,7 @@ func (c *cluster) storm(plan []fault) {
 	time.Sleep(time.Second) // for a last look
 	blind()
 	w.work.Wait()
-	c.checkTags(p)
-	c.checkContent(w)
-	c.checkLeftovers()
-	c.checkProcesses()
+	c.checkEnd(p, w)
 }
 
 // excusable are the reasons for which a model may be held after kills: what the operator retries.
@@ -153,6 +150,15 @@ func (c *cluster) asOperator(name string) *remote.Repository {
 	r.SetBasicAuth("gate", "gategate")
 	repo.Client = &auth.Client{Header: r.Header}
 	return repo
+}
+
+// checkEnd looks at all that must hold once every push has its final state.
+func (c *cluster) checkEnd(p *pushers, w *watcher) {
+	c.Helper()
+	c.checkTags(p)
+	c.checkContent(w)
+	c.checkLeftovers()
+	c.checkProcesses()
 }
 
 // checkTags sees to it that every tag points at what the newest push of it became.

@@ -125,10 +125,7 @@ func TestFaultsOfAnUpstream(t *testing.T) {
 	c.retryHeld()
 	blind()
 	w.work.Wait()
-	c.checkTags(p)
-	c.checkContent(w)
-	c.checkLeftovers()
-	c.checkProcesses()
+	c.checkEnd(p, w)
 }
 
 // acknowledgedWithin pushes a model once, which has to be taken in time.

@@ -1,58 +1,27 @@
 package main
 
 import (
-	"bytes"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"grindstone/internal/shared"
+	"grindstone/internal/testregistry"
 	"grindstone/webhook"
 )
 
-// freeAddress is an address of loopback that nobody listens on.
-func freeAddress(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
-}
-
-// lockedBuffer keeps what a process says while it runs.
-type lockedBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *lockedBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *lockedBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
-}
-
 // startWorker runs `grindstone worker` until the test ends.
-func startWorker(t *testing.T, config string) (*exec.Cmd, *lockedBuffer) {
+func startWorker(t *testing.T, config string) (*exec.Cmd, *testregistry.Log) {
 	t.Helper()
 	path, err := binary()
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd, out := exec.Command(path, "worker", "--config", config, "--dir", t.TempDir()), &lockedBuffer{}
+	cmd, out := exec.Command(path, "worker", "--config", config, "--dir", t.TempDir()), &testregistry.Log{}
 	cmd.Stdout, cmd.Stderr = out, out
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -81,7 +50,7 @@ func TestServerAndWorkersApart(t *testing.T) {
 	}
 	data := shared.Path(t, "data", "cifar10", "test.tar.gz")
 	needRuntime(t)
-	dir, at := t.TempDir(), freeAddress(t)
+	dir, at := t.TempDir(), testregistry.FreePort(t)
 	if err := os.WriteFile(filepath.Join(dir, "token"), []byte("the secret of servers and workers\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}

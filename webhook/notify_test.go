@@ -189,6 +189,11 @@ func TestNotificationSurvivesAKill(t *testing.T) {
 	if e := target.wait(1)[0].event; e.Data.State != Released {
 		t.Errorf("%+v", e)
 	}
+	for deadline := time.Now().Add(10 * time.Second); len(s.deliveries("?state=delivered")) == 0; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("the delivery is not recorded")
+		}
+	}
 	s.kill()
 	target.mu.Lock()
 	target.statuses = []int{500}

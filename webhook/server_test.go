@@ -18,7 +18,6 @@ import (
 	"os/signal"
 	"path/filepath"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -33,6 +32,7 @@ import (
 	"oras.land/oras-go/v2/registry/remote/retry"
 
 	"grindstone/attest"
+	"grindstone/internal/testregistry"
 	"grindstone/policy"
 	"grindstone/registry"
 	"grindstone/webhook/pushevent"
@@ -138,31 +138,14 @@ type serverProcess struct {
 	dir, address string
 	cmd          *exec.Cmd
 	at           chan string // points reached
-	log          *lockedBuffer
+	log          *testregistry.Log
 	ended        chan error
-}
-
-type lockedBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *lockedBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *lockedBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
 }
 
 // startServer runs the server on dir until the test ends, and waits until it listens.
 func startServer(t *testing.T, dir string, args ...string) *serverProcess {
 	t.Helper()
-	s := &serverProcess{T: t, dir: dir, at: make(chan string, 1), log: &lockedBuffer{}, ended: make(chan error, 1)}
+	s := &serverProcess{T: t, dir: dir, at: make(chan string, 1), log: &testregistry.Log{}, ended: make(chan error, 1)}
 	s.cmd = exec.Command(os.Args[0], append([]string{"server", "-dir", dir}, args...)...)
 	s.cmd.Stderr = s.log
 	out, err := s.cmd.StdoutPipe()

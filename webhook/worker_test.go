@@ -17,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"grindstone/internal/testregistry"
 	"grindstone/webhook/queue"
 )
 
@@ -67,13 +68,13 @@ const testHeartbeat = 2 * time.Second
 type process struct {
 	*testing.T
 	cmd *exec.Cmd
-	log *lockedBuffer
+	log *testregistry.Log
 }
 
 // startProcess runs the test binary as another program until the test ends, and waits until it is ready.
 func startProcess(t *testing.T, args ...string) *process {
 	t.Helper()
-	p := &process{T: t, cmd: exec.Command(os.Args[0], args...), log: &lockedBuffer{}}
+	p := &process{T: t, cmd: exec.Command(os.Args[0], args...), log: &testregistry.Log{}}
 	p.cmd.Stderr = p.log
 	out, err := p.cmd.StdoutPipe()
 	if err != nil {

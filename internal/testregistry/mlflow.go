@@ -11,7 +11,6 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -24,20 +23,9 @@ type MLflow struct {
 	t    *testing.T
 	dir  string
 	cmd  *exec.Cmd
-	log  lockedBuffer
+	log  Log
 	env  []string
 	done chan struct{}
-}
-
-type lockedBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *lockedBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
 }
 
 // environment is the folder of the Python environment that `make mlflow` installs; the test is skipped where it is not there.
@@ -67,7 +55,7 @@ func StartMLflow(t *testing.T) *MLflow {
 	t.Cleanup(func() {
 		m.Kill()
 		if t.Failed() {
-			text := m.log.b.String()
+			text := m.log.String()
 			t.Logf("end of MLflow's log:\n%s", text[max(0, len(text)-4000):])
 		}
 	})
@@ -95,7 +83,7 @@ func (m *MLflow) Start() {
 			return
 		}
 		if time.Now().After(deadline) {
-			m.t.Fatalf("MLflow does not answer:\n%s", m.log.b.String())
+			m.t.Fatalf("MLflow does not answer:\n%s", m.log.String())
 		}
 	}
 }

@@ -34,46 +34,64 @@ func (c *Classifier) joined(by map[string]*onnx.Node, n *onnx.Node) []string {
 	if !joins[n.Op] || n.Domain != "" || !slices.ContainsFunc(n.Inputs, func(in string) bool { return c.live[in] && c.learned[in] }) {
 		return nil
 	}
-	var names []string
+	l := leaves{Classifier: c, by: by, seen: map[string]bool{}, holds: map[string]bool{}}
 	for i, in := range n.Inputs {
 		if !c.live[in] && (n.Op != "Where" || i > 0) {
-			names = c.leaves(by, in, names)
+			l.follow(in)
 		}
 	}
-	return names
+	return l.found
 }
 
-func (c *Classifier) leaves(by map[string]*onnx.Node, value string, found []string) []string {
-	n, t := by[value], c.Constants[value]
+// leaves collects the constants that values are computed of. Each value is looked at once: the same one may be reached on very many ways.
+type leaves struct {
+	*Classifier
+	by          map[string]*onnx.Node
+	seen, holds map[string]bool
+	found       []string
+}
+
+func (l *leaves) follow(value string) {
+	if value == "" || l.seen[value] || l.learned[value] { // what linear layers make of constants is trained by their weights
+		return
+	}
+	l.seen[value] = true
+	n, t := l.by[value], l.Constants[value]
 	switch {
-	case value == "" || c.learned[value] || slices.Contains(found, value): // what linear layers make of constants is trained by their weights
 	case t != nil:
-		if t.Type == onnx.Float && !single(t.Shape) && !mask(t) {
-			return append(found, value)
+		if isWeight(t) {
+			l.found = append(l.found, value)
 		}
 	case n != nil && selects[n.Op]:
-		return c.leaves(by, n.Inputs[0], found)
+		l.follow(n.Inputs[0])
 	case n != nil && smooth[n.Op]:
 		for _, in := range n.Inputs {
-			found = c.leaves(by, in, found)
+			l.follow(in)
 		}
-	case n != nil && c.holdsTensors(by, value):
-		return append(found, value)
+	case n != nil && l.holdsTensors(value):
+		l.found = append(l.found, value)
 	}
-	return found
 }
 
 // holdsTensors reports whether a value is computed of float tensors that training would change if it could.
-func (c *Classifier) holdsTensors(by map[string]*onnx.Node, value string) bool {
-	if t := c.Constants[value]; t != nil {
-		return t.Type == onnx.Float && !single(t.Shape) && !mask(t)
+func (l *leaves) holdsTensors(value string) bool {
+	if t := l.Constants[value]; t != nil {
+		return isWeight(t)
 	}
-	n := by[value]
+	n := l.by[value]
 	if n == nil || n.Op == "Shape" || n.Op == "Size" {
 		return false
 	}
-	return slices.ContainsFunc(n.Inputs, func(in string) bool { return c.holdsTensors(by, in) })
+	held, known := l.holds[value]
+	if !known {
+		held = slices.ContainsFunc(n.Inputs, l.holdsTensors)
+		l.holds[value] = held
+	}
+	return held
 }
+
+// isWeight: a tensor that training would change, neither a single number nor a mask.
+func isWeight(t *onnx.Tensor) bool { return t.Type == onnx.Float && !single(t.Shape) && !mask(t) }
 
 func single(shape []int64) bool {
 	return !slices.ContainsFunc(shape, func(d int64) bool { return d != 1 })

@@ -38,6 +38,13 @@ func TestJoinedConstants(t *testing.T) {
 		"divisor": {func(n *net, x string) string {
 			return n.Op("Div", []string{n.Op("Sub", []string{x, n.weight("mean", 4, 1, 1)}), n.weight("deviation", 4, 1, 1)})
 		}, []string{"mean", "deviation"}},
+		"read on many ways": {func(n *net, x string) string { // 2^40 of them
+			w := n.weight("doubled", 4, 1, 1)
+			for range 40 {
+				w = n.Op("Add", []string{w, w})
+			}
+			return n.Op("Add", []string{x, w})
+		}, []string{"doubled"}},
 		"mask": {func(n *net, x string) string {
 			return n.Op("Add", []string{x, n.Const(onnx.NewFloat("mask", []int64{1, 1, 8, 8}, mask))})
 		}, nil},

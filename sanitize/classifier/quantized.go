@@ -237,37 +237,27 @@ func integerRange(t onnx.DataType) (lo, hi int64) {
 	return 0, 0
 }
 
-// channel gives the index of the scale of each element: a function of the element's index.
-func (q *quantized) channel(shape []int64, scales int) (func(i int) int, error) {
-	if scales == 1 {
-		return func(int) int { return 0 }, nil
+// channels gives, for a tensor with that many scales, the index of the scale of each element, and the zero points of the scales.
+func (q *quantized) channels(shape []int64, scales int) (at func(i int) int, zero []int64, err error) {
+	zero = q.zero.Ints()
+	if len(zero) == 1 {
+		zero = slices.Repeat(zero, scales)
 	}
-	if q.axis < 0 || q.axis >= len(shape) || int64(scales) != shape[q.axis] {
-		return nil, fmt.Errorf("%d scales for axis %d of shape %v", scales, q.axis, shape)
+	switch {
+	case len(zero) != scales:
+		return nil, nil, fmt.Errorf("%d zero points for %d scales", len(zero), scales)
+	case scales == 1:
+		return func(int) int { return 0 }, zero, nil
+	case q.axis < 0 || q.axis >= len(shape) || int64(scales) != shape[q.axis]:
+		return nil, nil, fmt.Errorf("%d scales for axis %d of shape %v", scales, q.axis, shape)
 	}
 	inner := int(elements(shape[q.axis+1:]))
-	return func(i int) int { return i / inner % scales }, nil
-}
-
-// zeros are the zero points of all channels.
-func (q *quantized) zeros(n int) ([]int64, error) {
-	z := q.zero.Ints()
-	if len(z) == 1 {
-		return slices.Repeat(z, n), nil
-	}
-	if len(z) != n {
-		return nil, fmt.Errorf("%d zero points for %d scales", len(z), n)
-	}
-	return z, nil
+	return func(i int) int { return i / inner % scales }, zero, nil
 }
 
 // floats is what DequantizeLinear makes of the integers.
 func (q *quantized) floats(t *onnx.Tensor, scale []float32) ([]float32, error) {
-	at, err := q.channel(t.Shape, len(scale))
-	if err != nil {
-		return nil, err
-	}
-	zero, err := q.zeros(len(scale))
+	at, zero, err := q.channels(t.Shape, len(scale))
 	if err != nil {
 		return nil, err
 	}
@@ -284,11 +274,7 @@ func (q *quantized) floats(t *onnx.Tensor, scale []float32) ([]float32, error) {
 
 // integers is what QuantizeLinear makes of floats: rounded to even, saturated.
 func (q *quantized) integers(v []float32, shape []int64, scale []float32) ([]int64, error) {
-	at, err := q.channel(shape, len(scale))
-	if err != nil {
-		return nil, err
-	}
-	zero, err := q.zeros(len(scale))
+	at, zero, err := q.channels(shape, len(scale))
 	if err != nil {
 		return nil, err
 	}

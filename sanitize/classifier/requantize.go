@@ -95,11 +95,7 @@ func (c *Classifier) Requantize(values map[string][]float32, ranges map[string][
 
 // weightScales are the scales of a weight's channels; a channel of zeros keeps its own.
 func (q *quantized) weightScales(v []float32, shape []int64, old []float32) ([]float32, error) {
-	at, err := q.channel(shape, len(old))
-	if err != nil {
-		return nil, err
-	}
-	zero, err := q.zeros(len(old))
+	at, zero, err := q.channels(shape, len(old))
 	if err != nil {
 		return nil, err
 	}

@@ -3,7 +3,6 @@ package onnx_test
 import (
 	"errors"
 	"fmt"
-	"math"
 	"slices"
 	"strings"
 	"testing"
@@ -64,20 +63,7 @@ func TestFunctions(t *testing.T) {
 	if again, err := m.Marshal(); err != nil || !slices.Equal(again, raw) {
 		t.Errorf("written again it differs (%v)", err)
 	}
-	g, err := onnx.Normalize(m)
-	if err != nil {
-		t.Fatal(err)
-	}
-	flat, err := (&onnx.Model{IRVersion: 8, Opsets: map[string]int64{"": onnx.Opset}, Graph: g}).Marshal()
-	if err != nil {
-		t.Fatal(err)
-	}
-	want, got := runOne(t, raw), runOne(t, flat)
-	for i := range want.F32 {
-		if math.Abs(float64(got.F32[i]-want.F32[i])) > 1e-6 {
-			t.Fatalf("element %d is %v, want %v", i, got.F32[i], want.F32[i])
-		}
-	}
+	checkNormalized(t, m, raw, 1e-6)
 }
 
 func TestFunctionsRefused(t *testing.T) {

@@ -183,23 +183,7 @@ func TestNormalizeKeepsTheFunction(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			g, err := onnx.Normalize(before)
-			if err != nil {
-				t.Fatal(err)
-			}
-			normalized, err := (&onnx.Model{IRVersion: 8, Opsets: map[string]int64{"": onnx.Opset}, Graph: g}).Marshal()
-			if err != nil {
-				t.Fatal(err)
-			}
-			want, got := runOne(t, raw), runOne(t, normalized)
-			if !slices.Equal(got.Shape, want.Shape) {
-				t.Fatalf("shape %v, want %v", got.Shape, want.Shape)
-			}
-			for i := range want.F32 {
-				if math.Abs(float64(got.F32[i]-want.F32[i])) > 1e-5 {
-					t.Fatalf("element %d is %v, want %v", i, got.F32[i], want.F32[i])
-				}
-			}
+			g := checkNormalized(t, before, raw, 1e-5)
 			for _, n := range g.Nodes {
 				if n.Op == "Constant" || n.Op == "Dropout" {
 					t.Errorf("%s is left", n.Op)
@@ -211,6 +195,29 @@ func TestNormalizeKeepsTheFunction(t *testing.T) {
 			}
 		})
 	}
+}
+
+// checkNormalized runs a model as it is, and normalized, and returns its normalized graph.
+func checkNormalized(t *testing.T, m *onnx.Model, raw []byte, tolerance float64) *onnx.Graph {
+	t.Helper()
+	g, err := onnx.Normalize(m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	normalized, err := (&onnx.Model{IRVersion: 8, Opsets: map[string]int64{"": onnx.Opset}, Graph: g}).Marshal()
+	if err != nil {
+		t.Fatal(err)
+	}
+	want, got := runOne(t, raw), runOne(t, normalized)
+	if !slices.Equal(got.Shape, want.Shape) {
+		t.Fatalf("shape %v, want %v", got.Shape, want.Shape)
+	}
+	for i := range want.F32 {
+		if math.Abs(float64(got.F32[i]-want.F32[i])) > tolerance {
+			t.Fatalf("element %d is %v, want %v", i, got.F32[i], want.F32[i])
+		}
+	}
+	return g
 }
 
 func runOne(t *testing.T, model []byte) *ort.Array {
