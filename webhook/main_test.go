@@ -58,6 +58,11 @@ func testSanitizer(behaviour string, args []string) int {
 	if err != nil {
 		return fail(1, err.Error())
 	}
+	if behaviour == "named" { // by the model
+		if _, name, ok := bytes.Cut(model, []byte("sanitizer:")); ok {
+			behaviour, _, _ = strings.Cut(string(name), ";")
+		}
+	}
 	switch behaviour {
 	case "crash":
 		syscall.Kill(os.Getpid(), syscall.SIGSEGV)
@@ -89,6 +94,9 @@ func testSanitizer(behaviour string, args []string) int {
 	case "no-runtime":
 		return fail(exitRuntime, "no usable ONNX Runtime library found")
 	case "at-chance":
+		return fail(exitAccuracy, "the model's accuracy on the clean dataset is at chance")
+	case "late-at-chance":
+		time.Sleep(4 * time.Second)
 		return fail(exitAccuracy, "the model's accuracy on the clean dataset is at chance")
 	case "gives-up":
 		return fail(1, "no learning rate trains this model")

@@ -3,6 +3,7 @@ package webhook
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/google/uuid"
@@ -50,6 +51,9 @@ var operations = map[string]func(*Admission, *Operation) error{
 		default:
 			return fmt.Errorf("%w: it is %s, and what is being released or has ended cannot be rejected", ErrConflict, a.State)
 		}
+		if i := slices.IndexFunc(a.Tags, func(t Tag) bool { return t.Moved }); i >= 0 {
+			return fmt.Errorf("%w: it has been released under the tag %s", ErrConflict, a.Tags[i].Name)
+		}
 		a.Approval, a.Runs = nil, a.Runs+1 // what a worker may still do is not for a retry
 		a.enter(Denied, ReasonRejected, fmt.Sprintf("rejected by %s: %s", o.By, o.Reason), o.At)
 		return nil
@@ -93,6 +97,7 @@ func (p *Pipeline) Operate(id, action, by, reason string) (*Admission, error) {
 		"repository", a.Source.Repository, "digest", a.Source.Digest)
 	p.announce(a)
 	if a.State.Final() {
+		p.yield(a)
 		p.interrupt(id)
 		p.withdraw(unwanted)
 	} else {

@@ -181,6 +181,9 @@ func (p *Pipeline) resume() error {
 		}
 		p.backlog.add(a.ID)
 	}
+	if err := p.claimTags(); err != nil {
+		return err
+	}
 	p.sweep()
 	return nil
 }
@@ -269,12 +272,12 @@ func (p *Pipeline) advance(ctx context.Context, id string, last bool) (final boo
 	from := a.State
 	next, err := steps[from](p, ctx, work)
 	p.passing(string(from) + " done")
-	if from == Releasing { // no tag may be pushed between the last look at the tags and recording the end
+	if from == Releasing || err != nil { // no tag may be pushed, or given away, between the last look at the tags and recording the end
 		p.tags.Lock()
 		defer p.tags.Unlock()
-		if err == nil && p.hasTagToMove(work) {
-			return false, nil
-		}
+	}
+	if from == Releasing && err == nil && p.hasTagToMove(work) {
+		return false, nil
 	}
 	reason, message := Reason(""), ""
 	var v *verdict
@@ -289,12 +292,16 @@ func (p *Pipeline) advance(ctx context.Context, id string, last bool) (final boo
 		p.Log.Error("a step failed for good", "admission", id, "state", from, "error", err)
 		next, reason, message = Held, ReasonInternal, fmt.Sprintf("the server could not finish %q; its log has the cause", from)
 	}
-	if _, err := p.commit(work, from, next, reason, message); errors.Is(err, errOvertaken) {
+	a, err = p.commit(work, from, next, reason, message)
+	if errors.Is(err, errOvertaken) {
 		return false, nil
 	} else if err != nil {
 		return false, err
 	}
 	p.passing(string(next) + " recorded")
+	if next == Held || next == Denied {
+		p.yield(a)
+	}
 	return next.Final(), nil
 }
 

@@ -272,6 +272,25 @@ func (s *Store) Owner(repository, tag string) string {
 	return s.newest[tagKey{repository, tag}]
 }
 
+// Holder returns the id of the admission whose release a tag is to point at: of the pushes of the tag the newest that did not fail, or "". One that is denied
+// never has the tag, and one that is held does not keep it from the release of an older push, unless the tag points at its own release already.
+func (s *Store) Holder(repository, tag string) string {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	holder, newest := "", uint64(0)
+	for id, a := range s.byID {
+		if a.Source.Repository != repository || a.State == Denied {
+			continue
+		}
+		for _, t := range a.Tags {
+			if t.Name == tag && t.Order > newest && (a.State != Held || t.Moved) {
+				holder, newest = id, t.Order
+			}
+		}
+	}
+	return holder
+}
+
 // Writable reports why the store cannot be written to, or nil.
 func (s *Store) Writable() error {
 	f, err := os.CreateTemp(s.dir, tempPrefix+"*")

@@ -128,7 +128,8 @@ func TestStoreOnFailingDisk(t *testing.T) {
 	}
 }
 
-// TestTagOwnership compares the store with a plain model: the newest push of a tag that was not denied owns it, also after reopening.
+// TestTagOwnership compares the store with a plain model, also after reopening: the newest push of a tag that was not denied owns it, and the
+// newest that did not fail, or has the tag already, holds it.
 func TestTagOwnership(t *testing.T) {
 	rapid.Check(t, func(r *rapid.T) {
 		dir, err := os.MkdirTemp("", "store")
@@ -143,10 +144,10 @@ func TestTagOwnership(t *testing.T) {
 		type push struct{ id, tag string }
 		var pushes []push
 		var ids []string
-		denied := map[string]bool{}
+		denied, held, moved := map[string]bool{}, map[string]bool{}, map[push]bool{}
 		for range rapid.IntRange(1, 12).Draw(r, "steps") {
 			tag := rapid.SampledFrom([]string{"v1", "v2", ""}).Draw(r, "tag")
-			switch op := rapid.IntRange(0, 2).Draw(r, "op"); {
+			switch op := rapid.IntRange(0, 4).Draw(r, "op"); {
 			case op == 0 || len(ids) == 0:
 				a, err := s.Create(Source{Repository: "m", Digest: "sha256:x"}, tag, "", func(*Admission) {})
 				if err != nil {
@@ -159,6 +160,28 @@ func TestTagOwnership(t *testing.T) {
 					r.Fatal(err)
 				}
 				pushes = append(pushes, push{id, tag})
+				held[id] = false
+				delete(moved, push{id, tag})
+			case op == 2:
+				id := rapid.SampledFrom(ids).Draw(r, "id")
+				if _, err := s.Update(id, func(a *Admission) {
+					if a.State != Denied {
+						a.State, held[id] = Held, true
+					}
+				}); err != nil {
+					r.Fatal(err)
+				}
+			case op == 3:
+				id := rapid.SampledFrom(ids).Draw(r, "id")
+				if _, err := s.Update(id, func(a *Admission) {
+					for i := range a.Tags {
+						if a.Tags[i].Name == tag {
+							a.Tags[i].Moved, moved[push{id, tag}] = true, true
+						}
+					}
+				}); err != nil {
+					r.Fatal(err)
+				}
 			default:
 				id := rapid.SampledFrom(ids).Draw(r, "id")
 				if _, err := s.Update(id, func(a *Admission) { a.State = Denied }); err != nil {
@@ -172,11 +195,17 @@ func TestTagOwnership(t *testing.T) {
 			r.Fatal(err)
 		}
 		for _, tag := range []string{"v1", "v2"} {
-			want := ""
+			want, holder := "", ""
 			for _, p := range pushes {
 				if p.tag == tag && !denied[p.id] {
 					want = p.id
+					if !held[p.id] || moved[p] {
+						holder = p.id
+					}
 				}
+			}
+			if s.Holder("m", tag) != holder || again.Holder("m", tag) != holder {
+				r.Errorf("tag %s is held by %q, reopened %q, want %q", tag, s.Holder("m", tag), again.Holder("m", tag), holder)
 			}
 			if s.Owner("m", tag) != want || again.Owner("m", tag) != want {
 				r.Errorf("tag %s: %q, reopened %q, want %q", tag, s.Owner("m", tag), again.Owner("m", tag), want)

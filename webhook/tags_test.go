@@ -1,0 +1,93 @@
+package webhook
+
+import (
+	"net/http"
+	"testing"
+	"time"
+)
+
+// become waits until an admission of the server is in a state.
+func (s *serverProcess) become(digest string, state State) Admission {
+	s.Helper()
+	for deadline := time.Now().Add(60 * time.Second); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
+		for _, a := range s.admissions("?digest=" + digest) {
+			if a.State == state {
+				return a
+			}
+		}
+	}
+	s.Fatalf("%s does not become %s: %+v", digest, state, s.admissions("?digest="+digest))
+	return Admission{}
+}
+
+// tagBecomes waits until a tag points at a digest.
+func (s *serverProcess) tagBecomes(repository, tag, digest string) {
+	s.Helper()
+	var at string
+	var err error
+	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
+		if at, _, err = s.pull(repository, tag); err == nil && at == digest {
+			return
+		}
+	}
+	s.Errorf("%s is %s, %v; it is to be %s", tag, at, err, digest)
+}
+
+// TestATagGoesToTheNewestReleasedPush: three pushes of one tag, of which the first is released, the second is in work when the third comes, and the third
+// fails, before the second is through or after, by its own fault or by an operator's word. The tag ends at the second, and at the third when that is
+// released after all.
+func TestATagGoesToTheNewestReleasedPush(t *testing.T) {
+	for name, c := range map[string]struct {
+		second, third string // what the sanitizer does with them
+		rejected      bool
+		kill          string // point at which the server is killed
+	}{
+		"held before the second is through": {second: "slow-2s", third: "at-chance"},
+		"held after":                        {second: "slow-1s", third: "late-at-chance"},
+		"held after, and the server killed": {second: "slow-1s", third: "late-at-chance", kill: "held recorded"},
+		"rejected after":                    {second: "slow-1s", third: "hang", rejected: true},
+		"held and then rejected":            {second: "slow-2s", third: "at-chance", rejected: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			dir := t.TempDir()
+			s := startServer(t, dir, "-workers", "3", "-sanitizer", "named", "-stop", c.kill)
+			push := func(name, behaviour string) string {
+				return s.pushModel("models/a", "v1", name+" sanitizer:"+behaviour+";").Digest.String()
+			}
+			first := s.become(push("first", "ok"), Released)
+			second, third := push("second", c.second), push("third", c.third)
+			if c.rejected {
+				if c.third == "hang" {
+					s.become(second, Released)
+					s.become(third, Sanitizing)
+					if at, _, err := s.pull("models/a", "v1"); err != nil || at != first.Released.Digest {
+						t.Errorf("while the newest push is in work, the tag is %s, %v", at, err)
+					}
+				} else {
+					s.become(third, Held)
+				}
+				id := s.admissions("?digest=" + third)[0].ID
+				if status, text := s.post("/api/v1/admissions/"+id+"/reject", `{"reason": "unknown origin"}`); status != http.StatusOK {
+					t.Fatalf("%d %s", status, text)
+				}
+			}
+			if c.kill != "" {
+				s.reach()
+				s.kill()
+				s = startServer(t, dir)
+			}
+			s.tagBecomes("models/a", "v1", s.become(second, Released).Released.Digest)
+			s.settle()
+
+			if err := s.stop(); err != nil {
+				t.Fatal(err)
+			}
+			s = startServer(t, dir)
+			if status, text := s.post("/api/v1/admissions/"+s.admissions("?digest=" + third)[0].ID+"/retry", `{}`); status != http.StatusOK {
+				t.Fatalf("%d %s", status, text)
+			}
+			s.tagBecomes("models/a", "v1", s.become(third, Released).Released.Digest)
+		})
+	}
+}
