@@ -111,6 +111,9 @@ func New(m *onnx.Model, o Options) (*Classifier, error) {
 	if err := c.openBatch(g); err != nil {
 		return nil, err
 	}
+	if err := c.resolveOutputShapes(); err != nil {
+		return nil, err
+	}
 	if err := c.findHead(o.Feature); err != nil {
 		return nil, err
 	}

@@ -74,7 +74,7 @@ func drawConvTranspose(t *rapid.T) sample {
 			pads[i], pads[d+i] = 0, 0
 		}
 		extra = append(extra, rapid.Int64Range(0, strides[i]-1).Draw(t, "extra"))
-		asked = append(asked, max(1, full-rapid.Int64Range(0, kernel[i]-1).Draw(t, "less")))
+		asked = append(asked, max(1, full-rapid.Int64Range(0, kernel[i]-1).Draw(t, "less")+extra[i]))
 	}
 	switch rapid.IntRange(0, 3).Draw(t, "padding") {
 	case 0:

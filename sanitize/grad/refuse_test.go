@@ -18,7 +18,6 @@ func TestRefuses(t *testing.T) {
 		says   string
 		inputs int
 	}{
-		{"ConvTranspose", []*onnx.Attr{onnx.Is("strides", 2), onnx.Is("output_padding", 2)}, "output_padding 2 at stride 2", 2},
 		{"MaxPool", []*onnx.Attr{onnx.Is("kernel_shape", 2), onnx.I("storage_order", 1)}, "storage_order=1", 1},
 		{"MaxPool", []*onnx.Attr{onnx.Is("kernel_shape", 1), onnx.Is("strides", 3), onnx.S("auto_pad", "SAME_UPPER")}, "auto_pad=SAME_UPPER", 1},
 		{"AveragePool", []*onnx.Attr{onnx.Is("kernel_shape", 4), onnx.Is("strides", 3), onnx.Is("pads", 1, 0), onnx.I("ceil_mode", 1), onnx.I("count_include_pad", 1)}, "count_include_pad", 1},

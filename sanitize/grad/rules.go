@@ -125,7 +125,7 @@ func init() { // in init, since rules refer to the table through the tape
 
 		// linear layers
 		"Conv":          {Backward: convGrad, Inner: &innerConv, Refuse: unresolved, Note: "one to three dimensions; groups, strides, dilations"},
-		"ConvTranspose": {Backward: convTransposeGrad, Refuse: either(unresolved, wideOutputPadding), Note: "no output_padding that reaches the stride: ONNX Runtime reads beyond its buffer there"},
+		"ConvTranspose": {Backward: convTransposeGrad, Refuse: unresolved, Note: "no output_padding that reaches the stride: ONNX Runtime reads beyond its buffer there"},
 		"Einsum":        {Backward: einsumGrad, Note: "ellipses, diagonals, any number of operands"},
 		"Gemm":          {Backward: gemmGrad},
 		"MatMul":        {Backward: matMulGrad},

@@ -1,10 +1,6 @@
 package grad
 
-import (
-	"fmt"
-
-	"grindstone/sanitize/onnx"
-)
+import "grindstone/sanitize/onnx"
 
 // convTransposeGrad: ConvTranspose is what a Conv that reads its output and makes its input does backwards. So its input's gradient is that
 // Conv of dy, and its weight's gradient is the Conv's, with dy as what the Conv reads. Paddings must have been resolved.
@@ -25,16 +21,4 @@ func convTransposeGrad(t *Tape, n *onnx.Node, dy []string) []string {
 		g[2] = t.lazy(n, 2, func() string { return t.channelSum(dy[0], n.Outputs[0]) })
 	}
 	return g
-}
-
-// wideOutputPadding refuses output_padding that reaches the stride: the kernel of ONNX Runtime's CPU provider reads beyond its buffer.
-func wideOutputPadding(n *onnx.Node) string {
-	extra := n.Ints("output_padding")
-	stride := orOnes(n.Ints("strides"), len(extra))
-	for i, e := range extra {
-		if e >= stride[i] {
-			return fmt.Sprintf("output_padding %d at stride %d (ONNX Runtime reads beyond its buffer there)", e, stride[i])
-		}
-	}
-	return ""
 }

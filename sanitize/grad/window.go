@@ -9,6 +9,7 @@ import (
 // ResolvePadding returns a convolution or pooling node with the pads that its auto_pad (or, for ConvTranspose, output_shape) means at these
 // shapes, which is what gradient rules are written for; any other node is returned as it is, and so is a pool with strides so much longer than its
 // kernel that SAME stands for negative padding, which no pads can say.
+// An output_shape beyond what the windows reach becomes output_padding.
 // (https://onnx.ai/onnx/operators/onnx__Conv.html: with SAME the output is the input's size divided by the stride, rounded up.)
 func ResolvePadding(n *onnx.Node, shapes map[string][]int64) *onnx.Node {
 	var kernel []int64
@@ -28,7 +29,7 @@ func ResolvePadding(n *onnx.Node, shapes map[string][]int64) *onnx.Node {
 		return n
 	}
 	in, d := shapes[n.Inputs[0]][2:], len(kernel)
-	stride, dilation, extra := orOnes(n.Ints("strides"), d), orOnes(n.Ints("dilations"), d), n.Ints("output_padding", make([]int64, d)...)
+	stride, dilation, extra := orOnes(n.Ints("strides"), d), orOnes(n.Ints("dilations"), d), slices.Clone(n.Ints("output_padding", make([]int64, d)...))
 	pads := make([]int64, 2*d)
 	for k := range d {
 		reach := (kernel[k]-1)*dilation[k] + 1
@@ -46,6 +47,9 @@ func ResolvePadding(n *onnx.Node, shapes map[string][]int64) *onnx.Node {
 				return n // the runtime moves such windows, as negative padding would
 			}
 		}
+		if asked != nil && total < 0 {
+			extra[k] -= total
+		}
 		total = max(total, 0)
 		pads[k], pads[d+k] = total/2, total-total/2 // the odd element goes to the end with SAME_UPPER
 		lower := mode == "SAME_LOWER"
@@ -58,9 +62,12 @@ func ResolvePadding(n *onnx.Node, shapes map[string][]int64) *onnx.Node {
 	}
 	changed := *n
 	changed.Attrs = slices.DeleteFunc(slices.Clone(n.Attrs), func(a *onnx.Attr) bool {
-		return a.Name == "auto_pad" || a.Name == "pads" || a.Name == "output_shape"
+		return a.Name == "auto_pad" || a.Name == "pads" || a.Name == "output_shape" || a.Name == "output_padding"
 	})
 	changed.Attrs = append(changed.Attrs, onnx.Is("pads", pads...))
+	if n.Op == "ConvTranspose" {
+		changed.Attrs = append(changed.Attrs, onnx.Is("output_padding", extra...))
+	}
 	return &changed
 }
 

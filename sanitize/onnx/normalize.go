@@ -35,6 +35,9 @@ func Normalize(m *Model) (*Graph, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := checkHazards(nodes); err != nil {
+		return nil, err
+	}
 	for _, n := range nodes {
 		if n.Domain == "ai.onnx" {
 			standard := *n
