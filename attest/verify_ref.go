@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/sigstore/sigstore-go/pkg/bundle"
 	"oras.land/oras-go/v2/content"
@@ -60,7 +61,7 @@ func VerifyRef(ctx context.Context, ref string, pub crypto.PublicKey, o RefOptio
 	r := search.result()
 	r.notChecked("layers: the verified manifest binds them by digest; they were not downloaded")
 	if len(search.wants) == 1 {
-		r.notChecked("model file digest: no layer of the manifest is a bare ONNX file; the manifest's digest covers what it packs")
+		r.notChecked("model file digest: no layer of the manifest is a bare ONNX file named by sha256; the manifest's digest covers what it packs")
 	}
 	return r, r.Err()
 }
@@ -99,11 +100,12 @@ func isLoopback(hostport string) bool {
 	return host == "localhost" || ip != nil && ip.IsLoopback()
 }
 
-// wants lists what the statement must be about: the manifest and each of its ONNX layers.
+// wants lists what the statement must be about: the manifest and each of its ONNX layers. One that is named by another digest than sha256 is bound by the
+// manifest's.
 func wants(subject ocispec.Descriptor, manifest *ocispec.Manifest) []want {
 	all := []want{{CheckManifest, "the manifest", subject.Digest.Encoded()}}
 	for _, layer := range manifest.Layers {
-		if title := layer.Annotations[ocispec.AnnotationTitle]; isONNX(layer) {
+		if title := layer.Annotations[ocispec.AnnotationTitle]; isONNX(layer) && layer.Digest.Algorithm() == digest.SHA256 {
 			all = append(all, want{CheckModel, strings.TrimSpace("layer " + title), layer.Digest.Encoded()})
 		}
 	}

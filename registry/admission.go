@@ -38,6 +38,7 @@ type File struct {
 	Digest    string // of the file
 	MediaType string // of the layer
 	Size      int64  // bytes
+	SHA256    string // hex, of a model whose Digest is another one; else ""
 }
 
 // Denial refuses a push.

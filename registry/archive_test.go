@@ -99,7 +99,7 @@ func TestModelsInArchives(t *testing.T) {
 			}
 			r := s.expect(http.StatusCreated, "PUT", "/v2/"+repo+"/manifests/v1", bytes.NewReader(raw), "Content-Type", ocispec.MediaTypeImageManifest, "X-Test-Identity", pusher)
 			source := r.header.Get("Docker-Content-Digest")
-			want := []File{{"models/net.onnx", digest.FromBytes(onnx).String(), c.layerType, int64(len(onnx))}}
+			want := []File{{Name: "models/net.onnx", Digest: digest.FromBytes(onnx).String(), MediaType: c.layerType, Size: int64(len(onnx))}}
 			if p := s.desk.last(t); p.Problem != "" || !reflect.DeepEqual(p.Models, want) {
 				t.Fatalf("%+v", p)
 			}

@@ -30,6 +30,17 @@ func (s *store) blobSize(repository string, d digest.Digest) (int64, bool) {
 	return info.Size(), true
 }
 
+// sha256 computes the SHA-256 digest of a blob in hex, whatever it is named by.
+func (s *store) sha256(ctx context.Context, repository string, d digest.Digest) (string, error) {
+	f, err := os.Open(s.blob(repository, d))
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	sum, err := digest.SHA256.FromReader(withContext(ctx, f))
+	return sum.Encoded(), err
+}
+
 // addBlob copies content into a repository that exists, durably, and returns its digest and size. The blob appears
 // under its name when it is complete. If want is not empty, other content is refused with ErrDigest.
 func (s *store) addBlob(ctx context.Context, repository string, content io.Reader, want digest.Digest) (digest.Digest, int64, error) {

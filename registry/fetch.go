@@ -195,10 +195,13 @@ func (g *Gateway) describe(ctx context.Context, repository string, d digest.Dige
 	}
 	for _, f := range files {
 		if f.model {
-			p.Models = append(p.Models, f.File)
 			if f.digest.Algorithm() != digest.SHA256 {
+				if f.SHA256, err = g.quarantine.sha256(ctx, repository, f.digest); err != nil {
+					return Push{}, nil, err
+				}
 				problems = append(problems, fmt.Sprintf("the model %s is named by its %s digest, and attestations are about sha256: push it as a layer named by that", f.Name, f.digest.Algorithm()))
 			}
+			p.Models = append(p.Models, f.File)
 		}
 	}
 	if d.Algorithm() != digest.SHA256 {

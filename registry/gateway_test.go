@@ -39,7 +39,7 @@ func testPushIsAcknowledgedAndDescribed(t *testing.T, s *server) {
 		ArtifactType: "application/vnd.cncf.model.manifest.v1+json", Identity: "ci@example.org", Size: size,
 		Annotations: map[string]string{"org.example.note": "größer <als> &"},
 		Blobs:       []string{digest.FromString(`{"format":"onnx"}`).String(), f.layers[0].Digest.String(), f.layers[1].Digest.String(), f.layers[2].Digest.String()},
-		Models:      []File{{"net/model.onnx", f.layers[1].Digest.String(), "application/vnd.cncf.model.weight.v1.raw", f.layers[1].Size}},
+		Models:      []File{{Name: "net/model.onnx", Digest: f.layers[1].Digest.String(), MediaType: "application/vnd.cncf.model.weight.v1.raw", Size: f.layers[1].Size}},
 	}
 	if got := s.desk.last(t); !reflect.DeepEqual(got, want) {
 		t.Errorf("push\n got %+v\nwant %+v", got, want)

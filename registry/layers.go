@@ -100,7 +100,7 @@ func (m *manifest) files(inspect func(digest.Digest) (finding, error), list func
 		}
 		if name != "" {
 			byName[name] = d.Digest
-			files = append(files, layerFile{File: File{name, d.Digest.String(), d.MediaType, d.Size}, digest: d.Digest, model: model})
+			files = append(files, layerFile{File: File{Name: name, Digest: d.Digest.String(), MediaType: d.MediaType, Size: d.Size}, digest: d.Digest, model: model})
 		}
 	}
 	for _, f := range files {
@@ -152,7 +152,9 @@ func archivedFiles(d ocispec.Descriptor, list func(digest.Digest) ([]archived, e
 	}
 	var files []layerFile
 	for _, f := range inside {
-		files = append(files, layerFile{File{f.name, f.digest.String(), d.MediaType, f.size}, f.digest, f.model, d.Digest})
+		files = append(files, layerFile{
+			File: File{Name: f.name, Digest: f.digest.String(), MediaType: d.MediaType, Size: f.size}, digest: f.digest, model: f.model, layer: d.Digest,
+		})
 	}
 	return files, nil
 }

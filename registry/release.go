@@ -36,7 +36,7 @@ type Artifact struct {
 // Release puts a package with replaced layers into the released store, where it can be pulled by its digest and has no
 // tag yet. A tar archive with a replaced file is written anew, with every other entry as it was. The new manifest differs from the
 // pushed one in the digests and sizes of the replaced layers and in no other byte, and so does its config, where it names them
-// (rootfs.diff_ids of an image, modelfs.diffIds of a ModelPack). If anything is replaced, every model must be, and the package must have no Problem.
+// (rootfs.diff_ids of an image, modelfs.diffIds of a ModelPack). It is named by its sha256 digest, which attestations are about. If anything is replaced, every model must be, and the package must have no Problem.
 //
 // Release, Attach and Tag can be repeated after a failure or a crash at any point; what they report as done survives
 // one. Their errors are of type *Error and match ErrNotFound, ErrPackage or ErrDigest where these apply.
@@ -67,13 +67,13 @@ func (g *Gateway) release(ctx context.Context, r Release) (Prepared, error) {
 	if err != nil {
 		return Prepared{}, err
 	}
-	raw, d := m.raw, source
+	raw := m.raw
 	if len(replaced) > 0 {
 		if raw, err = m.replace(replaced); err != nil {
 			return Prepared{}, err
 		}
-		d = digest.FromBytes(raw)
 	}
+	d := digest.FromBytes(raw) // sha256, whatever it was pushed by
 	if err := g.released.putManifest(ctx, r.Repository, d.String(), m.mediaType, raw); err != nil {
 		return Prepared{}, err
 	}

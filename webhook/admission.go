@@ -2,6 +2,7 @@ package webhook
 
 import (
 	"slices"
+	"strings"
 	"time"
 
 	"grindstone/policy"
@@ -58,7 +59,16 @@ type Model struct {
 	Name      string `json:"name"`
 	Digest    string `json:"digest"`
 	MediaType string `json:"media_type,omitempty"`
-	Size      int64  `json:"size"` // bytes
+	Size      int64  `json:"size"`             // bytes
+	SHA256    string `json:"sha256,omitempty"` // hex, where Digest is another one
+}
+
+// sha256 returns the SHA-256 digest of the file in hex.
+func (m Model) sha256() string {
+	if m.SHA256 != "" {
+		return m.SHA256
+	}
+	return strings.TrimPrefix(m.Digest, "sha256:")
 }
 
 // OtherModel is a file of the package that is a model of another format than ONNX.
@@ -150,7 +160,7 @@ func sourceOf(p registry.Push) Source {
 		Problem: p.Problem,
 	}
 	for _, m := range p.Models {
-		s.Models = append(s.Models, Model{Name: m.Name, Digest: m.Digest, MediaType: m.MediaType, Size: m.Size})
+		s.Models = append(s.Models, Model{Name: m.Name, Digest: m.Digest, MediaType: m.MediaType, Size: m.Size, SHA256: m.SHA256})
 	}
 	for _, m := range p.OtherModels {
 		s.OtherModels = append(s.OtherModels, OtherModel(m))

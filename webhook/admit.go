@@ -117,6 +117,9 @@ func (p *Pipeline) Status(repository, reference string) (registry.Status, bool) 
 	s := registry.Status{ID: a.ID, State: string(a.State), Reason: a.Message}
 	if a.State == Released && a.Released != nil && a.Released.Digest != reference {
 		s.Reason = "the sanitized model is " + a.Released.Digest
+		if a.Unsanitized() {
+			s.Reason = "it is released as " + a.Released.Digest
+		}
 	}
 	return s, true
 }

@@ -79,11 +79,13 @@ func (p *Pipeline) approval(a *Admission) attest.Approval {
 		SchemaVersion: attest.SchemaVersion,
 		Approver:      attest.Approver{Kind: attest.ByPolicy},
 		Reason:        "the policy admits it",
-		Source:        attest.ApprovedSource{URI: p.uri(a.Source.Repository, a.Source.Digest), Digest: sha256Of(a.Source.Digest), MediaType: a.Source.MediaType},
-		Policy:        attest.Policy{URI: p.Policy.URI(), Digest: sha256Of(p.Policy.Digest())},
-		Decision:      attest.Decision{Result: attest.Approved},
-		Issuer:        attest.Sanitizer{ID: attest.SanitizerID, Version: p.Version},
-		ApprovedAt:    time.Now(),
+		Source: attest.ApprovedSource{ // the same bytes as what is released, whatever digest they were pushed by
+			URI: p.uri(a.Source.Repository, a.Source.Digest), Digest: sha256Of(a.Released.Digest), MediaType: a.Source.MediaType,
+		},
+		Policy:     attest.Policy{URI: p.Policy.URI(), Digest: sha256Of(p.Policy.Digest())},
+		Decision:   attest.Decision{Result: attest.Approved},
+		Issuer:     attest.Sanitizer{ID: attest.SanitizerID, Version: p.Version},
+		ApprovedAt: time.Now(),
 	}
 	if d := a.Decision; d != nil {
 		approval.Decision.ID, approval.Decision.AdmissionID = d.ID, d.ID

@@ -111,7 +111,7 @@ func (p *Pipeline) attestation(ctx context.Context, a *Admission) (*attest.Attes
 		return attest.Sign(ctx, p.Key, subjects, p.predicate(a))
 	}
 	for _, m := range a.Source.Models {
-		if s := (attest.Subject{Name: m.Name, SHA256: strings.TrimPrefix(m.Digest, "sha256:")}); !slices.Contains(subjects, s) {
+		if s := (attest.Subject{Name: m.Name, SHA256: m.sha256()}); !slices.Contains(subjects, s) {
 			subjects = append(subjects, s)
 		}
 	}
