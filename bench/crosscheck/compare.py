@@ -97,7 +97,7 @@ def compare(case, grindstone, folder, broken, samples, cache, row):
     results = {}
     for name, dtype in (("exact", torch.float64), ("pytorch", torch.float32)):
         steps = STEPS if name == "exact" else 1
-        twin = Twin(model, pairs, running, head, inserted, dtype)
+        single = twin = Twin(model, pairs, running, head, inserted, dtype)
         results[name] = record(twin, lambda: (twin.step(*arguments, ALPHA, rate), twin.gradients), steps)
     wide = {k: evaluate.to_torch(v) for k, v in batch.items()}
     results["float64"] = record_step(evaluate.Graph(plain).run, step, wide, STEPS, folded)
@@ -123,7 +123,7 @@ def compare(case, grindstone, folder, broken, samples, cache, row):
             row.update(exact=True, failed=[], reason="")
     if samples:
         torch.set_num_threads(2)
-        row["time_ratio"], row["seconds_grindstone"], row["seconds_pytorch"] = time_ratio(Step(fast, threads=2), twin, batch, arguments, rate, samples)
+        row["time_ratio"], row["seconds_grindstone"], row["seconds_pytorch"] = time_ratio(Step(fast, threads=2), single, batch, arguments, rate, samples)
 
 
 LAYERS = {"Conv", "ConvTranspose", "Gemm", "MatMul", "BatchNormalization", "LayerNormalization", "GroupNormalization", "InstanceNormalization"}

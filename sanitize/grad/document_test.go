@@ -49,7 +49,7 @@ func operatorsDocument() string {
 		case ok:
 			gradient = "zero"
 			flat++
-		case upgraded && (newer || op == "Dropout" || op == "Scatter" || op == "Upsample"):
+		case upgraded && (newer || slices.Contains([]string{"Dropout", "Scatter", "SequenceAt", "SplitToSequence", "Upsample"}, op)):
 			gradient = "by its parts"
 			spelled++
 		default:

@@ -16,7 +16,7 @@ const Opset = 17
 var ErrOperatorSet = errors.New("unsupported operator set")
 
 // Normalize returns the model's graph in terms of opset 17: calls of the model's own functions are replaced by their nodes, Constant nodes become initializers, arguments that were attributes become
-// inputs, what training does not need (Dropout) becomes Identity, and later operators are spelled out in those of opset 17 (see Upgrades).
+// inputs, what training does not need (Dropout) becomes Identity, integers that are only moved become constants, and later operators are spelled out in those of opset 17 (see Upgrades).
 // The model is not changed; unchanged nodes are shared.
 func Normalize(m *Model) (*Graph, error) {
 	version, ok := m.Opsets[""]
@@ -30,7 +30,7 @@ func Normalize(m *Model) (*Graph, error) {
 		return nil, &Error{What: "opset_import", Err: fmt.Errorf("%w: version %d, at most %d is known", ErrOperatorSet, version, Newest)}
 	}
 	g := &Graph{Name: m.Graph.Name, Initializers: slices.Clone(m.Graph.Initializers), Inputs: m.Graph.Inputs, Outputs: m.Graph.Outputs, Values: m.Graph.Values}
-	u := &upgrade{model: m, graph: g, version: version}
+	u := &upgrade{model: m, graph: g, version: version, constants: map[string]*Tensor{}, sequences: map[string]*Node{}}
 	nodes, err := inline(m, version)
 	if err != nil {
 		return nil, err
@@ -56,6 +56,10 @@ func Normalize(m *Model) (*Graph, error) {
 				return nil, &Error{Node: n.Label(), What: n.Op, Err: err}
 			}
 			n = changed
+		}
+		if t := u.fold(n); t != nil {
+			g.Initializers = append(g.Initializers, t)
+			continue
 		}
 		g.Nodes = append(g.Nodes, n)
 	}
@@ -92,6 +96,20 @@ type upgrade struct {
 	graph   *Graph // as far as it is made
 	version int64  // of the model's operators
 	made    int
+
+	constants map[string]*Tensor // of the graph's initializers, the first so many
+	indexed   int
+	sequences map[string]*Node // by what they make, the SplitToSequence nodes so far
+}
+
+// initializer returns the initializer of that name, or nil.
+func (u *upgrade) initializer(name string) *Tensor {
+	for ; u.indexed < len(u.graph.Initializers); u.indexed++ {
+		if t := u.graph.Initializers[u.indexed]; u.constants[t.Name] == nil {
+			u.constants[t.Name] = t
+		}
+	}
+	return u.constants[name]
 }
 
 // step brings a node of one operator to opset 17: it appends what must come before to the graph and returns the node that makes the
@@ -160,7 +178,7 @@ func (n *Node) last(op string, in []string, attrs ...*Attr) (*Node, error) {
 
 // rank of a value, as far as the file says it; -1 if not.
 func (u *upgrade) rank(value string) int {
-	if t := u.graph.Initializer(value); t != nil {
+	if t := u.initializer(value); t != nil {
 		return len(t.Shape)
 	}
 	if v := u.graph.Value(value); v != nil && v.Shape != nil {

@@ -56,7 +56,7 @@ var reducesNothing = map[string]string{"ReduceL1": "Abs", "ReduceL2": "Abs", "Re
 func (u *upgrade) reduce(n *Node) (*Node, error) {
 	axes, name := n.Ints("axes"), n.Input(1)
 	if name != "" {
-		t := u.graph.Initializer(name)
+		t := u.initializer(name)
 		if t == nil {
 			return nil, fmt.Errorf("axes %q are not constant", name)
 		}
@@ -85,7 +85,7 @@ func (u *upgrade) pad(n *Node) (*Node, error) {
 		return nil, errors.New("mode wrap is not supported")
 	}
 	pads := n.Ints("pads")
-	if t := u.graph.Initializer(n.Input(1)); t != nil {
+	if t := u.initializer(n.Input(1)); t != nil {
 		pads = t.Ints()
 	}
 	if len(pads) > 0 && !slices.ContainsFunc(pads, func(p int64) bool { return p != 0 }) {
@@ -106,7 +106,7 @@ func (u *upgrade) pad(n *Node) (*Node, error) {
 
 // padAxes spells out the pads of all axes.
 func (u *upgrade) padAxes(n *Node, pads []int64) (*Node, error) {
-	axes, rank := u.graph.Initializer(n.Input(3)), u.rank(n.Inputs[0])
+	axes, rank := u.initializer(n.Input(3)), u.rank(n.Inputs[0])
 	if axes == nil || pads == nil || rank < 0 {
 		return nil, errors.New("axes, pads or the rank of the input are not constant")
 	}
@@ -234,7 +234,7 @@ func (u *upgrade) resize(n *Node) (*Node, error) {
 
 // resizeAxes spells out scales for all axes. Sizes of the other axes are not known.
 func (u *upgrade) resizeAxes(n *Node) (*Node, error) {
-	scales, rank := u.graph.Initializer(n.Input(2)), u.rank(n.Inputs[0])
+	scales, rank := u.initializer(n.Input(2)), u.rank(n.Inputs[0])
 	if scales == nil || rank < 0 {
 		return nil, errors.New("axes are supported with constant scales of an input of known rank only")
 	}
@@ -270,7 +270,7 @@ func (u *upgrade) asymmetric(n *Node, scales string) (*Node, error) {
 		mode = "linear"
 	}
 	if n.Op == "Resize" && mode == "nearest" {
-		t := u.graph.Initializer(scales)
+		t := u.initializer(scales)
 		if t == nil {
 			return nil, fmt.Errorf("scales %q are not constant", scales)
 		}

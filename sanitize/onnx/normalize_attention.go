@@ -72,7 +72,7 @@ func (u *upgrade) attention(n *Node) (*Node, error) {
 
 // elements is the element type of a value, as far as the file says it.
 func (u *upgrade) elements(value string) DataType {
-	if t := u.graph.Initializer(value); t != nil {
+	if t := u.initializer(value); t != nil {
 		return t.Type
 	}
 	if v := u.graph.Value(value); v != nil {

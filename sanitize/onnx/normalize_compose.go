@@ -18,7 +18,9 @@ var compositions = map[string]step{
 	"LogSoftmax":         {(*upgrade).softmax, "flattened to two dimensions until 12"},
 	"Mish":               {(*upgrade).mish, "since 18: by Softplus and Tanh"},
 	"RMSNormalization":   {(*upgrade).rmsNormalization, "since 23: by ReduceMean and Sqrt"},
+	"SequenceAt":         {(*upgrade).sequenceAt, "of SplitToSequence, at a constant position: Slice"},
 	"Softmax":            {(*upgrade).softmax, "flattened to two dimensions until 12"},
+	"SplitToSequence":    {(*upgrade).splitToSequence, "read by SequenceAt alone"},
 	"SwiGLU":             {(*upgrade).swish, "since 28: Swish and Mul"},
 	"Swish":              {(*upgrade).swish, "since 24: by Sigmoid"},
 }
@@ -128,7 +130,7 @@ func (u *upgrade) rmsNormalization(n *Node) (*Node, error) {
 // col2Im adds blocks up into images: [N, C*block, L] to [N, C, image]. A ConvTranspose does that whose filter for each position of the block is
 // one there and zero elsewhere, with every channel as an image of its own.
 func (u *upgrade) col2Im(n *Node) (*Node, error) {
-	imageShape, blockShape := u.graph.Initializer(n.Input(1)), u.graph.Initializer(n.Input(2))
+	imageShape, blockShape := u.initializer(n.Input(1)), u.initializer(n.Input(2))
 	if imageShape == nil || blockShape == nil {
 		return nil, errors.New("image or block shape is not constant")
 	}

@@ -52,6 +52,23 @@ func TestNormalizeKeepsTheFunction(t *testing.T) {
 		{"ReduceMax at opset 20", 20, func(b *onnx.Builder, x string) string { return b.Op("ReduceMax", []string{x, b.Int64s(-1)}) }},
 		{"ReduceMin of everything at opset 18", 18, op("ReduceMin", onnx.I("noop_with_empty_axes", 0))},
 		{"ReduceMean of nothing at opset 18", 18, op("ReduceMean", onnx.I("noop_with_empty_axes", 1))},
+		{"ReduceMean along computed axes", 18, func(b *onnx.Builder, x string) string {
+			axes := b.Op("Concat", []string{b.Op("Reshape", []string{b.Op("Unsqueeze", []string{b.Int64s(2), b.Int64s(0, 2)}), b.Int64s(-1)}), b.Op("Identity", []string{b.Int64s(3)})}, onnx.I("axis", 0))
+			return b.Op("ReduceMean", []string{x, b.Op("Squeeze", []string{b.Op("Reshape", []string{axes, b.Int64s(1, -1)}), b.Int64s(0)})}, onnx.I("keepdims", 0))
+		}},
+		{"SequenceAt of equal parts", 18, func(b *onnx.Builder, x string) string {
+			parts := b.Op("SplitToSequence", []string{x, b.Int64(2)}, onnx.I("axis", 3))
+			return b.Op("Concat", []string{b.Op("SequenceAt", []string{parts, b.Int64(2)}), b.Op("SequenceAt", []string{parts, b.Int64(0)})}, onnx.I("axis", -1))
+		}},
+		{"SequenceAt of unequal parts", 18, func(b *onnx.Builder, x string) string {
+			parts := b.Op("SplitToSequence", []string{x, b.Int64s(1, 3, 1)}, onnx.I("axis", -1))
+			return b.Op("Concat", []string{b.Op("SequenceAt", []string{parts, b.Int64(-2)}), b.Op("SequenceAt", []string{parts, b.Int64(0)})}, onnx.I("axis", -1))
+		}},
+		{"SequenceAt of single elements", 18, func(b *onnx.Builder, x string) string {
+			kept := b.Op("SplitToSequence", []string{x}, onnx.I("axis", 2))
+			dropped := b.Op("SplitToSequence", []string{x}, onnx.I("axis", 2), onnx.I("keepdims", 0))
+			return b.Op("Add", []string{b.Op("SequenceAt", []string{kept, b.Int64(-1)}), b.Op("Unsqueeze", []string{b.Op("SequenceAt", []string{dropped, b.Int64(1)}), b.Int64s(2)})})
+		}},
 		{"Squeeze and Unsqueeze", 11, func(b *onnx.Builder, x string) string {
 			return b.Op("Squeeze", []string{b.Op("Unsqueeze", []string{x}, onnx.Is("axes", 0, 2))}, onnx.Is("axes", 0))
 		}},
