@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -15,6 +16,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"grindstone/internal/testregistry"
+	"grindstone/sanitize"
 	"grindstone/webhook"
 )
 
@@ -122,6 +124,48 @@ func TestSlowAndLargeHeads(t *testing.T) {
 		case <-time.After(25 * time.Second):
 			t.Fatal("a slow head still has its connection")
 		}
+	}
+}
+
+// TestSlowRequests: the time for a whole request is bounded wherever it goes, its body too.
+func TestSlowRequests(t *testing.T) {
+	s := startServer(t, "--config", writeConfig(t, t.TempDir(), "intercept: [\"models/**\"]\nlimits: {request: 2s}\n"))
+	for _, request := range []string{"PUT /v2/models/a/manifests/v1", "PUT /v2/open/a/manifests/v1", "POST /v2/models/a/blobs/uploads/?digest=sha256:" + strings.Repeat("0", 64), "POST /api/v1/gc"} {
+		t.Run(request, func(t *testing.T) {
+			t.Parallel()
+			c, err := net.Dial("tcp", s.address)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer c.Close()
+			begin := time.Now()
+			fmt.Fprintf(c, "%s HTTP/1.1\r\nHost: %s\r\nContent-Type: application/json\r\nContent-Length: 30000\r\n\r\n", request, s.address)
+			go func() {
+				for range 150 {
+					if _, err := c.Write(bytes.Repeat([]byte(" "), 100)); err != nil {
+						return
+					}
+					time.Sleep(100 * time.Millisecond)
+				}
+			}()
+			if err := c.SetReadDeadline(time.Now().Add(30 * time.Second)); err != nil {
+				t.Fatal(err)
+			}
+			_, _ = io.Copy(io.Discard, c)
+			if took := time.Since(begin); took < 1500*time.Millisecond || took > 8*time.Second {
+				t.Errorf("it took %v", took)
+			}
+		})
+	}
+}
+
+// TestSanitizerSettings: every field of the configuration that bounds a sanitizer comes to it.
+func TestSanitizerSettings(t *testing.T) {
+	c := DefaultConfig()
+	c.Sanitizer = SanitizerConfig{Workers: 2, Timeout: time.Minute, Memory: 3, Model: 4, Nodes: 5, Tensors: 6, PerIdentity: 7, Provider: "cpu", Threads: 8}
+	want := webhook.SanitizerConfig{Workers: 2, Timeout: time.Minute, Memory: 3, Model: sanitize.Limits{Bytes: 4, Nodes: 5, Tensors: 6}, Each: 7, Provider: "cpu", Threads: 8}
+	if got := c.sanitizer(); !reflect.DeepEqual(got, want) {
+		t.Errorf("%+v, want %+v", got, want)
 	}
 }
 

@@ -26,8 +26,22 @@ import (
 
 // TestMain makes the commands of the scripts: the program itself.
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"grindstone": main})
+	testscript.Main(cleaning{m}, map[string]func(){"grindstone": main})
 }
+
+// cleaning removes the program that the tests have built.
+type cleaning struct{ *testing.M }
+
+func (c cleaning) Run() int {
+	defer func() {
+		if built != "" {
+			os.RemoveAll(built)
+		}
+	}()
+	return c.M.Run()
+}
+
+var built string // folder of the program
 
 // TestScripts runs every script under testdata/script. Each finds a signed model: model.onnx, bundle.json and signer.pub, with
 // other.pub as a key that signed nothing.
@@ -98,6 +112,7 @@ var binary = sync.OnceValues(func() (string, error) {
 	if err != nil {
 		return "", err
 	}
+	built = dir
 	path := filepath.Join(dir, "grindstone")
 	out, err := exec.Command("go", "build", "-o", path, ".").CombinedOutput()
 	if err != nil {

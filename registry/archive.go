@@ -169,8 +169,8 @@ func safePath(name string) bool {
 }
 
 // extract writes files of an archive below root.
-func extract(ctx context.Context, layer io.Reader, wanted map[string]digest.Digest, root *os.Root) error {
-	return walkArchive(withContext(ctx, layer), maxExpanded, func(name string, _ *tar.Header, content io.Reader) error {
+func extract(ctx context.Context, layer io.Reader, budget int64, wanted map[string]digest.Digest, root *os.Root) error {
+	return walkArchive(withContext(ctx, layer), budget, func(name string, _ *tar.Header, content io.Reader) error {
 		want, ok := wanted[name]
 		if !ok {
 			return nil

@@ -3,11 +3,18 @@ package registry
 import (
 	"archive/tar"
 	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
 // Archives that expand to more than the budget, whatever compresses them, and archives of more entries than are taken, are not listed; what just fits is.
@@ -41,5 +48,107 @@ func TestArchiveLimits(t *testing.T) {
 	}
 	if _, err := listArchive(many(maxEntries+2), 1<<40); !errors.Is(err, errTooLarge) {
 		t.Errorf("%d entries: %v", maxEntries+2, err)
+	}
+}
+
+// pushLayer pushes a package of one layer, and returns its digest and what the admitter is told.
+func (s *server) pushLayer(layer []byte) (string, Push) {
+	s.Helper()
+	config, blob := s.putBlob(repo, []byte("{}")), s.putBlob(repo, layer)
+	raw := fmt.Sprintf(`{"schemaVersion":2,"config":{"mediaType":"application/json","digest":%q,"size":2},"layers":[{"mediaType":"application/octet-stream","digest":%q,"size":%d}]}`,
+		config.Digest, blob.Digest, blob.Size)
+	r := s.expect(http.StatusCreated, "PUT", "/v2/"+repo+"/manifests/v1", strings.NewReader(raw), "Content-Type", ocispec.MediaTypeImageManifest, "X-Test-Identity", pusher)
+	return r.header.Get("Docker-Content-Digest"), s.desk.last(s.T)
+}
+
+// A package with an archive bomb, with a model in it or without, is held: whether there is a model cannot be told.
+func TestPushedArchiveBombs(t *testing.T) {
+	s := serve(t, t.TempDir(), Limits{ArchiveBytes: 1 << 20})
+	zeros := strings.Repeat("\x00", 2<<20)
+	unknown := field(3, []byte(zeros)) // that may be a model has to be read to the end
+	with, without := tarOf(t, "m.onnx", string(model("m")), "zeros", zeros), tarOf(t, "unknown", string(unknown))
+	for name, layer := range map[string][]byte{
+		"tar": with, "gzip": gzipOf(t, with), "zstd": zstdOf(t, with), "tar, no model": without, "gzip, no model": gzipOf(t, without), "zstd, no model": zstdOf(t, without),
+		"zip": zipOf(t, "unknown", unknown), "sparse": sparseTar(1 << 50), "sparse in gzip": gzipOf(t, sparseTar(1<<50)), "one file in gzip": gzipOf(t, unknown),
+	} {
+		if _, p := s.pushLayer(layer); !strings.Contains(p.Problem, "too large to be looked through") {
+			t.Errorf("%s: %q", name, p.Problem)
+		}
+	}
+	fits := tarOf(t, "m.onnx", string(model("m")), "zeros", zeros[:1<<19])
+	d, p := s.pushLayer(gzipOf(t, fits))
+	if p.Problem != "" || len(p.Models) != 1 {
+		t.Errorf("what fits: %+v", p)
+	}
+	if pkg, err := s.g.Fetch(t.Context(), repo, d, t.TempDir()); err != nil || len(pkg.Files) != 2 {
+		t.Errorf("what fits is written out as %+v, %v", pkg, err)
+	}
+	root, err := os.OpenRoot(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer root.Close()
+	wanted := map[string]digest.Digest{"zeros": digest.FromString(zeros)}
+	if err := extract(t.Context(), bytes.NewReader(gzipOf(t, with)), 1<<20, wanted, root); !errors.Is(err, errTooLarge) {
+		t.Errorf("an archive over the limit is written out: %v", err)
+	}
+}
+
+// Links and devices in an archive are no models, whatever they are called; they are neither followed nor written to the disk, and stay in the
+// archive that is released.
+func TestLinksAndDevicesInArchives(t *testing.T) {
+	onnx := model("beside links")
+	outside := filepath.Join(t.TempDir(), "outside.onnx")
+	if err := os.WriteFile(outside, model("secret"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var b bytes.Buffer
+	w := tar.NewWriter(&b)
+	for _, h := range []*tar.Header{
+		{Name: "hard.onnx", Typeflag: tar.TypeLink, Linkname: outside},
+		{Name: "climbing.onnx", Typeflag: tar.TypeLink, Linkname: "../../outside.onnx"},
+		{Name: "symbolic.onnx", Typeflag: tar.TypeSymlink, Linkname: outside},
+		{Name: "char.onnx", Typeflag: tar.TypeChar, Devmajor: 1, Devminor: 5},
+		{Name: "block.onnx", Typeflag: tar.TypeBlock, Devmajor: 8},
+		{Name: "pipe.onnx", Typeflag: tar.TypeFifo},
+		{Name: "folder", Typeflag: tar.TypeSymlink, Linkname: filepath.Dir(outside)},
+		{Name: "m.onnx", Mode: 0o644, Size: int64(len(onnx))},
+	} {
+		if err := w.WriteHeader(h); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := w.Write(onnx); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s := serve(t, t.TempDir(), Limits{})
+	d, p := s.pushLayer(b.Bytes())
+	if p.Problem != "" || len(p.Models) != 1 || p.Models[0].Name != "m.onnx" {
+		t.Fatalf("%+v", p)
+	}
+	dir := t.TempDir()
+	if _, err := s.g.Fetch(t.Context(), repo, d, dir); err != nil {
+		t.Fatal(err)
+	}
+	entries, err := os.ReadDir(dir)
+	if err != nil || len(entries) != 1 || entries[0].Name() != "m.onnx" || !entries[0].Type().IsRegular() {
+		t.Errorf("written out: %v, %v", entries, err)
+	}
+	path, sanitized := sanitize(t)
+	released, err := s.g.Release(t.Context(), Release{Repository: repo, SourceDigest: d, Replace: map[string]string{p.Models[0].Digest: path}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var m ocispec.Manifest
+	if err := json.Unmarshal([]byte(s.expect(http.StatusOK, "GET", "/v2/"+repo+"/manifests/"+released.Digest.String(), nil).body), &m); err != nil {
+		t.Fatal(err)
+	}
+	got := []byte(s.expect(http.StatusOK, "GET", "/v2/"+repo+"/blobs/"+m.Layers[0].Digest.String(), nil).body)
+	head := b.Len() - 1024 - (len(onnx)+511)/512*512 - 512 // what comes before the header of the model
+	if !bytes.Equal(got[:head], b.Bytes()[:head]) || !bytes.Contains(got, sanitized) || bytes.Contains(got, []byte("secret")) {
+		t.Error("the links of the archive changed, or the model did not")
 	}
 }

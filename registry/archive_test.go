@@ -226,6 +226,8 @@ func TestHostileArchives(t *testing.T) {
 		"traversal":           {two("../../m.onnx", onnx), "not a safe relative path"},
 		"absolute":            {two("/etc/m.onnx", onnx), "not a safe relative path"},
 		"backslash":           {two(`..\m.onnx`, onnx), "not a safe relative path"},
+		"drive":               {two(`c:m.onnx`, onnx), "not a safe relative path"},
+		"control character":   {two("m\x01.onnx", onnx), "not a safe relative path"},
 		"two of one name":     {two("m.onnx", onnx, "./m.onnx", onnx+"\x50\x01"), "two different files"},
 		"the same twice":      {two("m.onnx", onnx, "./m.onnx", onnx), ""},
 		"cut":                 {two("m.onnx", onnx, "b", strings.Repeat("b", 2000))[:2500], "damaged"},

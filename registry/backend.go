@@ -42,5 +42,5 @@ type backend interface {
 	putManifest(ctx context.Context, repository, reference, mediaType string, raw []byte) error
 	// check reports why the backend cannot be used now.
 	check(ctx context.Context) error
-	close() error
+	close()
 }

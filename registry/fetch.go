@@ -122,7 +122,7 @@ func (g *Gateway) extract(ctx context.Context, repository string, files []layerF
 	for _, f := range files {
 		wanted[f.Name] = f.digest
 	}
-	return extract(ctx, in, wanted, root)
+	return extract(ctx, in, g.limits.ArchiveBytes, wanted, root)
 }
 
 // Discard removes a package from quarantine, for instance when it is released or rejected for good. Fetch and Release do
@@ -180,14 +180,14 @@ func (g *Gateway) describe(ctx context.Context, repository string, d digest.Dige
 			return finding{}, err
 		}
 		defer f.Close()
-		return inspect(f, maxExpanded)
+		return inspect(f, g.limits.ArchiveBytes)
 	}, func(d digest.Digest) ([]archived, error) {
 		f, err := os.Open(g.quarantine.blob(repository, d))
 		if err != nil {
 			return nil, err
 		}
 		defer f.Close()
-		inside, err := listArchive(withContext(ctx, f), maxExpanded)
+		inside, err := listArchive(withContext(ctx, f), g.limits.ArchiveBytes)
 		return inside, errors.Join(err, ctx.Err())
 	})
 	if err != nil {

@@ -42,6 +42,7 @@ type Config struct {
 type Limits struct {
 	ManifestBytes int64 // of one manifest; 4 MiB by default
 	BlobBytes     int64 // of one upload, and of one blob of an intercepted package; unlimited by default
+	ArchiveBytes  int64 // that are read out of one archive, where an archive bomb ends; 16 GiB by default
 	Uploads       int   // open at a time, but for those that an upstream takes; 2000 by default
 	UploadsEach   int   // of these, by one identity; 500 by default
 	// A request's body may take BodyGrace, and a second more for each BodyRate bytes, and pause no longer than BodyGrace; 30 s and 1 KiB by
@@ -79,10 +80,11 @@ func New(c Config) (*Gateway, error) {
 		return nil, errors.New("registry: Config.Intercept is nil: say which repositories are intercepted")
 	case c.Admitter == nil:
 		return nil, errors.New("registry: Config.Admitter is nil: nothing could be admitted")
-	case c.Limits.ManifestBytes < 0 || c.Limits.BlobBytes < 0:
+	case c.Limits.ManifestBytes < 0 || c.Limits.BlobBytes < 0 || c.Limits.ArchiveBytes < 0:
 		return nil, errors.New("registry: Config.Limits has a negative limit")
 	}
 	setDefault(&c.Limits.ManifestBytes, 4<<20)
+	setDefault(&c.Limits.ArchiveBytes, 16<<30)
 	setDefault(&c.Limits.Uploads, 2000)
 	setDefault(&c.Limits.UploadsEach, 500)
 	setDefault(&c.Limits.BodyGrace, 30*time.Second)
@@ -115,7 +117,8 @@ func New(c Config) (*Gateway, error) {
 		g.released = g.embedded
 	}
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("registry: %w", err), g.quarantine.close(), g.lock.Close())
+		g.quarantine.close()
+		return nil, errors.Join(fmt.Errorf("registry: %w", err), g.lock.Close())
 	}
 	return g, nil
 }
@@ -129,7 +132,9 @@ func setDefault[T comparable](v *T, otherwise T) {
 
 // Close ends unfinished uploads and releases the directory. No request may be in progress.
 func (g *Gateway) Close() error {
-	return errors.Join(g.quarantine.close(), g.released.close(), g.lock.Close())
+	g.quarantine.close()
+	g.released.close()
+	return g.lock.Close()
 }
 
 // Check reports why released content cannot be served or written now: a folder that is gone, an upstream that does not answer.

@@ -19,10 +19,7 @@ import (
 // an archive (tar, gzip, zstd, zip) with such a file inside. Archives in archives are not opened, and other formats of
 // archives are not known: a policy that has to be strict admits packages with known media types only.
 
-const (
-	maxFields   = 1 << 20  // of a protobuf message; what has more is taken for a model
-	maxExpanded = 16 << 30 // bytes that are read out of one archive; an archive bomb ends here
-)
+const maxFields = 1 << 20 // of a protobuf message; what has more is taken for a model
 
 var errTooLarge = errors.New("too large to be looked through")
 

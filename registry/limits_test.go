@@ -81,6 +81,46 @@ func testTenThousandOpenUploads(t *testing.T, repository string) {
 	}
 }
 
+// A body that comes fast and then pauses, and one that comes steadily and for too long, are cut off.
+func TestPausesAndLongBodies(t *testing.T) {
+	for name, c := range map[string]struct {
+		limits       Limits
+		begin        int // bytes that come at once
+		pause        time.Duration
+		least, limit time.Duration
+	}{
+		"a pause":  {Limits{BodyGrace: 300 * time.Millisecond, BodyRate: 1 << 10}, 64 << 10, time.Minute, 0, 4 * time.Second}, // that much earns a minute
+		"too long": {Limits{BodyGrace: time.Minute, BodyRate: 1 << 20, BodyTime: time.Second}, 1 << 10, 20 * time.Millisecond, 900 * time.Millisecond, 5 * time.Second},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := serveWith(t, Config{Dir: t.TempDir(), Limits: c.limits})
+			conn, err := net.Dial("tcp", s.host)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close()
+			begin := time.Now()
+			fmt.Fprintf(conn, "POST /v2/%s/blobs/uploads/?digest=sha256:%s HTTP/1.1\r\nHost: %s\r\nContent-Type: application/octet-stream\r\nContent-Length: 10000000\r\n\r\n",
+				repo, strings.Repeat("0", 64), s.host)
+			go func() {
+				for chunk := make([]byte, c.begin); ; chunk = chunk[:1] {
+					if _, err := conn.Write(chunk); err != nil {
+						return
+					}
+					time.Sleep(c.pause)
+				}
+			}()
+			if err := conn.SetReadDeadline(time.Now().Add(20 * time.Second)); err != nil {
+				t.Fatal(err)
+			}
+			_, _ = io.ReadAll(conn)
+			if took := time.Since(begin); took < c.least || took > c.limit {
+				t.Errorf("it took %v", took)
+			}
+		})
+	}
+}
+
 // A body that trickles in is cut off, wherever it goes; one that comes steadily is not.
 func TestSlowBodies(t *testing.T) {
 	s := serveWith(t, Config{Dir: t.TempDir(), Limits: Limits{BodyGrace: 300 * time.Millisecond, BodyRate: 1 << 20}})

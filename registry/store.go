@@ -29,6 +29,7 @@ const gracePeriod = 24 * time.Hour
 // handler, which keeps the index in memory.
 type store struct {
 	root     string
+	log      *slog.Logger
 	srv      *olareg.Server
 	creating keyedMutex // by repository
 }
@@ -41,7 +42,7 @@ func openStore(root string, limits Limits, log *slog.Logger) (*store, error) {
 		return nil, err
 	}
 	yes, no := true, false
-	return &store{root: root, srv: olareg.New(config.Config{
+	return &store{root: root, log: log, srv: olareg.New(config.Config{
 		Log: log,
 		Storage: config.ConfigStorage{
 			StoreType: config.StoreDir,
@@ -59,7 +60,13 @@ func openStore(root string, limits Limits, log *slog.Logger) (*store, error) {
 	})}, nil
 }
 
-func (s *store) close() error { return s.srv.Close() }
+// close ends unfinished uploads and collects garbage. What cannot be collected now, in a repository that a full disk kept from being made for example, is no
+// reason to fail: nothing is lost by it, and the next start and the next close try again.
+func (s *store) close() {
+	if err := s.srv.Close(); err != nil {
+		s.log.Warn("garbage is left where a store was closed", "folder", s.root, "cause", err)
+	}
+}
 
 // sweep removes what a crash left behind, unfinished uploads and temporary files, and reports damaged indexes.
 func sweep(root string) error {

@@ -150,11 +150,10 @@ func (u *upstream) check(ctx context.Context) error {
 	return nil
 }
 
-func (u *upstream) close() error {
+func (u *upstream) close() {
 	if t, ok := u.transport.(*http.Transport); ok {
 		t.CloseIdleConnections()
 	}
-	return nil
 }
 
 // drain reads what is left of a small answer, so that its connection can be used again, and closes it.

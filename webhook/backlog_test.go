@@ -37,3 +37,21 @@ func TestBacklogPerIdentity(t *testing.T) {
 		t.Errorf("after a-2 comes %q", id)
 	}
 }
+
+// TestOneModelAtATime: no more models are sanitized at the same time than there are workers.
+func TestOneModelAtATime(t *testing.T) {
+	for workers, want := range map[string]int{"1": 1, "2": 2} {
+		s := startServer(t, t.TempDir(), "-workers", workers, "-sanitizer", "slow-1s")
+		for _, name := range []string{"a", "b", "c"} {
+			s.pushModel("models/"+name, "v1", name)
+		}
+		most := 0
+		for len(s.admissions("?state=released")) < 3 {
+			most = max(most, len(s.admissions("?state=sanitizing")))
+			time.Sleep(10 * time.Millisecond)
+		}
+		if most != want {
+			t.Errorf("%s workers have %d models in work", workers, most)
+		}
+	}
+}

@@ -85,6 +85,20 @@ func testSanitizer(behaviour string, args []string) int {
 				return fail(1, "nobody stopped me")
 			}
 		}
+	case "greedy-lazily": // it asks for memory and does not use it
+		var held [][]byte
+		for len(held) < 256 {
+			held = append(held, make([]byte, 16<<20))
+		}
+		return fail(1, fmt.Sprintf("nobody stopped me at %d blocks", len(held)))
+	case "greedy-at-once":
+		if _, err := syscall.Mmap(-1, 0, 3<<30, syscall.PROT_READ|syscall.PROT_WRITE, syscall.MAP_ANON|syscall.MAP_PRIVATE); err != nil {
+			return fail(1, err.Error())
+		}
+	case "reserves": // as CUDA and ONNX Runtime do
+		if _, err := syscall.Mmap(-1, 0, 64<<30, syscall.PROT_NONE, syscall.MAP_ANON|syscall.MAP_PRIVATE); err != nil {
+			return fail(1, err.Error())
+		}
 	case "unsupported":
 		return fail(exitModel, "operator NonMaxSuppression has no gradient rule")
 	case "malformed":

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"runtime"
 	"slices"
 	"strings"
@@ -23,7 +24,7 @@ type SanitizerConfig struct {
 	Command  []string        // program and first arguments; default: this executable's sanitize command
 	Workers  int             // models sanitized at the same time; default 1
 	Timeout  time.Duration   // wall clock of one run; default 2 hours
-	Memory   int64           // resident bytes of one run; 0 is no limit
+	Memory   int64           // resident bytes of one run, on Linux; 0 is no limit
 	Model    sanitize.Limits // what is larger is not sanitized
 	Each     int             // models of one identity that are in work at the same time; 0 is no limit
 	Provider string          // execution provider unless the decision names one
@@ -84,7 +85,7 @@ func (c SanitizerConfig) run(ctx context.Context, r sanitizerRun, progress func(
 		p.Message, p.Error = r.publicWords(p.Message), r.publicWords(p.Error)
 		progress(p)
 	}}
-	errs := &tail{limit: 8 << 10}
+	errs := &ends{limit: 4 << 10}
 	cmd.Stdout, cmd.Stderr = lines, errs
 	cmd.Cancel = func() error { return killGroup(cmd.Process) }
 	cmd.WaitDelay = 5 * time.Second // for whoever else holds its standard output
@@ -97,7 +98,7 @@ func (c SanitizerConfig) run(ctx context.Context, r sanitizerRun, progress func(
 		}
 		return fmt.Errorf("start the sanitizer: %w", err)
 	}
-	confine(cmd.Process.Pid)
+	confine(cmd.Process.Pid, c.Memory)
 	watched := make(chan struct{})
 	go func() {
 		defer close(watched)
@@ -125,6 +126,9 @@ func (r sanitizerRun) publicWords(s string) string {
 	return strings.ReplaceAll(s, r.Data, filepath.Base(r.Data))
 }
 
+// outOfMemory matches what Go, C, C++ and ONNX Runtime say when the kernel, or a GPU, gives them no more memory.
+var outOfMemory = regexp.MustCompile(`(?i)out of memory|cannot allocate memory|bad_alloc|bad allocation|failed to allocate memory`)
+
 // verdict names why a run failed. stopped is why the server stopped it, if it did.
 func (c SanitizerConfig) verdict(stopped error, state *os.ProcessState, failure, stderr string, kernelOOM bool) error {
 	switch {
@@ -132,6 +136,11 @@ func (c SanitizerConfig) verdict(stopped error, state *os.ProcessState, failure,
 		return held(ReasonTimeout, fmt.Sprintf("sanitizing took longer than %v; raise sanitizer.timeout or lower the number of epochs", c.Timeout))
 	case errors.Is(stopped, errMemory):
 		return held(ReasonOutOfMemory, fmt.Sprintf("sanitizing needed more than %d MiB of memory; raise sanitizer.memory or lower the batch size", c.Memory>>20))
+	}
+	for _, said := range []string{failure, stderr} {
+		if words := outOfMemory.FindString(said); words != "" {
+			return held(ReasonOutOfMemory, fmt.Sprintf("the sanitizer was given no more memory (%q), with sanitizer.memory at %d MiB; raise it or lower the batch size", words, c.Memory>>20))
+		}
 	}
 	if sig, ok := signalOf(state); ok {
 		if sig == "killed" && kernelOOM {

@@ -54,21 +54,23 @@ func (w *progressLines) finish() {
 	w.report(p)
 }
 
-// tail keeps the last bytes written to it.
-type tail struct {
-	limit int
-	buf   []byte
+// ends keeps the first and the last bytes written to it, limit of each: a crash says why at first, a command at last.
+type ends struct {
+	limit       int
+	first, last []byte
 }
 
-func (t *tail) Write(p []byte) (int, error) {
-	t.buf = append(t.buf, p...)
-	if over := len(t.buf) - t.limit; over > 0 {
-		t.buf = append(t.buf[:0], t.buf[over:]...)
+func (e *ends) Write(p []byte) (int, error) {
+	n := min(len(p), e.limit-len(e.first))
+	e.first = append(e.first, p[:n]...)
+	e.last = append(e.last, p[n:]...)
+	if over := len(e.last) - e.limit; over > 0 {
+		e.last = append(e.last[:0], e.last[over:]...)
 	}
 	return len(p), nil
 }
 
-func (t *tail) String() string { return string(t.buf) }
+func (e *ends) String() string { return string(e.first) + string(e.last) }
 
 // printable makes a text from an untrusted process fit for logs and messages: one line, no control characters, at most n runes.
 func printable(s string, n int) string {

@@ -18,10 +18,15 @@ func isolate(cmd *exec.Cmd) {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 }
 
-// confine forbids core dumps and makes the child the first that the kernel ends when memory runs out. Both are hardening on top
-// of limits that hold without them, so that a kernel that refuses is no failure.
-func confine(pid int) {
+// confine forbids core dumps, puts a ceiling on the memory that the child can ask for, and makes it the first that the kernel ends when memory runs
+// out. All are hardening on top of limits that hold without them, so that a kernel that refuses is no failure.
+func confine(pid int, memory int64) {
 	_ = unix.Prlimit(pid, unix.RLIMIT_CORE, &unix.Rlimit{}, nil)
+	var old unix.Rlimit
+	if err := unix.Prlimit(pid, unix.RLIMIT_DATA, nil, &old); err == nil && memory > 0 {
+		ceiling := min(old.Max, uint64(memoryCeiling(memory))) //nolint:gosec // it is positive
+		_ = unix.Prlimit(pid, unix.RLIMIT_DATA, &unix.Rlimit{Cur: ceiling, Max: ceiling}, nil)
+	}
 	_ = os.WriteFile(fmt.Sprintf("/proc/%d/oom_score_adj", pid), []byte("1000"), 0)
 }
 
@@ -30,10 +35,15 @@ func DisableCoreDumps() error { return unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rl
 
 func killGroup(p *os.Process) error { return syscall.Kill(-p.Pid, syscall.SIGKILL) }
 
-const memoryPoll = 50 * time.Millisecond
+// memoryCeiling is the kernel's own limit (RLIMIT_DATA: private memory that can be written to, whether it is used or not) for a run that may hold so
+// many bytes: what a process takes between two looks of watchMemory, or while the server gets no turn, ends there. It is higher than the limit, for
+// threads have stacks, and allocators keep memory, that they do not use. A limit on the address space (RLIMIT_AS) would not do: ONNX Runtime, CUDA and Go
+// reserve far more than they ask for.
+func memoryCeiling(limit int64) int64 { return limit + limit/2 + 2<<30 }
 
-// watchMemory calls exceeded when the process holds more than limit bytes in memory. A limit on the address space (RLIMIT_AS)
-// would not do: ONNX Runtime, CUDA and Go reserve far more than they use.
+var memoryPoll = 50 * time.Millisecond
+
+// watchMemory calls exceeded when the process holds more than limit bytes in memory.
 func watchMemory(ctx context.Context, pid int, limit int64, exceeded func()) {
 	if limit <= 0 {
 		return

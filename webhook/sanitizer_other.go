@@ -12,7 +12,7 @@ import (
 
 func isolate(*exec.Cmd) {}
 
-func confine(int) {}
+func confine(int, int64) {}
 
 // DisableCoreDumps does nothing on this system.
 func DisableCoreDumps() error { return nil }

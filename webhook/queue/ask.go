@@ -18,6 +18,9 @@ import (
 // While the queue is out of reach Ask waits. When ctx is done the job stays in the queue, for whoever asks for it next; Withdraw takes
 // it out.
 func (q *Queue) Ask(ctx context.Context, j Job, progress func(line []byte)) (Run, error) {
+	if err := q.wait(ctx); err != nil {
+		return Run{}, err
+	}
 	j.Owner = q.owner
 	sub, err := q.conn.Subscribe(subjectProgress+"."+j.Key, func(m *nats.Msg) { progress(m.Data) })
 	if err != nil {
@@ -145,6 +148,9 @@ func (q *Queue) fetch(ctx context.Context, key, dir string, run Run) error {
 // Withdraw takes a job out of the queue with all that belongs to it: its result has been recorded, or nobody wants it any more. A
 // worker that has it gives up.
 func (q *Queue) Withdraw(ctx context.Context, key string) error {
+	if err := q.there(); err != nil {
+		return err
+	}
 	err := q.runs.Purge(ctx, key)
 	if errors.Is(err, jetstream.ErrKeyNotFound) {
 		err = nil
@@ -155,6 +161,9 @@ func (q *Queue) Withdraw(ctx context.Context, key string) error {
 // Sweep withdraws the server's jobs that are not wanted any more, and removes what else is left of them: what a kill, or a queue out of
 // reach, kept from being removed. What JetStream remembers of keys that are gone goes, too.
 func (q *Queue) Sweep(ctx context.Context, server string, wanted func(key string) bool) error {
+	if err := q.there(); err != nil {
+		return err
+	}
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	if err := q.runs.PurgeDeletes(ctx); err != nil {
@@ -174,6 +183,9 @@ func (q *Queue) Sweep(ctx context.Context, server string, wanted func(key string
 
 // KeepSwept sweeps at once and then again and again, until ctx is done.
 func (q *Queue) KeepSwept(ctx context.Context, server string, wanted func(key string) bool) {
+	if q.wait(ctx) != nil {
+		return
+	}
 	for {
 		if err := q.Sweep(ctx, server, wanted); err != nil && ctx.Err() == nil {
 			q.config.Log.Warn("what is left of jobs cannot be removed from the queue now", "error", err)

@@ -17,6 +17,8 @@ import (
 	"log/slog"
 	"os"
 	"regexp"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/google/uuid"
@@ -69,9 +71,16 @@ type Queue struct {
 	files   jetstream.ObjectStore
 
 	fileStream jetstream.Stream // that the object store keeps the files in
+
+	reached   chan struct{}         // closed when what is above is set
+	unreached atomic.Pointer[error] // why it is not yet
+	reaching  sync.WaitGroup
+	life      context.Context // done when it is closed
+	end       context.CancelFunc
 }
 
-// Open connects to the queue, and runs its server if there is no URL. A connection that breaks is made again and again.
+// Open connects to the queue, and runs its server if there is no URL. A cluster that does not answer now is waited for in the background, and a
+// connection that breaks is made again, both for as long as it takes; what time does not mend is an error.
 func Open(ctx context.Context, c Config) (*Queue, error) {
 	if c.Heartbeat <= 0 {
 		c.Heartbeat = 30 * time.Second
@@ -80,20 +89,33 @@ func Open(ctx context.Context, c Config) (*Queue, error) {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
 	c.Replicas = max(1, c.Replicas)
-	q := &Queue{config: c, owner: uuid.NewString(), private: c.URL == "" && c.Listen == ""}
+	q := &Queue{config: c, owner: uuid.NewString(), private: c.URL == "" && c.Listen == "", reached: make(chan struct{})}
+	q.life, q.end = context.WithCancel(context.WithoutCancel(ctx))
 	if c.URL == "" {
 		if err := q.serve(); err != nil {
 			return nil, fmt.Errorf("%w: %w", ErrServer, err)
 		}
 	}
-	if err := q.connect(ctx); err != nil {
+	limit := firstTry
+	if q.server != nil {
+		limit = laterTry
+	}
+	err := q.connect(ctx, limit)
+	switch {
+	case err == nil:
+		close(q.reached)
+	case q.server != nil || ctx.Err() != nil || hopeless(err):
 		q.Close()
 		return nil, fmt.Errorf("%w: %w", ErrConnect, err)
+	default:
+		q.unreached.Store(&err)
+		q.reaching.Go(func() { q.reach(err) })
 	}
 	return q, nil
 }
 
-func (q *Queue) connect(ctx context.Context) (err error) {
+// connect makes the connection and the streams within the limit, and leaves nothing behind where it fails.
+func (q *Queue) connect(ctx context.Context, limit time.Duration) (err error) {
 	options := []nats.Option{
 		nats.Name("grindstone"), nats.MaxReconnects(-1), nats.ReconnectWait(time.Second), nats.Token(q.config.Token),
 		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) {
@@ -117,16 +139,24 @@ func (q *Queue) connect(ctx context.Context) (err error) {
 	if q.conn, err = nats.Connect(url, options...); err != nil {
 		return err
 	}
+	defer func() {
+		if err != nil {
+			q.conn.Close()
+		}
+	}()
 	if q.js, err = jetstream.New(q.conn); err != nil {
 		return err
 	}
-	return q.setUp(ctx)
+	limited, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	if err = q.setUp(limited); err != nil && limited.Err() != nil && ctx.Err() == nil {
+		err = fmt.Errorf("JetStream does not answer within %v; perhaps too few of its nodes run for a majority: %w", limit, err)
+	}
+	return err
 }
 
 // setUp makes the streams, if nobody has.
 func (q *Queue) setUp(ctx context.Context) (err error) {
-	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
-	defer cancel()
 	q.jobs, err = q.js.CreateOrUpdateStream(ctx, jetstream.StreamConfig{
 		Name: streamJobs, Description: "runs of the sanitizer that wait for a worker or have one", Subjects: []string{subjectJobs + ".>"},
 		Retention: jetstream.WorkQueuePolicy, Storage: jetstream.FileStorage, Replicas: q.config.Replicas,
@@ -176,6 +206,9 @@ func (q *Queue) Address() string {
 
 // Check reports why the queue cannot be used now, or nil.
 func (q *Queue) Check(ctx context.Context) error {
+	if err := q.there(); err != nil {
+		return err
+	}
 	if !q.conn.IsConnected() {
 		return fmt.Errorf("%w: %v", ErrConnect, q.conn.Status())
 	}
@@ -204,6 +237,9 @@ func (q *Queue) CheckStore(ctx context.Context) error {
 
 // Depth is the number of jobs in the queue, with those that workers have.
 func (q *Queue) Depth(ctx context.Context) (int, error) {
+	if err := q.there(); err != nil {
+		return 0, err
+	}
 	info, err := q.jobs.Info(ctx)
 	if err != nil {
 		return 0, err
@@ -213,6 +249,9 @@ func (q *Queue) Depth(ctx context.Context) (int, error) {
 
 // Left lists what there is in the queue, for those who want to see that nothing is.
 func (q *Queue) Left(ctx context.Context) (left []string, err error) {
+	if err := q.wait(ctx); err != nil {
+		return nil, err
+	}
 	if n, err := q.Depth(ctx); err != nil {
 		return nil, err
 	} else if n > 0 {
@@ -231,6 +270,8 @@ func (q *Queue) Left(ctx context.Context) (left []string, err error) {
 
 // Close ends the connection, and the server in this process.
 func (q *Queue) Close() {
+	q.end()
+	q.reaching.Wait()
 	if q.conn != nil {
 		q.conn.Close()
 	}

@@ -202,8 +202,9 @@ func TestPrivateQueue(t *testing.T) {
 func TestOpenRefuses(t *testing.T) {
 	server, _ := shared(t)
 	for name, c := range map[string]Config{
-		"wrong token": {URL: server.Address(), Token: "another"},
-		"nobody":      {URL: "nats://127.0.0.1:1"},
+		"wrong token":  {URL: server.Address(), Token: "another"},
+		"no such file": {URL: server.Address(), Token: "a token of sixteen", Credentials: filepath.Join(t.TempDir(), "nothing")},
+		"no cluster":   {URL: server.Address(), Token: "a token of sixteen", Replicas: 3},
 	} {
 		if _, err := Open(t.Context(), c); !errors.Is(err, ErrConnect) {
 			t.Errorf("%s: %v", name, err)

@@ -28,6 +28,11 @@ func (q *Queue) Taker(ctx context.Context, worker string, labels []string) (*Tak
 		if !ValidLabel(l) {
 			return nil, fmt.Errorf("%w %q: lower-case letters, digits and '-' are known", ErrLabel, l)
 		}
+	}
+	if err := q.wait(ctx); err != nil {
+		return nil, err
+	}
+	for _, l := range labels {
 		c, err := q.jobs.CreateOrUpdateConsumer(ctx, jetstream.ConsumerConfig{
 			Durable: "workers-" + l, FilterSubject: subjectJobs + "." + l + ".*", AckPolicy: jetstream.AckExplicitPolicy,
 			AckWait: q.config.Heartbeat, MaxDeliver: -1, MaxAckPending: -1,
