@@ -33,13 +33,18 @@ class Failed(Exception):
         self.stage = stage
 
 
-def check(case, grindstone, folder, broken="", samples=0, cache=None):
+def check(case, grindstone, folder, broken="", samples=0, cache=None, tensorflow=None):
     """Returns the row of the table as a dict."""
     row = {"model": f"{case.source}/{case.name}", "how": case.how, "exporter": case.exporter, "opset": case.opset, "size": case.size, "batch": case.batch,
            "reads": False, "trains": False, "exact": False}
     started = time.time()
     try:
-        compare(case, grindstone, pathlib.Path(folder), broken, samples, cache, row)
+        if case.source in ("torchvision", "timm"):
+            compare(case, grindstone, pathlib.Path(folder), broken, samples, cache, row)
+        else:
+            import foreign
+
+            foreign.check(case, grindstone, pathlib.Path(folder), tensorflow, row)
     except Failed as e:
         row["stage"], row["reason"] = e.stage, str(e)
     row["seconds"] = round(time.time() - started, 1)

@@ -40,11 +40,12 @@ def main():
     p.add_argument("--table", type=pathlib.Path, metavar="FILE", help="write the table as Markdown")
     p.add_argument("--no-run", action="store_true", help="only the table")
     p.add_argument("--cache", metavar="FOLDER", help="keep the exported models there and use those that are there")
+    p.add_argument("--tensorflow", metavar="PYTHON", help="an interpreter with requirements-tensorflow.txt, for Keras models")
     p.add_argument("--case", help=argparse.SUPPRESS)
     a = p.parse_args()
     if a.case:
         return one(a)
-    cases = [c for c in zoo.cases("all" if a.all else "quick") if re.search(a.only, c.label)]
+    cases = [c for c in zoo.cases("all" if a.all else "quick") if re.search(a.only, c.label) and (a.tensorflow or c.source != "keras")]
     if a.list:
         print("\n".join(c.label for c in cases))
         return 0
@@ -84,7 +85,8 @@ def read(path):
 
 def run(a, case):
     """A process of its own: what a model leaves in memory, or crashes, is gone with it."""
-    command = [sys.executable, __file__, "--grindstone", a.grindstone, "--time", str(a.time), "--break", a.broken, *(["--cache", a.cache] if a.cache else []), "--case", json.dumps(dataclasses.asdict(case))]
+    command = [sys.executable, __file__, "--grindstone", a.grindstone, "--time", str(a.time), "--break", a.broken, *(["--cache", a.cache] if a.cache else []), *(["--tensorflow", a.tensorflow] if a.tensorflow else []),
+               "--case", json.dumps(dataclasses.asdict(case))]
     blank = {"model": f"{case.source}/{case.name}", "how": case.how, "exporter": case.exporter, "opset": case.opset, "reads": False, "trains": False, "exact": False}
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=a.timeout, env=dict(os.environ, OMP_NUM_THREADS="2" if a.time else "1"))
@@ -103,7 +105,7 @@ def one(a):
     fields = json.loads(a.case)
     fields["arguments"] = tuple(map(tuple, fields["arguments"]))
     with tempfile.TemporaryDirectory() as folder:
-        row = compare.check(zoo.Case(**fields), a.grindstone, folder, a.broken, a.time, a.cache)
+        row = compare.check(zoo.Case(**fields), a.grindstone, folder, a.broken, a.time, a.cache, a.tensorflow)
     print(json.dumps(row))
     return 0
 
@@ -112,7 +114,8 @@ def describe(row):
     what = f"{row['model']} ({row['how']})"
     if row["exact"]:
         ratio = f", {row['time_ratio']} of PyTorch's time" if "time_ratio" in row else ""
-        return f"{what}: exact to {row['error']:.1e} (float32 {row['float32']:.1e}, PyTorch's {row['float32_pytorch']:.1e}){ratio}, {row['seconds']} s"
+        theirs = f", PyTorch's {row['float32_pytorch']:.1e}" if "float32_pytorch" in row else ""
+        return f"{what}: exact to {row['error']:.1e} (float32 {row['float32']:.1e}{theirs}){ratio}, {row['seconds']} s"
     return f"{what}: {row['stage']}: {row['reason']}"
 
 

@@ -11,11 +11,11 @@ from torch import nn
 class Case:
     """One model, exported in one way."""
 
-    source: str  # torchvision, timm or sklearn
+    source: str  # torchvision or timm; keras, sklearn or onnxruntime (which quantizes): see foreign.py
     name: str
     size: int = 64
     batch: int = 8
-    exporter: str = "torchscript"  # or dynamo
+    exporter: str = "torchscript"  # or dynamo; elsewhere what made the file
     opset: int = 17
     fused: bool = False  # BatchNormalization folded into the convolutions before the export; the dynamo exporter does that by itself
     unfold: bool = False  # and unfolded again by Grindstone, as an identity
@@ -224,6 +224,19 @@ HEADS = [
     tv("googlenet", auxiliary=True), tv("inception_v3", auxiliary=True, size=128, batch=4),
 ]
 
+def keras(name, *exporters, **keywords):
+    return [Case("keras", name, exporter=e, **{"size": 32, "batch": 4, **keywords}) for e in exporters]
+
+
+FOREIGN = [
+    *keras("plain", "keras", "tf2onnx", "tflite"), *keras("residual", "keras", "tf2onnx", "tflite"), *keras("plain", "tf2onnx", opset=9), *keras("residual", "tf2onnx", opset=9),
+    *keras("residual", "tf2onnx", opset=13), *keras("residual", "tf2onnx", opset=18), *keras("MobileNet", "tf2onnx", "tflite"), *keras("MobileNetV2", "tf2onnx", "tflite"),
+    *keras("MobileNetV3Small", "tf2onnx", "tflite", size=64), *keras("ResNet50V2", "tf2onnx"), *keras("DenseNet121", "tf2onnx"), *keras("EfficientNetB0", "tf2onnx", "tflite", size=64),
+    *keras("Xception", "tf2onnx", size=71), *keras("NASNetMobile", "tf2onnx"), *keras("ConvNeXtTiny", "tf2onnx"),
+    *(Case("sklearn", activation, size=8, batch=16, exporter="skl2onnx") for activation in ("relu", "tanh", "logistic")),
+    *(Case("onnxruntime", name, size=32, exporter=how) for name in ("resnet18", "mobilenet_v2", "squeezenet1_1") for how in ("QDQ", "QOperator")),
+]
+
 # Families whose operators differ between opsets and foldings, and the oldest opset at which the old exporter can write them.
 VARIANTS = {
     "resnet18": 9, "squeezenet1_1": 9, "mobilenet_v2": 9, "shufflenet_v2_x0_5": 9, "densenet121": 9, "efficientnet_b0": 9, "mobilenet_v3_small": 9,
@@ -237,7 +250,7 @@ def cases(selection):
         return QUICK
     by_name = {c.name: c for c in FAMILIES if c.source == "torchvision"}
     dynamo = [dataclasses.replace(c, exporter="dynamo", opset=20) for c in FAMILIES]
-    out = FAMILIES + dynamo + HEADS
+    out = FAMILIES + dynamo + HEADS + FOREIGN
     for name in ("resnet18", "mobilenet_v2", "googlenet", "mnasnet0_5", "regnet_x_400mf", "shufflenet_v2_x0_5", "resnet50"):
         out += [tv(name, fused=True), tv(name, fused=True, unfold=True)]
     for name, oldest in VARIANTS.items():

@@ -152,8 +152,14 @@ func (c *Classifier) findInput(g *onnx.Graph, o Options) error {
 	if in.Type != onnx.Float && !narrow(in.Type) {
 		return &onnx.Error{What: "input " + in.Name, Err: fmt.Errorf("%w: element type %v, only float, float16 and bfloat16 are supported", ErrInput, in.Type)}
 	}
+	if len(in.Shape) > 0 {
+		c.FixedBatch = max(in.Shape[0].Size, 0)
+	}
+	if len(in.Shape) == 2 {
+		return c.readRows(in, o)
+	}
 	if len(in.Shape) != 4 {
-		return &onnx.Error{What: "input " + in.Name, Err: fmt.Errorf("%w: rank %d, an image batch has rank 4", ErrInput, len(in.Shape))}
+		return &onnx.Error{What: "input " + in.Name, Err: fmt.Errorf("%w: rank %d, an image batch has rank 4, or 2 with images as rows", ErrInput, len(in.Shape))}
 	}
 	c.Input = in.Name
 	d := func(i int) int { return int(max(in.Shape[i].Size, 0)) }
@@ -172,7 +178,6 @@ func (c *Classifier) findInput(g *onnx.Graph, o Options) error {
 	if c.Height == 0 || c.Width == 0 {
 		return &onnx.Error{What: "input " + in.Name, Err: fmt.Errorf("%w: the model leaves the image size open; give it with --size", ErrInput)}
 	}
-	c.FixedBatch = max(in.Shape[0].Size, 0)
 	return nil
 }
 

@@ -321,7 +321,7 @@ func TestRefusals(t *testing.T) {
 			return n.dense(n.Op("Mul", []string{n.pooled(n.stem(-1)), "mask"}), 4, 5)
 		}, err: classifier.ErrInput, says: `"mask"`},
 		{name: "no input", build: func(n *net) string { return n.dense(n.weight("x", 2, 4), 4, 5) }, err: classifier.ErrInput, says: "has 0"},
-		{name: "rank 2", build: func(n *net) string { n.Input("x", onnx.Float, -1, 192); return flat(n, "x", 192) }, err: classifier.ErrInput, says: "input x"},
+		{name: "rank 3", build: func(n *net) string { n.Input("x", onnx.Float, -1, 3, 64); return flat(n, "x", 192) }, err: classifier.ErrInput, says: "rank 3"},
 		{name: "bytes", build: func(n *net) string {
 			n.Input("x", onnx.Uint8, -1, 3, 8, 8)
 			return flat(n, n.Op("Cast", []string{"x"}, onnx.I("to", 1)), 192)

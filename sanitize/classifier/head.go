@@ -13,9 +13,6 @@ func producers(nodes []*onnx.Node) map[string]*onnx.Node {
 	return (&onnx.Graph{Nodes: nodes}).Producer()
 }
 
-// closes lists the operators that may stand between the class scores and an output of the model.
-var closes = map[string]bool{"Softmax": true, "LogSoftmax": true, "ArgMax": true, "Identity": true, "Cast": true, "QuantizeLinear": true, "DequantizeLinear": true}
-
 // findLogits finds the class scores: what an output is made of, before a closing Softmax, LogSoftmax or ArgMax. Of several outputs (auxiliary
 // heads, features beside scores, labels beside probabilities) it takes the one that most of the network leads to, the first of
 // equals. What lies behind the logits, or beside the way to them, is dropped.
@@ -27,9 +24,9 @@ func (c *Classifier) findLogits(g *onnx.Graph) error {
 	var best []*onnx.Node
 	for _, out := range g.Outputs {
 		at, closing := out.Name, []*onnx.Node(nil)
-		for n := by[at]; n != nil && closes[n.Op] && n.Domain == ""; n = by[at] {
+		for n := by[at]; n != nil && closed(by, n) != ""; n = by[at] {
 			closing = append(closing, n)
-			at = n.Inputs[0]
+			at = closed(by, n)
 		}
 		if by[at] == nil {
 			continue
