@@ -82,6 +82,7 @@ type Tape struct {
 	parts     map[string][]part     // gradients of parts of values, not yet in grads
 	needs     map[string]bool
 	saved     map[string][]string
+	reshaped  map[string]string // what reshape has emitted, and of what: of a reshape of a reshape, one is enough
 }
 
 // BatchStatistics are the emitted names of one BatchNormalization's batch mean and unbiased batch variance, both of shape [C].
@@ -96,7 +97,7 @@ func NewTape(b *onnx.Builder, shapes map[string][]int64, constants map[string]*o
 	return &Tape{
 		B: b, shapes: shapes, constants: constants, Training: map[string]bool{}, Forms: DefaultForms,
 		refs: map[placed]string{}, native: map[string]Layout{}, layout: map[*onnx.Node]Layout{}, weight: map[string]bool{},
-		grads: map[string]string{}, parts: map[string][]part{}, needs: map[string]bool{}, saved: map[string][]string{},
+		grads: map[string]string{}, parts: map[string][]part{}, needs: map[string]bool{}, saved: map[string][]string{}, reshaped: map[string]string{},
 	}
 }
 

@@ -41,8 +41,16 @@ func (t *Tape) zeros(shape ...int64) string { return t.expand(t.float(0), shape.
 
 // reshape takes a zero for what it is: an axis without elements.
 func (t *Tape) reshape(a string, shape ...int64) string {
-	return t.B.Op("Reshape", []string{a, t.B.Int64s(shape...)}, onnx.I("allowzero", flag(slices.Contains(shape, 0))))
+	if whole, ok := t.reshaped[a]; ok {
+		a = whole
+	}
+	y := t.B.Op("Reshape", []string{a, t.B.Int64s(shape...)}, onnx.I("allowzero", flag(slices.Contains(shape, 0))))
+	t.reshaped[y] = a
+	return y
 }
+
+// Flat emits the elements of a tensor as a vector.
+func (t *Tape) Flat(a string) string { return t.reshape(a, -1) }
 
 // reshapeLike gives a the shape of a source value.
 func (t *Tape) reshapeLike(a, value string) string { return t.reshape(a, dims(t.Shape(value))...) }

@@ -62,6 +62,7 @@ func BuildGraph(c *classifier.Classifier, o StepOptions) (*onnx.Model, error) {
 		s.cut(a.statistics, s.step.Statistics, "/next")
 	}
 	m := b.Model(onnx.Opset)
+	schedule(m.Graph, []string{"images"}, []string{"labels", "targets"})
 	m.Doc = s.describe()
 	return m, b.Err()
 }

@@ -2,12 +2,14 @@ package train
 
 import "grindstone/sanitize/onnx"
 
-// flatten joins the gradients to a vector like the parameters'.
+// flatten joins the gradients to a vector like the parameters'. Their reshapes stand in the order of the parameters, so that the runtime
+// computes the last layer's gradient first (see schedule). They must be emitted here: the runtime would merge a reshape of a reshape into one
+// that stands behind all others, and compute the weight gradients when the backward pass is through, which keeps all that they read until then.
 func (s *stepBuilder) flatten(grads map[string]string) string {
 	flat := make([]string, len(s.step.Parameters))
 	for i, slot := range s.step.Parameters {
 		if g := grads[slot.Name]; g != "" {
-			flat[i] = s.b.Op("Reshape", []string{g, s.b.Int64s(-1)})
+			flat[i] = s.tape.Flat(g)
 		} else { // the loss does not depend on it
 			flat[i] = s.b.Floats([]int64{int64(slot.Size)}, make([]float32, slot.Size))
 		}
