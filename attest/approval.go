@@ -23,7 +23,7 @@ const (
 
 // Approval says who let a model pass as it was pushed, and why. It claims nothing about the model.
 type Approval struct {
-	SchemaVersion string         `json:"schemaVersion"` // "1.0"
+	SchemaVersion string         `json:"schemaVersion"` // as Version says
 	Sanitized     bool           `json:"sanitized"`     // always false
 	Approver      Approver       `json:"approver"`
 	Reason        string         `json:"reason"`
@@ -42,9 +42,18 @@ type Approver struct {
 
 // ApprovedSource is the pushed package, which is also the released one.
 type ApprovedSource struct {
-	URI       string `json:"uri"` // oci://host/repository@sha256:...
-	Digest    Digest `json:"digest"`
-	MediaType string `json:"mediaType"`
+	URI       string     `json:"uri"` // oci://host/repository@sha256:...
+	Digest    Digest     `json:"digest"`
+	MediaType string     `json:"mediaType"`
+	Referrers []Referrer `json:"referrers,omitempty"`
+}
+
+// Version is the schema version that the approval's fields need.
+func (a *Approval) Version() string {
+	if len(a.Source.Referrers) > 0 {
+		return SchemaVersionReferrers
+	}
+	return SchemaVersion
 }
 
 // SignApproval states a about the subjects: the released manifest and each of its ONNX files, if there are any. Errors are those of Sign.
@@ -80,7 +89,8 @@ func (a *Approval) Validate() error {
 			all = append(all, fmt.Errorf(format, args...))
 		}
 	}
-	need(a.SchemaVersion == SchemaVersion, "schemaVersion is %q, want %s", a.SchemaVersion, SchemaVersion)
+	need(a.SchemaVersion == a.Version(), "schemaVersion is %q, want %s", a.SchemaVersion, a.Version())
+	checkReferrers(a.Source.Referrers, need)
 	need(!a.Sanitized, "sanitized is true: an approval is about a model that was not")
 	need(a.Approver.Kind == ByOperator || a.Approver.Kind == ByPolicy, "approver.kind is %q, want %s or %s", a.Approver.Kind, ByOperator, ByPolicy)
 	need(a.Approver.Kind != ByOperator || a.Approver.Identity != "", "approver.identity is missing")

@@ -11,10 +11,12 @@ import (
 // PredicateType is the URI of the predicate, with its major version.
 const PredicateType = "https://grindstone.dev/sanitized-model/v1"
 
-// SchemaVersion is the version of the predicate's fields. A predicate about several models has SchemaVersionSeveral.
+// SchemaVersion is the version of the predicates' fields: the least that has those that are used. A predicate about several models has
+// SchemaVersionSeveral, one that lists referrers SchemaVersionReferrers, whatever it is about.
 const (
-	SchemaVersion        = "1.0"
-	SchemaVersionSeveral = "1.1"
+	SchemaVersion          = "1.0"
+	SchemaVersionSeveral   = "1.1"
+	SchemaVersionReferrers = "1.2"
 )
 
 // SanitizerID identifies the kind of sanitizer.
@@ -26,7 +28,7 @@ var ErrPredicate = errors.New("attestation predicate")
 // Predicate says what was done to a model and what came of it. It names the kind of the transformation and has no field that
 // could hold its secret, nor anything derived from it. Integers stay below 2^53; decimals that matter exactly are text.
 type Predicate struct {
-	SchemaVersion  string         `json:"schemaVersion"` // "1.0", "1.1" with further models
+	SchemaVersion  string         `json:"schemaVersion"` // as Version says
 	Sanitizer      Sanitizer      `json:"sanitizer"`
 	Source         Source         `json:"source"` // the package as it was pushed
 	Transformation Transformation `json:"transformation"`
@@ -54,6 +56,17 @@ type FurtherModel struct {
 	FinishedAt     time.Time         `json:"finishedAt"`
 }
 
+// Version is the schema version that the predicate's fields need.
+func (p *Predicate) Version() string {
+	switch {
+	case len(p.Source.Referrers) > 0:
+		return SchemaVersionReferrers
+	case len(p.FurtherModels) > 0:
+		return SchemaVersionSeveral
+	}
+	return SchemaVersion
+}
+
 // models are all models of the package, the first as the others are.
 func (p *Predicate) models() []FurtherModel {
 	return append([]FurtherModel{{"", p.Source.Annotations, p.Transformation, p.Training, p.Runtime, p.Metrics, p.Decision, p.StartedAt, p.FinishedAt}}, p.FurtherModels...)
@@ -77,6 +90,23 @@ type Source struct {
 	Digest      Digest            `json:"digest"` // of the pushed manifest
 	MediaType   string            `json:"mediaType"`
 	Annotations SourceAnnotations `json:"annotations"`
+	Referrers   []Referrer        `json:"referrers,omitempty"`
+}
+
+// Referrer is an artifact that whoever pushed a package had attached to it (subject) before it was released. It stays in quarantine with
+// the package: nothing is said about what it claims.
+type Referrer struct {
+	Digest       Digest `json:"digest"` // of its manifest
+	MediaType    string `json:"mediaType"`
+	ArtifactType string `json:"artifactType,omitempty"`
+}
+
+// checkReferrers finds what is wrong in a list of referrers.
+func checkReferrers(all []Referrer, need func(ok bool, format string, args ...any)) {
+	for i, r := range all {
+		need(hexSHA256.MatchString(r.Digest.SHA256), "source.referrers[%d].digest is %q, want sha256 as 64 lower-case hex digits", i, r.Digest.SHA256)
+		need(r.MediaType != "", "source.referrers[%d].mediaType is missing", i)
+	}
 }
 
 // SourceAnnotations tell the pushed model's file.
@@ -226,11 +256,8 @@ func (p *Predicate) Validate() error {
 	} {
 		need(value != "", "%s is missing", name)
 	}
-	version := SchemaVersion
-	if len(p.FurtherModels) > 0 {
-		version = SchemaVersionSeveral
-	}
-	need(p.SchemaVersion == version, "schemaVersion is %q, want %s", p.SchemaVersion, version)
+	need(p.SchemaVersion == p.Version(), "schemaVersion is %q, want %s", p.SchemaVersion, p.Version())
+	checkReferrers(p.Source.Referrers, need)
 	need(p.Sanitizer.ID == SanitizerID, "sanitizer.id is %q, want %s", p.Sanitizer.ID, SanitizerID)
 	for name, value := range map[string]string{"source.digest": p.Source.Digest.SHA256, "policy.digest": p.Policy.Digest.SHA256} {
 		need(hexSHA256.MatchString(value), "%s is %q, want sha256 as 64 lower-case hex digits", name, value)

@@ -15,6 +15,7 @@ var allowed = strings.Fields(`
 schemaVersion
 sanitizer.id sanitizer.version.grindstone sanitizer.version.commit
 source.uri source.digest.sha256 source.mediaType source.annotations.onnxSha256
+source.referrers.digest.sha256 source.referrers.mediaType source.referrers.artifactType
 transformation.method transformation.type transformation.secretDisclosed transformation.secretDiscarded
 training.hyperparameters.epochs training.hyperparameters.grindEpochs training.hyperparameters.steps training.hyperparameters.grindSteps
 training.hyperparameters.batchSize training.hyperparameters.optimizer training.hyperparameters.schedule training.hyperparameters.learningRate
@@ -33,7 +34,9 @@ startedAt finishedAt
 
 func TestPredicateHasNoRoomForTheSecret(t *testing.T) {
 	fromType := typeLeaves(t, reflect.TypeFor[Predicate](), "")
-	text, err := json.Marshal(severalModels())
+	p := severalModels()
+	p.Source.Referrers = []Referrer{{Digest{sha("a referrer")}, "media type", "artifact type"}}
+	text, err := json.Marshal(p)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -231,5 +234,48 @@ func TestFurtherModelsCount(t *testing.T) {
 				t.Errorf("%v, %+v", err, r.Checks)
 			}
 		})
+	}
+}
+
+// A predicate and an approval list what was attached to the pushed package, under a version of their own.
+func TestReferrersAreListed(t *testing.T) {
+	k := newKey(t)
+	subjects := []Subject{{"package", sha("manifest")}}
+	good := []Referrer{{Digest{sha("a referrer")}, "application/vnd.oci.image.manifest.v1+json", "application/vnd.example.sbom"}}
+	for name, c := range map[string]struct {
+		version   string
+		referrers []Referrer
+		invalid   string
+	}{
+		"as it is":       {SchemaVersionReferrers, good, ""},
+		"older version":  {SchemaVersion, good, "schemaVersion"},
+		"without any":    {SchemaVersionReferrers, nil, "schemaVersion"},
+		"no digest":      {SchemaVersionReferrers, []Referrer{{MediaType: "a/b"}}, "source.referrers[0].digest"},
+		"no media type":  {SchemaVersionReferrers, []Referrer{good[0], {Digest: good[0].Digest}}, "source.referrers[1].mediaType"},
+		"another digest": {SchemaVersionReferrers, []Referrer{{Digest{"sha512:00"}, "a/b", ""}}, "source.referrers[0].digest"},
+	} {
+		p, a := predicate(), approval()
+		p.SchemaVersion, p.Source.Referrers = c.version, c.referrers
+		a.SchemaVersion, a.Source.Referrers = c.version, c.referrers
+		signed, err := Sign(t.Context(), k, subjects, p)
+		_, approved := SignApproval(t.Context(), k, subjects, a)
+		for kind, err := range map[string]error{"predicate": err, "approval": approved} {
+			if (err != nil) != (c.invalid != "") || err != nil && (!errors.Is(err, ErrPredicate) || !strings.Contains(err.Error(), c.invalid)) {
+				t.Errorf("%s, %s: %v", name, kind, err)
+			}
+		}
+		if err != nil {
+			continue
+		}
+		r, err := VerifyBundle(signed.Bundle, k.Public(), sha("manifest"))
+		if err != nil || !slices.Equal(r.Statement.Predicate.Source.Referrers, good) {
+			t.Errorf("%s: verified as %+v, %v", name, r, err)
+		}
+	}
+	several := severalModels()
+	several.SchemaVersion, several.Source.Referrers = SchemaVersionReferrers, good
+	several = several.normal()
+	if err := several.Validate(); err != nil {
+		t.Error(err)
 	}
 }

@@ -27,6 +27,7 @@ type Push struct {
 	Size         int64             // bytes of the manifest and all that it refers to
 	Annotations  map[string]string // of the manifest
 	Blobs        []string          // digests of all content: config and layers, or an index's manifests
+	Subject      string            // digest of the package that this one is attached to; "" if there is none
 	Models       []File            // the files that are ONNX models, in the order of the manifest
 	OtherModels  []OtherModel      // models of other formats, which cannot be sanitized: at most one of each layer
 	Problem      string            // why the models of this package could not be found, or not all of them; "" if they were, or there are none

@@ -168,6 +168,9 @@ func (g *Gateway) describe(ctx context.Context, repository string, d digest.Dige
 	p := Push{
 		Repository: repository, Digest: d.String(), MediaType: m.mediaType, ArtifactType: m.artifactType, Size: m.size(), Annotations: m.annotations,
 	}
+	if m.subject != nil {
+		p.Subject = m.subject.Digest.String()
+	}
 	for _, d := range m.descriptors() {
 		p.Blobs = append(p.Blobs, d.Digest.String())
 	}

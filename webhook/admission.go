@@ -48,7 +48,8 @@ type Source struct {
 	Identity     string            `json:"identity,omitempty"` // who pushed, as far as the registry knows
 	Size         int64             `json:"size"`               // bytes, of the whole package
 	Annotations  map[string]string `json:"annotations,omitempty"`
-	Blobs        []string          `json:"blobs,omitempty"` // digests of all content
+	Blobs        []string          `json:"blobs,omitempty"`   // digests of all content
+	Subject      string            `json:"subject,omitempty"` // digest of the package that this one is attached to
 	Models       []Model           `json:"models"`
 	OtherModels  []OtherModel      `json:"other_models,omitempty"` // of formats that cannot be sanitized
 	Problem      string            `json:"problem,omitempty"`      // why not every model could be found
@@ -157,7 +158,7 @@ func sourceOf(p registry.Push) Source {
 	s := Source{
 		Repository: p.Repository, Digest: p.Digest, MediaType: p.MediaType, ArtifactType: p.ArtifactType,
 		Identity: p.Identity, Size: p.Size, Annotations: p.Annotations, Blobs: p.Blobs, Models: []Model{},
-		Problem: p.Problem,
+		Problem: p.Problem, Subject: p.Subject,
 	}
 	for _, m := range p.Models {
 		s.Models = append(s.Models, Model{Name: m.Name, Digest: m.Digest, MediaType: m.MediaType, Size: m.Size, SHA256: m.SHA256})

@@ -1,6 +1,7 @@
 package webhook
 
 import (
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -16,20 +17,38 @@ func (p *Pipeline) predicate(a *Admission) attest.Predicate {
 	results := a.results()
 	first := p.modelPredicate(a, results[0])
 	predicate := attest.Predicate{
-		SchemaVersion: attest.SchemaVersion,
-		Sanitizer:     attest.Sanitizer{ID: attest.SanitizerID, Version: p.Version},
+		Sanitizer: attest.Sanitizer{ID: attest.SanitizerID, Version: p.Version},
 		Source: attest.Source{
 			URI: p.uri(a.Source.Repository, a.Source.Digest), Digest: sha256Of(a.Source.Digest), MediaType: a.Source.MediaType, Annotations: first.Source,
+			Referrers: p.referrers(a),
 		},
 		Transformation: first.Transformation, Training: first.Training, Runtime: first.Runtime, Metrics: first.Metrics,
 		Policy:   attest.Policy{URI: p.Policy.URI(), Digest: sha256Of(a.Verdict.PolicyDigest)},
 		Decision: first.Decision, StartedAt: first.StartedAt, FinishedAt: first.FinishedAt,
 	}
 	for _, r := range results[1:] {
-		predicate.SchemaVersion = attest.SchemaVersionSeveral
 		predicate.FurtherModels = append(predicate.FurtherModels, p.modelPredicate(a, r))
 	}
+	predicate.SchemaVersion = predicate.Version()
 	return predicate
+}
+
+// maxReferrers is how many referrers an attestation lists: the first that were attached.
+const maxReferrers = 256
+
+// referrers are what the pusher of a package has attached to it, in the order of the pushes. It stays in quarantine.
+func (p *Pipeline) referrers(a *Admission) []attest.Referrer {
+	var all []attest.Referrer
+	for _, r := range p.store.List(func(r *Admission) bool {
+		return r.Source.Repository == a.Source.Repository && r.Source.Subject == a.Source.Digest && r.Source.Identity == a.Source.Identity && r.State != Denied
+	}) {
+		referrer := attest.Referrer{Digest: sha256Of(r.Source.Digest), MediaType: r.Source.MediaType, ArtifactType: r.Source.ArtifactType}
+		named := strings.HasPrefix(r.Source.Digest, "sha256:")
+		if named && len(all) < maxReferrers && !slices.Contains(all, referrer) { // there may be several admissions of one
+			all = append(all, referrer)
+		}
+	}
+	return all
 }
 
 // modelPredicate is what is said of one model.
@@ -76,11 +95,10 @@ func (a *Admission) Unsanitized() bool {
 // approval says who let the model pass without sanitizing.
 func (p *Pipeline) approval(a *Admission) attest.Approval {
 	approval := attest.Approval{
-		SchemaVersion: attest.SchemaVersion,
-		Approver:      attest.Approver{Kind: attest.ByPolicy},
-		Reason:        "the policy admits it",
+		Approver: attest.Approver{Kind: attest.ByPolicy},
+		Reason:   "the policy admits it",
 		Source: attest.ApprovedSource{ // the same bytes as what is released, whatever digest they were pushed by
-			URI: p.uri(a.Source.Repository, a.Source.Digest), Digest: sha256Of(a.Released.Digest), MediaType: a.Source.MediaType,
+			URI: p.uri(a.Source.Repository, a.Source.Digest), Digest: sha256Of(a.Released.Digest), MediaType: a.Source.MediaType, Referrers: p.referrers(a),
 		},
 		Policy:     attest.Policy{URI: p.Policy.URI(), Digest: sha256Of(p.Policy.Digest())},
 		Decision:   attest.Decision{Result: attest.Approved},
@@ -97,6 +115,7 @@ func (p *Pipeline) approval(a *Admission) attest.Approval {
 		approval.Approver = attest.Approver{Kind: attest.ByOperator, Identity: o.By}
 		approval.Reason, approval.Decision.ID, approval.ApprovedAt = o.Reason, o.ID, o.At
 	}
+	approval.SchemaVersion = approval.Version()
 	return approval
 }
 
