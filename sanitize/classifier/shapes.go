@@ -25,11 +25,7 @@ func (c *Classifier) Shapes(n int64) (map[string][]int64, error) {
 			names = append(names, out)
 		}
 	}
-	raw, err := b.Model(onnx.Opset).Marshal()
-	if err != nil {
-		return nil, err
-	}
-	s, err := ort.NewSession(raw, ort.Options{Provider: ort.CPU})
+	s, err := ort.NewModelSession(b.Model(onnx.Opset), ort.Options{Provider: ort.CPU})
 	if err != nil {
 		return nil, err
 	}

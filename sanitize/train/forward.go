@@ -52,11 +52,7 @@ func emitForward(b *onnx.Builder, c *classifier.Classifier, x string, values map
 }
 
 func newForward(c *classifier.Classifier, b *onnx.Builder, outputs int, o ort.Options) (*Forward, error) {
-	raw, err := b.Model(onnx.Opset).Marshal()
-	if err != nil {
-		return nil, err
-	}
-	s, err := ort.NewSession(raw, o)
+	s, err := ort.NewModelSession(b.Model(onnx.Opset), o)
 	if err != nil {
 		return nil, err
 	}
