@@ -37,6 +37,8 @@ type stepTiming struct {
 	MinSeconds      float64 `json:"min_seconds"`
 	MaxSeconds      float64 `json:"max_seconds"`
 	ImagesPerSecond float64 `json:"images_per_second"`
+	FeedingShare    float64 `json:"feeding_share"` // of the time, in which the device had nothing to do for want of data
+	PeakMemory      int64   `json:"peak_memory"`   // bytes that the process held at most, 0 where the system does not tell
 	BuildSeconds    float64 `json:"build_seconds"` // differentiation and session
 	Provider        string  `json:"provider"`
 	Threads         int     `json:"threads"`
@@ -47,6 +49,7 @@ func newBenchStepCommand() *cobra.Command {
 	var (
 		model, provider, trace  string
 		batch, threads, samples int
+		micro                   int
 		asJSON, noUnfold        bool
 	)
 	cmd := &cobra.Command{
@@ -68,21 +71,22 @@ sanitizing does.`,
 			if threads == 0 {
 				threads = runtime.GOMAXPROCS(0)
 			}
-			t, err := timeStep(cmd.Context(), model, batch, samples, !noUnfold, ort.Options{Provider: p, Threads: threads, Profile: trace})
+			t, err := timeStep(cmd.Context(), model, batch, micro, samples, !noUnfold, ort.Options{Provider: p, Threads: threads, Profile: trace})
 			if err != nil {
 				return err
 			}
 			if asJSON {
 				return printJSON(cmd.OutOrStdout(), t)
 			}
-			fmt.Fprintf(cmd.OutOrStdout(), "%s, batch %d: %.1f ms a step (%.1f to %.1f, %d runs), %.0f images/s on %s with %d threads, ONNX Runtime %s; built in %.2f s\n",
-				t.Model, t.Batch, 1e3*t.MedianSeconds, 1e3*t.MinSeconds, 1e3*t.MaxSeconds, t.Samples, t.ImagesPerSecond, t.Provider, t.Threads, t.Version, t.BuildSeconds)
+			fmt.Fprintf(cmd.OutOrStdout(), "%s, batch %d: %.1f ms a step (%.1f to %.1f, %d runs), %.0f images/s on %s with %d threads, ONNX Runtime %s; %.2f %% of the time waiting for images, %d MiB at most, built in %.2f s\n",
+				t.Model, t.Batch, 1e3*t.MedianSeconds, 1e3*t.MinSeconds, 1e3*t.MaxSeconds, t.Samples, t.ImagesPerSecond, t.Provider, t.Threads, t.Version, 100*t.FeedingShare, t.PeakMemory>>20, t.BuildSeconds)
 			return nil
 		},
 	}
 	f := cmd.Flags()
 	f.StringVar(&model, "model", "", "ONNX classifier")
 	f.IntVar(&batch, "batch", 128, "images a step")
+	f.IntVar(&micro, "micro-batch", 0, "images in memory at once, a divisor of --batch (default: the batch)")
 	f.IntVar(&samples, "samples", 7, "measured runs")
 	f.StringVar(&provider, "provider", "auto", providerHelp)
 	f.IntVar(&threads, "threads", 0, "CPU threads (default all)")
@@ -92,7 +96,7 @@ sanitizing does.`,
 	return cmd
 }
 
-func timeStep(ctx context.Context, model string, batch, samples int, unfold bool, run ort.Options) (*stepTiming, error) {
+func timeStep(ctx context.Context, model string, batch, micro, samples int, unfold bool, run ort.Options) (*stepTiming, error) {
 	info, err := ort.Load()
 	if err != nil {
 		return nil, err
@@ -117,7 +121,7 @@ func timeStep(ctx context.Context, model string, batch, samples int, unfold bool
 		return nil, err
 	}
 	begin := time.Now()
-	t, err := train.NewTrainer(c, train.StepOptions{Batch: batch, Scale: pre.Scale, Shift: pre.Shift, Feature: true, Momentum: 0.9, WeightDecay: 5e-4}, run)
+	t, err := train.NewTrainer(c, train.StepOptions{Batch: batch, Micro: micro, Scale: pre.Scale, Shift: pre.Shift, Feature: true, Momentum: 0.9, WeightDecay: 5e-4}, run)
 	if err != nil {
 		return nil, err
 	}
@@ -130,14 +134,21 @@ func timeStep(ctx context.Context, model string, batch, samples int, unfold bool
 		Augment: &data.Augment{Pad: c.Height / 8, Cutout: c.Height / 2}, Seed: 1})
 	defer feed.Close()
 	var times []float64
+	var warmed time.Time // the first chunk was not ready beforehand, and the first runs allocate
+	var waited time.Duration
 	last := time.Now()
 	err = t.Run(ctx, feed, make([]float32, images.Len()*c.FeatureWidth), plan, func(ms []train.Metrics) {
 		times = append(times, time.Since(last).Seconds()/float64(len(ms)))
 		last = time.Now()
+		if len(times) == warm {
+			warmed, waited = last, t.Waited
+		}
 	})
 	if err != nil {
 		return nil, err
 	}
+	result.FeedingShare = (t.Waited - waited).Seconds() / last.Sub(warmed).Seconds()
+	_, result.PeakMemory = sanitize.Resident()
 	times = times[warm:]
 	slices.Sort(times)
 	result.MinSeconds, result.MedianSeconds, result.MaxSeconds = times[0], times[len(times)/2], times[len(times)-1]

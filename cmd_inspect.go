@@ -11,6 +11,7 @@ import (
 
 	"grindstone/sanitize/classifier"
 	"grindstone/sanitize/grad"
+	"grindstone/sanitize/ort"
 	"grindstone/sanitize/train"
 )
 
@@ -42,6 +43,7 @@ type inspection struct {
 	Unfold       []string         `json:"unfold"`           // layers that get a BatchNormalization for training
 	Unsupported  []nodeInfo       `json:"unsupported"`      // nodes without a gradient rule in the way of training
 	Operators    map[string]int   `json:"operators"`
+	Placement    *placement       `json:"placement,omitempty"` // with --provider
 }
 
 type tensorInfo struct {
@@ -57,7 +59,7 @@ type nodeInfo struct {
 
 func newInspectCommand() *cobra.Command {
 	var asJSON bool
-	var size, feature string
+	var size, feature, provider string
 	var freeze []string
 	var graph trainingGraph
 	cmd := &cobra.Command{
@@ -69,6 +71,9 @@ tensors that training would change, and every node that stands in the way.
 With --training-graph it also writes one training step as an ordinary ONNX file: forward pass, losses, backward pass and SGD update in
 standard operators of opset 17, on a batch of --batch images. Its doc_string explains inputs and outputs; the gradient of every weight is
 among them. Any ONNX runtime runs it, any ONNX tool draws it.
+
+With --provider it runs one training step of --batch images there and prints every node that ONNX Runtime left to the CPU, which it does without
+a word. Nodes have the names that --training-graph writes.
 
 Exit status: 0 the model can be sanitized, 3 it cannot (the reason is printed), 5 no ONNX Runtime library.`,
 		Example: `  grindstone inspect resnet18.onnx
@@ -84,6 +89,15 @@ Exit status: 0 the model can be sanitized, 3 it cannot (the reason is printed), 
 				return err
 			}
 			in := inspect(args[0], c)
+			if provider != "" && c.CheckTrainable() == nil {
+				p, err := ort.ParseProvider(provider)
+				if err != nil {
+					return usageError("%w", err)
+				}
+				if in.Placement, err = placeStep(cmd.Context(), c, p, graph.batch); err != nil {
+					return err
+				}
+			}
 			if asJSON {
 				if err := printJSON(cmd.OutOrStdout(), in); err != nil {
 					return err
@@ -102,7 +116,8 @@ Exit status: 0 the model can be sanitized, 3 it cannot (the reason is printed), 
 	cmd.Flags().StringVar(&feature, "feature-tensor", "", "name of the feature layer's tensor (default: the input of the last linear layer)")
 	cmd.Flags().StringArrayVar(&freeze, "freeze-below", nil, "node, by name or output, that would not be trained, nor anything that it depends on; may be given again")
 	cmd.Flags().StringVar(&graph.file, "training-graph", "", "write the training step to this ONNX file")
-	cmd.Flags().IntVar(&graph.batch, "batch", 8, "images of a step in --training-graph")
+	cmd.Flags().IntVar(&graph.batch, "batch", 8, "images of a step, in --training-graph and with --provider")
+	cmd.Flags().StringVar(&provider, "provider", "", "run a training step on this provider and show what it left to the CPU: "+providerHelp)
 	cmd.Flags().BoolVar(&graph.unfold, "unfold", false, "in --training-graph, insert BatchNormalizations as sanitizing does, here with mean 0 and variance 1")
 	cmd.Flags().BoolVar(&graph.fast, "fast-layout", false, "in --training-graph, keep activations in the layouts that training on a CPU uses")
 	return cmd
@@ -207,6 +222,9 @@ func (in *inspection) print(w io.Writer) {
 	}
 	if len(in.Unfold) > 0 {
 		row("unfold", "%d layers get a BatchNormalization for training: %s", len(in.Unfold), strings.Join(in.Unfold, ", "))
+	}
+	if in.Placement != nil {
+		in.Placement.print(row)
 	}
 	for _, n := range in.Unsupported {
 		row("unsupported", "%s", n.Reason)

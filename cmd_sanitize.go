@@ -19,7 +19,7 @@ import (
 
 func newSanitizeCommand() *cobra.Command {
 	var o sanitize.Options
-	var provider, transform, mirror, size, report string
+	var provider, precision, transform, mirror, size, memory, report string
 	var jsonProgress bool
 	cmd := &cobra.Command{
 		Use:   "sanitize MODEL.onnx -o OUT.onnx --data PATH",
@@ -62,7 +62,12 @@ library, 6 the accuracy is at chance before or after, 130 interrupted. An interr
 			if o.Transformation, err = sanitize.ParseTransformation(transform); err != nil {
 				return usageError("%w", err)
 			}
-			o.Mirror = sanitize.Mirror(mirror)
+			o.Mirror, o.Precision = sanitize.Mirror(mirror), sanitize.Precision(precision)
+			if memory != "" {
+				if o.MemoryLimit, err = parseBytes(memory); err != nil {
+					return usageError("--memory-limit %q: %w; give bytes, or a number with KiB, MiB or GiB", memory, err)
+				}
+			}
 			if err := parseSize(size, &o.Height, &o.Width); err != nil {
 				return usageError("%w", err)
 			}
@@ -115,7 +120,10 @@ library, 6 the accuracy is at chance before or after, 130 interrupted. An interr
 	_ = f.MarkHidden("preprocess-from")
 	f.StringVar(&size, "size", "", "image size HxW, where the model leaves it open")
 	f.StringVar(&provider, "provider", "auto", providerHelp)
+	f.StringVar(&precision, "precision", string(sanitize.TF32), "of matrix products and convolutions on CUDA: tf32, or float32, which is exact and slower; the CPU computes in float32")
 	f.IntVar(&o.Threads, "threads", 0, "CPU threads (default all)")
+	f.StringVar(&memory, "memory-limit", "", "main memory that the process may hold, such as 2GiB: batches that would need more are split (default: no limit)")
+	f.IntVar(&o.MicroBatch, "micro-batch", 0, "images in memory at once, a divisor of --batch: gradients are added up, BatchNormalization normalizes by these (default: the batch, or what --memory-limit allows)")
 	f.Uint64Var(&o.Seed, "seed", 1, "seed of shuffling, augmentation, split and head; the secret never depends on it")
 	f.Int64Var(&o.Limits.Bytes, "max-bytes", 0, "of the ONNX file and its external data; a larger model is refused (default: no limit but the format's)")
 	f.IntVar(&o.Limits.Nodes, "max-nodes", 0, "nodes of the model")
@@ -153,6 +161,9 @@ func printReport(w io.Writer, out string, r *sanitize.Report) {
 	h := r.Hyperparameters
 	fmt.Fprintf(w, "training         %d steps of %d images (%.1f epochs), %d of them grinding, rate %g (%s)\n", h.Steps, h.BatchSize, h.Epochs, h.GrindSteps, h.LearningRate, h.LearningRateFrom)
 	fmt.Fprintf(w, "took             %s, %.0f images/s on %s\n", time.Duration(r.Seconds*float64(time.Second)).Round(time.Second/10), r.ImagesPerSecond, r.Runtime.Provider)
+	if m := r.Memory; m.Peak > 0 {
+		fmt.Fprintf(w, "memory           %d MiB at most\n", m.Peak>>20)
+	}
 	for _, warning := range r.Warnings {
 		fmt.Fprintln(w, "warning         ", warning)
 	}

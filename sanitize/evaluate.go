@@ -2,6 +2,7 @@ package sanitize
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math"
 
@@ -117,12 +118,13 @@ func predict(ctx context.Context, f *train.Forward, p data.Preprocess, d *data.D
 	return out, err
 }
 
-// eachBatch runs a forward graph over a dataset in order.
+// eachBatch runs a forward graph over a dataset in order. Where memory does not suffice it goes on with half as many images at a time.
 func eachBatch(ctx context.Context, f *train.Forward, p data.Preprocess, d *data.Dataset, t *data.Trigger, done func(first int, values []*ort.Array)) error {
 	per := d.Height * d.Width * d.Channels
 	buffer, stamped := make([]byte, evalBatch*per), make([]byte, per)
-	for first := 0; first < d.Len(); first += evalBatch {
-		n := min(evalBatch, d.Len()-first)
+	size := evalBatch
+	for first := 0; first < d.Len(); {
+		n := min(size, d.Len()-first)
 		for i := range n {
 			pixels, _ := d.At(first + i)
 			if t != nil {
@@ -132,10 +134,15 @@ func eachBatch(ctx context.Context, f *train.Forward, p data.Preprocess, d *data
 			p.Pack(buffer[i*per:(i+1)*per], pixels)
 		}
 		values, err := f.Run(ctx, buffer[:n*per])
+		if errors.Is(err, ort.ErrMemory) && n > 1 {
+			size = n / 2
+			continue
+		}
 		if err != nil {
 			return err
 		}
 		done(first, values)
+		first += n
 	}
 	return nil
 }

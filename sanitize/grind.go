@@ -28,13 +28,15 @@ func Run(ctx context.Context, o Options) (*Report, error) {
 		return nil, err
 	}
 	r := &run{Options: o, report: &Report{SchemaVersion: "1.0", Method: "feature-grinding", Transformation: string(o.Transformation), StartedAt: time.Now().UTC()}}
+	defer r.unlimitMemory()
 	for _, stage := range []func(context.Context) error{
-		r.load, r.openData, r.preprocess, r.before, r.findMirror, r.record, r.unfold, r.resetHead, r.fineTune, r.after, r.write,
+		r.load, r.openData, r.limitMemory, r.preprocess, r.before, r.findMirror, r.record, r.unfold, r.resetHead, r.fineTune, r.after, r.write,
 	} {
 		if err := stage(ctx); err != nil {
 			return nil, err
 		}
 	}
+	_, r.report.Memory.Peak = Resident()
 	r.report.FinishedAt = time.Now().UTC()
 	r.report.Seconds = r.report.FinishedAt.Sub(r.report.StartedAt).Seconds()
 	r.Progress(Progress{Phase: "done"})
@@ -56,12 +58,14 @@ type run struct {
 	start          map[string][]float32    // weights at the start of training
 	values         map[string][]float32    // weights at its end
 	integers       map[string]*onnx.Tensor // those of them that a quantized model keeps in integers
+	arena          int64                   // bytes that the runtime may allocate in main memory, 0: no limit
+	collect        int                     // GOGC before the run, where there is a limit
 }
 
 // ort are the options of every session. Idle threads do not spin: the sanitizer shares its machine with the server, and under load
 // spinning makes a step several times slower.
 func (r *run) ort() ort.Options {
-	return ort.Options{Provider: r.Provider, Threads: r.Threads, Config: map[string]string{"session.intra_op.allow_spinning": "0"}}
+	return ort.Options{Provider: r.Provider, Threads: r.Threads, TF32: r.Precision != Float32, Config: map[string]string{"session.intra_op.allow_spinning": "0"}}
 }
 
 func (r *run) load(context.Context) error {

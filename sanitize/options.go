@@ -15,6 +15,7 @@ var (
 	ErrAtChance       = errors.New("the model's accuracy on the clean dataset is at chance")
 	ErrAccuracyFell   = errors.New("the sanitized model's accuracy is at chance")
 	ErrTooFewHeldOut  = errors.New("too few held-out images")
+	ErrMemoryLimit    = errors.New("the memory limit is too low")
 	ErrDoesNotImprove = errors.New("no learning rate trains this model")
 )
 
@@ -59,7 +60,11 @@ type Options struct {
 	Provider ort.Provider
 	Threads  int // 0: all CPUs
 
-	Progress func(Progress)
+	Precision   Precision // of matrix products and convolutions on CUDA; TF32
+	MemoryLimit int64     // bytes that the process may hold in main memory; a batch that would need more is split; 0: no limit
+	MicroBatch  int       // images in memory at once, a divisor of Batch; 0: Batch, or what MemoryLimit allows
+
+	Progress func(Progress) `json:"-"`
 }
 
 // DefaultSteps is the least number of SGD steps of a run without explicit Steps or Epochs. What removes a backdoor is the number of
@@ -91,6 +96,9 @@ func (o *Options) setDefaults() error {
 	if o.Batch == 0 {
 		o.Batch = 128
 	}
+	if o.Precision == "" {
+		o.Precision = TF32
+	}
 	if o.Progress == nil {
 		o.Progress = func(Progress) {}
 	}
@@ -107,6 +115,9 @@ func (o *Options) setDefaults() error {
 	check(o.Data != "", "no clean dataset given (--data)")
 	check(o.HoldOut > 0 && o.HoldOut < 1, "the held-out share must lie between 0 and 1, not %v", o.HoldOut)
 	check(o.Batch >= 2, "a batch needs at least 2 images, not %d", o.Batch)
+	check(o.MicroBatch == 0 || o.MicroBatch >= 2 && o.Batch%o.MicroBatch == 0, "micro-batches of %d images: a batch of %d is split into equal ones of at least 2", o.MicroBatch, o.Batch)
+	check(o.MemoryLimit >= 0, "the memory limit cannot be negative")
+	check(o.Precision == TF32 || o.Precision == Float32, "the precision is %s or %s, not %q", TF32, Float32, o.Precision)
 	check(o.Steps >= 0 && o.Epochs >= 0 && o.GrindEpochs >= 0 && !math.IsInf(o.Epochs, 0), "steps and epochs must be finite and cannot be negative")
 	check(o.Epochs == 0 || o.GrindEpochs <= o.Epochs, "%v grinding epochs do not fit into %v epochs", o.GrindEpochs, o.Epochs)
 	check(o.Epochs != 0 || o.GrindEpochs == 0, "grinding epochs need the number of epochs as well (--epochs)")
@@ -120,6 +131,15 @@ func (o *Options) setDefaults() error {
 	check(o.AlphaGrind >= 0 && o.AlphaGrind <= 1 && o.AlphaRestore >= 0 && o.AlphaRestore <= 1, "alpha lies between 0 and 1")
 	return errors.Join(problems...)
 }
+
+// Precision is that of matrix products and convolutions on CUDA devices. Everything else, and every other provider, computes in float32.
+type Precision string
+
+// Values of Precision.
+const (
+	TF32    Precision = "tf32"    // TensorFloat-32, with 10 bits of mantissa: what PyTorch's convolutions do by default
+	Float32 Precision = "float32" // exact
+)
 
 // schedule returns the number of steps in all, and of those that grind.
 func (o *Options) schedule(images int) (steps, grind int) {

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"grindstone/sanitize/data"
+	"grindstone/sanitize/ort"
 	"grindstone/sanitize/train"
 )
 
@@ -15,15 +16,22 @@ const StepsPerRun = 8
 
 // fineTune grinds and restores, at the rate given or found.
 func (r *run) fineTune(ctx context.Context) error {
-	t, err := train.NewTrainer(r.c, train.StepOptions{
-		Batch: r.Batch, Scale: r.pre.Scale, Shift: r.pre.Shift, Feature: true,
-		Momentum: float32(r.Momentum), WeightDecay: float32(r.WeightDecay),
-	}, r.ort())
+	o := train.StepOptions{
+		Batch: r.Batch, Micro: r.MicroBatch, Scale: r.pre.Scale, Shift: r.pre.Shift, Feature: true,
+		Momentum: float32(r.Momentum), WeightDecay: float32(r.WeightDecay), Split: r.outOfMemory,
+	}
+	if err := r.splitBatch(&o); err != nil {
+		return err
+	}
+	t, err := train.NewTrainer(r.c, o, r.ort())
 	if err != nil {
 		return err
 	}
 	defer t.Close()
-	r.report.Runtime.Provider = t.Provider().LibraryName()
+	r.report.Runtime.Provider, r.report.Runtime.Precision = t.Provider().LibraryName(), Float32
+	if t.Provider() == ort.CUDA {
+		r.report.Runtime.Precision = r.Precision
+	}
 	steps, grind := r.schedule(r.trainSet.Len())
 	rate, from := r.LearningRate, "flag"
 	if rate == 0 {
@@ -48,6 +56,9 @@ func (r *run) fineTune(ctx context.Context) error {
 		LearningRate: plan.Rate, LearningRateFrom: from, Momentum: r.Momentum, WeightDecay: r.WeightDecay,
 		Optimizer: "sgd-nesterov", Schedule: "cosine", AlphaGrind: r.AlphaGrind, AlphaRestore: r.AlphaRestore,
 		Seed: r.Seed, Unfold: !r.NoUnfold, Augmentation: r.augmentation(),
+	}
+	if t.Micro() < r.Batch {
+		r.report.Hyperparameters.MicroBatch = t.Micro()
 	}
 	if r.Transformation == Rotate2D {
 		r.report.Hyperparameters.Angle = r.Angle

@@ -22,6 +22,7 @@ type Report struct {
 	FeatureDistance Distance        `json:"feature_distance"`
 	Phases          []Phase         `json:"phases"`
 	Runtime         Runtime         `json:"runtime"`
+	Memory          Memory          `json:"memory"`
 	StartedAt       time.Time       `json:"started_at"`
 	FinishedAt      time.Time       `json:"finished_at"`
 	Seconds         float64         `json:"seconds"`
@@ -44,6 +45,7 @@ type Hyperparameters struct {
 	Steps            int     `json:"steps"`
 	GrindSteps       int     `json:"grind_steps"`
 	BatchSize        int     `json:"batch_size"`
+	MicroBatch       int     `json:"micro_batch,omitempty"` // where a batch was split: the images that BatchNormalization normalized by
 	LearningRate     float64 `json:"learning_rate"`
 	LearningRateFrom string  `json:"learning_rate_from"` // "flag" or "search"
 	Momentum         float64 `json:"momentum"`
@@ -128,6 +130,15 @@ type Runtime struct {
 	Provider string `json:"provider"` // CPUExecutionProvider, CUDAExecutionProvider
 	Device   string `json:"device"`
 	Threads  int    `json:"threads"`
+
+	Precision Precision `json:"precision"` // of matrix products and convolutions
+}
+
+// Memory is what the run needed of main memory, in bytes.
+type Memory struct {
+	Limit int64 `json:"limit,omitempty"`
+	Step  int64 `json:"step_estimate,omitempty"` // of a training step's tensors, where there is a limit
+	Peak  int64 `json:"peak,omitempty"`          // of the process so far, where the system tells
 }
 
 // Progress is one line of a run's progress; the zero value of a field that does not belong to the phase is left out.

@@ -191,7 +191,7 @@ func (w *Worker) args(j queue.Job) []string {
 	for _, l := range []struct {
 		flag  string
 		value int64
-	}{{"--max-bytes", limits.Bytes}, {"--max-nodes", int64(limits.Nodes)}, {"--max-tensors", int64(limits.Tensors)}} {
+	}{{"--max-bytes", limits.Bytes}, {"--max-nodes", int64(limits.Nodes)}, {"--max-tensors", int64(limits.Tensors)}, {"--memory-limit", w.Sanitizer.Memory}} {
 		if l.value > 0 {
 			args = append(args, l.flag, strconv.FormatInt(l.value, 10))
 		}

@@ -116,7 +116,7 @@ func (c *call) run(ctx context.Context, s *Session) error {
 		return fmt.Errorf("%w: %w", ErrCancelled, context.Cause(ctx))
 	}
 	if err != nil {
-		return fmt.Errorf("%w: %w", ErrRun, err)
+		return failure(ErrRun, err)
 	}
 	return nil
 }

@@ -25,8 +25,9 @@ type Info struct {
 
 var library struct {
 	sync.Mutex
-	loaded bool
-	info   Info
+	loaded  bool
+	limited bool // by LimitMemory
+	info    Info
 }
 
 // Load finds and loads the ONNX Runtime library, once for the process; further calls return the same Info. A failed call can be

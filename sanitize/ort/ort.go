@@ -89,6 +89,7 @@ var (
 	ErrProvider  = errors.New("execution provider not available")
 	ErrArray     = errors.New("array does not fit")
 	ErrRun       = errors.New("ONNX Runtime failed")
+	ErrMemory    = errors.New("out of memory") // of the device, or of what LimitMemory allows; comes with ErrRun or ErrModel
 	ErrCancelled = errors.New("run cancelled") // comes with the context's cause
 	ErrClosed    = errors.New("session is closed")
 )

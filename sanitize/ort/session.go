@@ -78,7 +78,7 @@ func newSession(src source, opt Options) (*Session, error) {
 		s.native, err = binding.NewDynamicAdvancedSessionWithONNXData(src.model, names(s.fed()), names(out), so)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("%w (provider %s): %w", ErrModel, opt.Provider, err)
+		return nil, fmt.Errorf("provider %s: %w", opt.Provider, failure(ErrModel, err))
 	}
 	runtime.AddCleanup(s, func(native *binding.DynamicAdvancedSession) { _ = native.Destroy() }, s.native)
 	return s, nil
@@ -120,6 +120,9 @@ func sessionOptions(opt Options) (*binding.SessionOptions, error) {
 		level = binding.GraphOptimizationLevelDisableAll
 	}
 	err = errors.Join(err, so.SetGraphOptimizationLevel(level))
+	if memoryLimited() {
+		err = errors.Join(err, so.AddSessionConfigEntry("session.use_env_allocators", "1"))
+	}
 	for key, value := range opt.Config {
 		err = errors.Join(err, so.AddSessionConfigEntry(key, value))
 	}

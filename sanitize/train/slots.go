@@ -49,6 +49,17 @@ func Fill(flat []float32, slots []Slot, values map[string][]float32) error {
 	return nil
 }
 
+// read takes the tensors out of a flat vector.
+func read(flat []float32, slots []Slot) map[string][]float32 {
+	values := map[string][]float32{}
+	for _, s := range slots {
+		if s.Name != "" {
+			values[s.Name] = s.read(flat)
+		}
+	}
+	return values
+}
+
 // stored is the shape in which the flat vector keeps the tensor.
 func (s Slot) stored() []int64 {
 	if s.taps {

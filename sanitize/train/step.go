@@ -5,6 +5,7 @@
 package train
 
 import (
+	"fmt"
 	"slices"
 
 	"grindstone/sanitize/classifier"
@@ -15,12 +16,14 @@ import (
 // StepOptions describe one training step.
 type StepOptions struct {
 	Batch        int
+	Micro        int       // images in memory at once: a divisor of Batch, see BuildStep; 0: Batch
 	Scale, Shift []float32 // per channel: network input = pixel (0..255) * Scale + Shift
 	Feature      bool      // add the feature loss L_f; without it alpha and targets have no effect
 	Momentum     float32   // Nesterov momentum
 	WeightDecay  float32
-	Forms        *grad.Forms // nil: the default ones
-	PlainLayout  bool        // keep every activation as the ONNX standard has it, where training on a CPU prefers other layouts
+	Forms        *grad.Forms                // nil: the default ones
+	Split        func(micro int, why error) // told when a Trainer's memory ran out, and of the micro-batches with which it goes on; may be nil
+	PlainLayout  bool                       // keep every activation as the ONNX standard has it, where training on a CPU prefers other layouts
 }
 
 // Step is the training step of a classifier as an ONNX model.
@@ -37,9 +40,20 @@ type Step struct {
 
 // BuildStep differentiates a classifier. Every BatchNormalization that is not frozen normalizes by the batch (decision 4 of Feature Grinding:
 // training mode while grinding), every other operator does what it does at inference.
+//
+// With Micro images at once the step adds up the gradients of micro-batches (gradient accumulation) and updates once: what comes out is the
+// step of the whole batch, but for BatchNormalization, which normalizes by the micro-batch, and whose running statistics move with each.
 func BuildStep(c *classifier.Classifier, o StepOptions) (*Step, error) {
 	if err := c.CheckTrainable(); err != nil {
 		return nil, err
+	}
+	parts := 1
+	if o.Micro != 0 && o.Micro != o.Batch {
+		if o.Micro < 2 || o.Batch%o.Micro != 0 {
+			return nil, fmt.Errorf("%w: %d of a batch of %d images", ErrMicroBatch, o.Micro, o.Batch)
+		}
+		parts = o.Batch / o.Micro
+		o.Batch = o.Micro
 	}
 	shapes, err := c.Shapes(int64(o.Batch))
 	if err != nil {
@@ -47,7 +61,7 @@ func BuildStep(c *classifier.Classifier, o StepOptions) (*Step, error) {
 	}
 	outer := c.NewBuilder()
 	s := newStepBuilder(c, o, outer, outer.Child(), shapes)
-	if err := s.scan(); err != nil {
+	if err := s.scan(parts); err != nil {
 		return nil, err
 	}
 	return s.step, nil
@@ -84,6 +98,16 @@ type after struct {
 // step/parameters, step/momentum, step/statistics, step/labels, step/targets, step/alpha and step/rate.
 func (s *stepBuilder) emit(x string) (after, error) {
 	s.bindParameters()
+	a, err := s.pass(x)
+	if err != nil {
+		return after{}, err
+	}
+	a.parameters, a.momentum = s.update(a.gradient)
+	return a, nil
+}
+
+// pass emits the forward and the backward pass, and leaves gradient, statistics and metrics.
+func (s *stepBuilder) pass(x string) (after, error) {
 	s.tape.Bind(s.c.Input, x)
 	s.tape.Forward(s.c.Nodes)
 	seeds, metrics := s.loss()
@@ -91,26 +115,33 @@ func (s *stepBuilder) emit(x string) (after, error) {
 	if err != nil {
 		return after{}, err
 	}
-	a := after{gradient: s.flatten(grads), metrics: metrics}
-	a.parameters, a.momentum = s.update(a.gradient)
-	a.statistics = s.updateStatistics()
-	return a, nil
+	return after{gradient: s.flatten(grads), statistics: s.updateStatistics(), metrics: metrics}, nil
 }
 
 // scan puts the step into a Scan over K steps.
-func (s *stepBuilder) scan() error {
-	b, o, batch, f := s.b, s.outer, int64(s.o.Batch), int64(s.c.FeatureWidth)
+func (s *stepBuilder) scan(parts int) error {
+	b, o, batch, f := s.b, s.outer, int64(s.o.Batch*parts), int64(s.c.FeatureWidth)
 	image := s.c.ImageShape(batch)
 	p, st := length(s.step.Parameters), length(s.step.Statistics)
 	b.Input("step/parameters", onnx.Float, p)
 	b.Input("step/momentum", onnx.Float, p)
-	b.Input("step/statistics", onnx.Float, st)
-	b.Input("step/images", onnx.Uint8, image...)
-	b.Input("step/labels", onnx.Int64, batch)
-	b.Input("step/targets", onnx.Float, batch, f)
+	whole := "step/" // where the pass reads the batch
+	if parts > 1 {
+		whole = "batch/"
+	}
+	b.Input(whole+"statistics", onnx.Float, st)
+	b.Input(whole+"images", onnx.Uint8, image...)
+	b.Input(whole+"labels", onnx.Int64, batch)
+	b.Input(whole+"targets", onnx.Float, batch, f)
 	b.Input("step/alpha", onnx.Float, 1)
 	b.Input("step/rate", onnx.Float, 1)
-	a, err := s.emit(emitInput(b, "step/images", s.c.Layout, s.o.Scale, s.o.Shift))
+	var a after
+	var err error
+	if parts > 1 {
+		a, err = s.emitParts(parts)
+	} else {
+		a, err = s.emit(emitInput(b, "step/images", s.c.Layout, s.o.Scale, s.o.Shift))
+	}
 	if err != nil {
 		return err
 	}
@@ -118,6 +149,11 @@ func (s *stepBuilder) scan() error {
 	b.Output(a.momentum, onnx.Float, p)
 	b.Output(a.statistics, onnx.Float, st)
 	b.Output(a.metrics, onnx.Float, 4)
+
+	body := b.Graph("step")
+	if parts == 1 {
+		schedule(body, []string{"step/images"}, []string{"step/labels", "step/targets"})
+	}
 
 	state := []string{o.Input("in/parameters", onnx.Float, p), o.Input("in/momentum", onnx.Float, p), o.Input("in/statistics", onnx.Float, st)}
 	feed := []string{
@@ -129,7 +165,7 @@ func (s *stepBuilder) scan() error {
 	}
 	out := []string{"out/parameters", "out/momentum", "out/statistics", "out/metrics"}
 	o.Add(&onnx.Node{Name: "steps", Op: "Scan", Inputs: append(state, feed...), Outputs: out,
-		Attrs: []*onnx.Attr{onnx.G("body", b.Graph("step")), onnx.I("num_scan_inputs", int64(len(feed)))}})
+		Attrs: []*onnx.Attr{onnx.G("body", body), onnx.I("num_scan_inputs", int64(len(feed)))}})
 	o.Output(out[0], onnx.Float, p)
 	o.Output(out[1], onnx.Float, p)
 	o.Output(out[2], onnx.Float, st)

@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"math"
+	"time"
 
 	"grindstone/sanitize/classifier"
 	"grindstone/sanitize/data"
@@ -19,10 +21,14 @@ var ErrDiverged = errors.New("training diverged: the loss is not finite")
 
 // Trainer holds a training step's session and state.
 type Trainer struct {
+	// Waited is the time in which the device had nothing to do because data were not ready: waiting for the feeder, and gathering targets.
+	Waited time.Duration
+
+	c       *classifier.Classifier
+	o       StepOptions
+	run     ort.Options
 	step    *Step
 	session *ort.Session
-	image   []int64 // of one batch
-	width   int     // of the features
 	fixed   map[string][]float32
 
 	state, next [3]*ort.Array // parameters, momentum, statistics; next receives a run's results
@@ -30,31 +36,27 @@ type Trainer struct {
 
 // NewTrainer builds the step of a classifier and starts at its weights.
 func NewTrainer(c *classifier.Classifier, o StepOptions, run ort.Options) (*Trainer, error) {
-	provider, err := ort.Resolve(run.Provider)
-	if err != nil {
+	var err error
+	if run.Provider, err = ort.Resolve(run.Provider); err != nil {
 		return nil, err
 	}
-	if o.Forms == nil && provider != ort.CPU {
+	if o.Forms == nil && run.Provider != ort.CPU {
 		o.Forms = &grad.PlainForms // the layouts are the CPU's
 	}
-	step, err := BuildStep(c, o)
-	if err != nil {
-		return nil, err
+	if o.Micro == 0 {
+		o.Micro = o.Batch
 	}
-	raw, err := step.Model.Marshal()
-	if err != nil {
-		return nil, err
-	}
-	session, err := ort.NewSession(raw, run)
-	if err != nil {
-		return nil, err
-	}
-	t := &Trainer{step: step, session: session, image: c.ImageShape(int64(o.Batch)), width: c.FeatureWidth}
-	p, st := length(step.Parameters), length(step.Statistics)
-	for _, state := range []*[3]*ort.Array{&t.state, &t.next} {
-		for i, n := range []int64{p, p, st} {
-			state[i] = &ort.Array{Shape: []int64{n}, F32: make([]float32, n)}
+	// A plan for one block of memory is made of the second run on, beside the memory of the first: the peak doubles, and nothing gets faster.
+	run.NoPattern = true
+	t := &Trainer{c: c, o: o, run: run}
+	err = t.splitting(func() error {
+		if t.session != nil { // by splitting
+			return nil
 		}
+		return t.build()
+	})
+	if err != nil {
+		return nil, err
 	}
 	return t, t.Reset(Values(c))
 }
@@ -86,13 +88,8 @@ func (t *Trainer) Values() map[string][]float32 {
 	for name, v := range t.fixed {
 		values[name] = append([]float32(nil), v...)
 	}
-	for i, slots := range [][]Slot{0: t.step.Parameters, 2: t.step.Statistics} {
-		for _, s := range slots {
-			if s.Name != "" {
-				values[s.Name] = s.read(t.state[i].F32)
-			}
-		}
-	}
+	maps.Copy(values, read(t.state[0].F32, t.step.Parameters))
+	maps.Copy(values, read(t.state[2].F32, t.step.Statistics))
 	return values
 }
 
@@ -133,11 +130,12 @@ type Metrics struct {
 
 // Run trains until the feeder ends. Targets holds a row of feature targets for each row of the feeder's dataset; nil when the step has
 // no feature loss. After each chunk of steps it calls done.
-func (t *Trainer) Run(ctx context.Context, feed *data.Feeder, targets []float32, p Plan, done func([]Metrics)) error {
+func (t *Trainer) Run(ctx context.Context, feeder *data.Feeder, targets []float32, p Plan, done func([]Metrics)) error {
 	var rows, alpha, rate []float32
 	step := 0
+	wait := time.Now()
 	for {
-		chunk, err := feed.Next()
+		chunk, err := feeder.Next()
 		if errors.Is(err, io.EOF) {
 			return nil
 		}
@@ -145,10 +143,11 @@ func (t *Trainer) Run(ctx context.Context, feed *data.Feeder, targets []float32,
 			return err
 		}
 		k, n := chunk.Steps, chunk.Batch
-		rows, alpha, rate = resize(rows, k*n*t.width), resize(alpha, k), resize(rate, k)
+		width := t.c.FeatureWidth
+		rows, alpha, rate = resize(rows, k*n*width), resize(alpha, k), resize(rate, k)
 		if targets != nil {
 			for i, row := range chunk.Index {
-				copy(rows[i*t.width:(i+1)*t.width], targets[int(row)*t.width:])
+				copy(rows[i*width:(i+1)*width], targets[int(row)*width:])
 			}
 		}
 		for i := range k {
@@ -156,18 +155,20 @@ func (t *Trainer) Run(ctx context.Context, feed *data.Feeder, targets []float32,
 		}
 		K, N := int64(k), int64(n)
 		metrics := &ort.Array{Shape: []int64{K, 4}, F32: make([]float32, 4*k)}
-		in := []*ort.Array{t.state[0], t.state[1], t.state[2],
-			{Shape: append([]int64{K}, t.image...), U8: chunk.Images},
+		feed := []*ort.Array{
+			{Shape: append([]int64{K}, t.c.ImageShape(N)...), U8: chunk.Images},
 			{Shape: []int64{K, N}, I64: chunk.Labels},
-			{Shape: []int64{K, N, int64(t.width)}, F32: rows},
+			{Shape: []int64{K, N, int64(width)}, F32: rows},
 			{Shape: []int64{K, 1}, F32: alpha},
 			{Shape: []int64{K, 1}, F32: rate},
 		}
-		if err := t.session.Run(ctx, in, []*ort.Array{t.next[0], t.next[1], t.next[2], metrics}); err != nil {
+		t.Waited += time.Since(wait)
+		if err := t.steps(ctx, feed, metrics); err != nil {
 			return fmt.Errorf("training step %d: %w", step, err)
 		}
+		wait = time.Now()
 		t.state, t.next = t.next, t.state
-		feed.Recycle(chunk)
+		feeder.Recycle(chunk)
 		out := make([]Metrics, k)
 		for i := range out {
 			m := metrics.F32[4*i:]

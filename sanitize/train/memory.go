@@ -1,0 +1,96 @@
+package train
+
+import (
+	"errors"
+
+	"grindstone/sanitize/classifier"
+	"grindstone/sanitize/onnx"
+	"grindstone/sanitize/ort"
+)
+
+// FitMicro returns the largest micro-batch whose step needs at most budget bytes by StepMemory, and what it needs; the smallest that the batch
+// can be split into when none does.
+func FitMicro(c *classifier.Classifier, o StepOptions, budget int64) (micro int, bytes int64, err error) {
+	for o.Micro = o.Batch; ; {
+		bytes, err = StepMemory(c, o)
+		if err != nil && !errors.Is(err, ort.ErrMemory) || err == nil && bytes <= budget {
+			return o.Micro, bytes, err
+		}
+		limit := o.Micro / 2
+		if err == nil {
+			limit = min(o.Micro-1, int(float64(o.Micro)*float64(budget)/float64(bytes)))
+		}
+		next := divisor(o.Batch, max(limit, 2))
+		if next == 0 || next >= o.Micro {
+			return o.Micro, bytes, err
+		}
+		o.Micro = next
+	}
+}
+
+// StepMemory estimates, in bytes, what the runtime holds at the most during a step of o.Micro images (of o.Batch without it): the tensors that
+// are alive at the same time, in the order in which ONNX Runtime runs the nodes. The runtime itself tells their shapes when it loads the graph;
+// nothing is run. State, feeding and what kernels need while they run come on top.
+func StepMemory(c *classifier.Classifier, o StepOptions) (int64, error) {
+	if o.Micro != 0 {
+		o.Batch = o.Micro
+	}
+	shapes, err := c.Shapes(int64(o.Batch))
+	if err != nil {
+		return 0, err
+	}
+	b := c.NewBuilder()
+	s := newStepBuilder(c, o, b, b, shapes)
+	n, p := int64(o.Batch), length(s.step.Parameters)
+	b.Input("step/parameters", onnx.Float, p)
+	b.Input("step/momentum", onnx.Float, p)
+	b.Input("step/statistics", onnx.Float, length(s.step.Statistics))
+	b.Input("step/images", onnx.Uint8, c.ImageShape(n)...)
+	b.Input("step/labels", onnx.Int64, n)
+	b.Input("step/targets", onnx.Float, n, int64(c.FeatureWidth))
+	b.Input("step/alpha", onnx.Float, 1)
+	b.Input("step/rate", onnx.Float, 1)
+	a, err := s.emit(emitInput(b, "step/images", c.Layout, o.Scale, o.Shift))
+	if err != nil {
+		return 0, err
+	}
+	for _, name := range []string{a.parameters, a.momentum, a.statistics, a.metrics} {
+		b.Output(name, onnx.Float, -1)
+	}
+	m := b.Model(onnx.Opset)
+	schedule(m.Graph, []string{"step/images"}, []string{"step/labels", "step/targets"})
+	if err := b.Err(); err != nil {
+		return 0, err
+	}
+	outputs, err := infer(m)
+	if err != nil {
+		return 0, err
+	}
+	return peak(m.Graph, outputs), nil
+}
+
+// infer returns types and shapes of all nodes' outputs, as the runtime tells them without running the model.
+func infer(m *onnx.Model) (map[string]ort.Port, error) {
+	all, graph := *m, *m.Graph
+	all.Graph, graph.Outputs = &graph, nil
+	for _, n := range graph.Nodes {
+		for _, out := range n.Outputs {
+			if out != "" {
+				graph.Outputs = append(graph.Outputs, &onnx.Value{Name: out})
+			}
+		}
+	}
+	raw, err := all.Marshal()
+	if err != nil {
+		return nil, err
+	}
+	ports, err := ort.InferOutputs(raw)
+	if err != nil {
+		return nil, err
+	}
+	byName := map[string]ort.Port{}
+	for _, p := range ports {
+		byName[p.Name] = p
+	}
+	return byName, nil
+}
