@@ -43,6 +43,9 @@ func (c *Classifier) RoundedActivations() []string {
 func (c *Classifier) dequantize(rounded bool) error {
 	d := &dequantizer{Classifier: c, rounded: rounded, by: producers(c.Nodes), owner: map[string]*quantized{}}
 	for _, n := range c.Nodes {
+		if computesIntegers(n) {
+			return &onnx.Error{Node: n.Label(), What: n.Op, Err: fmt.Errorf("%w: %w", onnx.ErrUnsupported, errOperators)}
+		}
 		if n.Op != "QuantizeLinear" && n.Op != "DequantizeLinear" || n.Domain != "" {
 			d.nodes = append(d.nodes, n)
 			continue

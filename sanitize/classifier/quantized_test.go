@@ -112,6 +112,15 @@ func TestQuantizedRefuses(t *testing.T) {
 			w, _ := weight(n)
 			return conv(n, x, n.dequantize(w, n.Floats([]int64{3}, []float32{1, 2, 3}), n.Const(onnx.NewInts("", onnx.Int8, []int64{3}, make([]int64, 3))), onnx.I("axis", 0)))
 		},
+		"only those in the QDQ form": func(n *net, x string) string {
+			y := "sum"
+			n.Add(&onnx.Node{Op: "QLinearAdd", Domain: "com.microsoft", Inputs: []string{x, n.Float(.1), n.zero(0), x, n.Float(.1), n.zero(0), n.Float(.2), n.zero(0)}, Outputs: []string{y}})
+			return n.dequantize(y, n.Float(.2), n.zero(0))
+		},
+		"quant_format=QuantFormat.QDQ": func(n *net, x string) string {
+			out := n.OpN("DynamicQuantizeLinear", 3, []string{x})
+			return n.dequantize(out[0], out[1], out[2])
+		},
 		"no QuantizeLinear": func(n *net, x string) string {
 			return n.dequantize(n.Op("Cast", []string{x}, onnx.I("to", int64(onnx.Uint8))), n.Float(.1), n.zero(0))
 		},
