@@ -32,7 +32,7 @@ func LimitMemory(bytes int64) error {
 	if bytes <= 0 {
 		return nil
 	}
-	cfg, err := binding.NewArenaCfg(int(min(max(bytes, minArena), math.MaxInt)), -1, -1, -1)
+	cfg, err := binding.NewArenaCfg(int(min(max(bytes, minArena), math.MaxInt)), 1, -1, -1) // 1: grow by what is asked for, not by powers of two
 	if err != nil {
 		return err
 	}

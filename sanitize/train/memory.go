@@ -16,12 +16,8 @@ func FitMicro(c *classifier.Classifier, o StepOptions, budget int64) (micro int,
 		if err != nil && !errors.Is(err, ort.ErrMemory) || err == nil && bytes <= budget {
 			return o.Micro, bytes, err
 		}
-		limit := o.Micro / 2
-		if err == nil {
-			limit = min(o.Micro-1, int(float64(o.Micro)*float64(budget)/float64(bytes)))
-		}
-		next := divisor(o.Batch, max(limit, 2))
-		if next == 0 || next >= o.Micro {
+		next := divisor(o.Batch, o.Micro-1)
+		if next == 0 {
 			return o.Micro, bytes, err
 		}
 		o.Micro = next
