@@ -79,7 +79,8 @@ else
 endif
 
 models: build runtime ## compare every model of the table with PyTorch and write docs/models.md (hours; goes on where it stopped)
-	$(CROSSCHECK) --all --time 5 --json .cache/models.jsonl --table docs/models.md $(ARGS)
+	test -x .cache/tensorflow/bin/python || { python3 -m venv .cache/tensorflow && .cache/tensorflow/bin/pip install -q -r bench/crosscheck/requirements-tensorflow.txt; }
+	$(CROSSCHECK) --all --time 5 --tensorflow .cache/tensorflow/bin/python --json .cache/models.jsonl --table docs/models.md $(ARGS)
 
 clean: ## remove what was built; the downloaded runtime stays in the user's cache folder
 	rm -rf bin dist .cache

@@ -63,7 +63,7 @@ def main():
     if a.table:
         import table
 
-        table.write(a.table, read(a.json))
+        table.write(a.table, read(a.json), [(f"{c.source}/{c.name}", c.how) for c in zoo.cases("all")])
     if a.broken:
         caught = [r for r in rows if r["trains"] and not r["exact"]]
         print(f"{a.broken} broken: caught by {len(caught)} of {len(rows)} models")

@@ -1,34 +1,61 @@
 """Writes the model table."""
+import collections
+
 HEAD = """# Models
 
-Made by `make models` (bench/crosscheck): each model is exported by PyTorch with random weights, `grindstone inspect --training-graph` writes its
-training step, and the step is compared with PyTorch autograd on the same weights: losses, every gradient, BatchNormalization's running
-statistics, and the state after five steps of SGD with Nesterov momentum and weight decay. {count} exports, {exact} exact.
+Made by `make models` (bench/crosscheck), which makes every row of the plan and goes on where it stopped: each model is exported with random weights,
+`grindstone inspect --training-graph` writes its training step, and the step is compared with PyTorch autograd on the same weights: losses, every
+gradient, BatchNormalization's running statistics, and the state after five steps of SGD with Nesterov momentum and weight decay.
+
+{summary}
 
 - *reads*: Grindstone finds input, classes, head and feature layer. *trains*: every operator on the way has a gradient rule.
 - *exact*: the training step, run in float64, agrees with PyTorch in float64 to 1e-6 of the norm, five steps long, and ONNX Runtime in float32 agrees
-  for one step to 1e-4 or to five times what PyTorch in float32 loses itself. The columns give the largest relative error over all tensors.
-- *time*: a step's time over PyTorch's in its default layout, on this batch and image size, two threads each; small images say little about large ones.
-- Exporters: `torchscript` (PyTorch's older one) keeps BatchNormalization unless *fused*; `dynamo` folds it into convolutions. *unfold*: the identity
-  BatchNormalizations that sanitizing inserts are there. The number is the opset.
-- Compared are the tensors that Grindstone trains. Where an exporter has folded a constant out of parameters (tables of relative positions), there is
-  no parameter in PyTorch to compare with; its gradient is compared with central differences of the loss instead, to 1e-5.
-- *folded*: how many such tensors there are.
+  for one step to 1e-4 or to five times what PyTorch in float32 loses itself (*PyTorch's*): in a deep network one ReLU whose input rounds to the
+  other side of zero changes gradients by more. The columns give the largest relative error over all tensors.
+- *time*: a step's time over PyTorch's in its default layout, in turn, medians of a few steps of a small batch of small images, two threads each, on a
+  machine that did other work meanwhile. It is noisy and says little about large images; [results](results/) has the measurements.
+- Exporters of torchvision's and timm's models: `torchscript` (PyTorch's older one) keeps BatchNormalization unless *fused*; `dynamo` folds it into
+  convolutions. *unfold*: the identity BatchNormalizations that sanitizing inserts are there. The number is the opset.
+- *folded*: how many tensors an exporter has computed from parameters (tables of relative positions). PyTorch has no parameter to compare them with;
+  their gradient is compared with central differences of the loss, to 1e-5.
+- Keras models (exported by tf2onnx, by Keras itself, or by way of TFLite), scikit-learn's perceptrons and models quantized by ONNX Runtime: every
+  gradient is compared with central differences of the loss in float64, to 1e-5, ONNX Runtime in float32 with float64, to 1e-4, and, where the
+  file holds the weights of a model without BatchNormalization unchanged (*by tape*: how many), with tf.GradientTape in float64, to 1e-5.
 
-| model | export | pixels, batch | parameters | reads | trains | exact | float64 | float32 | folded | time | why not |
-|---|---|---|---|---|---|---|---|---|---|---|---|
+| model | export | pixels, batch | parameters | reads | trains | exact | float64 | float32 | PyTorch's | folded | by tape | time | why not |
+|---|---|---|---|---|---|---|---|---|---|---|---|---|---|
 """
 
 
-def write(path, rows):
-    text = HEAD.format(count=len(rows), exact=sum(r["exact"] for r in rows))
+def write(path, rows, planned):
+    """rows: results as crosscheck.py keeps them. planned: the (model, how) of every case of the whole table."""
+    rows = [r for r in rows if (r["model"], r["how"]) in planned]
+    done = {(r["model"], r["how"]) for r in rows}
+    text = HEAD.format(summary=summary(rows, [p for p in planned if p not in done], len(planned)))
     for r in sorted(rows, key=lambda r: (r["model"], r["exporter"], r["how"])):
         yes = {True: "yes", False: "no"}
         compared = "float32" in r
         cells = [
             r["model"], r["how"], f"{r['size']}, {r['batch']}" if "size" in r else "", f"{r['parameters']:,}" if "parameters" in r else "",
             yes[r["reads"]], yes[r["trains"]], yes[r["exact"]] if compared else "", f"{r['error']:.0e}" if compared else "",
-            f"{r['float32']:.0e}" if compared else "", str(r.get("folded", "")), str(r.get("time_ratio", "")), "" if r["exact"] else f"{r.get('stage', '')}: {r.get('reason', '')}".replace("|", "\\|"),
+            f"{r['float32']:.0e}" if compared else "", f"{r['float32_pytorch']:.0e}" if "float32_pytorch" in r else "", str(r.get("folded", "")), str(r.get("paired", "")),
+            str(r.get("time_ratio", "")), "" if r["exact"] else f"{r.get('stage', '')}: {r.get('reason', '')}".replace("|", "\\|"),
         ]
         text += "| " + " | ".join(cells) + " |\n"
     path.write_text(text)
+
+
+def summary(rows, missing, planned):
+    """What has been run and what has not, in words."""
+    stages = collections.Counter(r["stage"] for r in rows if not r["exact"])
+    words = {"export": "could not be exported", "read": "are not read", "train": "are not trained", "compare": "are not exact enough", "time": "took too long", "error": "failed otherwise"}
+    text = f"The plan has {planned} exports. **{len(rows)} of them have been run: {sum(r['exact'] for r in rows)} are exact"
+    text += "".join(f", {n} {words[stage]}" for stage, n in sorted(stages.items())) + ".**"
+    if missing:
+        by_model = collections.defaultdict(list)
+        for model, how in missing:
+            by_model[model].append(how)
+        text += f" {len(missing)} have not been run yet, which says nothing about them:\n\n"
+        text += "; ".join(f"{model} ({' / '.join(hows)})" for model, hows in sorted(by_model.items())) + "."
+    return text

@@ -15,8 +15,10 @@ const Opset = 17
 // ErrOperatorSet means that a model uses a version of the operators that cannot be brought to Opset.
 var ErrOperatorSet = errors.New("unsupported operator set")
 
-// Normalize returns the model's graph in terms of opset 17: calls of the model's own functions are replaced by their nodes, Constant nodes become initializers, arguments that were attributes become
-// inputs, what training does not need (Dropout) becomes Identity, integers that are only moved become constants, and later operators are spelled out in those of opset 17 (see Upgrades).
+// Normalize returns the model's graph in terms of opset 17: calls of the model's own functions are replaced by their nodes, and an If with a
+// constant condition by those of its branch; Constant nodes become initializers, arguments that were attributes become inputs, what training
+// does not need (Dropout) becomes Identity, integers that are only moved become constants, and later operators are spelled out in those of
+// opset 17 (see Upgrades).
 // The model is not changed; unchanged nodes are shared.
 func Normalize(m *Model) (*Graph, error) {
 	version, ok := m.Opsets[""]
@@ -38,6 +40,11 @@ func Normalize(m *Model) (*Graph, error) {
 	if err := checkHazards(nodes); err != nil {
 		return nil, err
 	}
+	return g, u.add(nodes)
+}
+
+// add appends nodes to the graph in terms of opset 17.
+func (u *upgrade) add(nodes []*Node) error {
 	for _, n := range nodes {
 		if n.Domain == "ai.onnx" {
 			standard := *n
@@ -46,24 +53,32 @@ func Normalize(m *Model) (*Graph, error) {
 		}
 		if n.Domain == "" && n.Op == "Constant" {
 			if t := constantValue(n); t != nil {
-				g.Initializers = append(g.Initializers, t)
+				u.graph.Initializers = append(u.graph.Initializers, t)
 				continue
 			}
 		}
-		if up, ok := upgrades[n.Op]; ok && n.Domain == "" {
-			changed, err := up.apply(u, n)
-			if err != nil {
-				return nil, &Error{Node: n.Label(), What: n.Op, Err: err}
+		taken, ok, err := u.branch(n)
+		if ok {
+			if err := u.add(taken); err != nil {
+				return err
 			}
-			n = changed
-		}
-		if t := u.fold(n); t != nil {
-			g.Initializers = append(g.Initializers, t)
 			continue
 		}
-		g.Nodes = append(g.Nodes, n)
+		changed := n
+		if up, known := upgrades[n.Op]; known && n.Domain == "" && err == nil {
+			changed, err = up.apply(u, n)
+		}
+		if err != nil {
+			return &Error{Node: n.Label(), What: n.Op, Err: err}
+		}
+		n = changed
+		if t := u.fold(n); t != nil {
+			u.graph.Initializers = append(u.graph.Initializers, t)
+			continue
+		}
+		u.graph.Nodes = append(u.graph.Nodes, n)
 	}
-	return g, nil
+	return nil
 }
 
 // constantValue is the tensor that a Constant node makes, nil for kinds that are no tensor.
