@@ -13,7 +13,7 @@ func TestBranches(t *testing.T) {
 	for _, tt := range []struct {
 		name      string
 		condition bool
-		kept      int // Ifs that stay
+		kept      int                                                 // Ifs that stay
 		build     func(b *onnx.Builder, condition string) *onnx.Graph // of the then branch
 	}{
 		{"then", true, 0, func(*onnx.Builder, string) *onnx.Graph { return clipped() }},
