@@ -21,14 +21,7 @@ import (
 func TestFaultsOfADisk(t *testing.T) {
 	needFaults(t)
 	c := newCluster(t)
-	if err := syscall.Mount("tmpfs", c.dir, "tmpfs", 0, "size=48m,mode=0700"); err != nil {
-		t.Skipf("a small disk cannot be mounted here: %v", err)
-	}
-	t.Cleanup(func() {
-		if err := syscall.Unmount(c.dir, syscall.MNT_DETACH); err != nil {
-			t.Error(err)
-		}
-	})
+	smallDisk(t, c.dir)
 	c.workers = []string{"server"}
 	c.startServer("")
 	t.Cleanup(c.processes["server"].stop) // before the disk is taken away
@@ -69,6 +62,44 @@ func TestFaultsOfADisk(t *testing.T) {
 	c.checkStates(p)
 	c.retryHeld()
 	c.checkEnd(p, w)
+}
+
+// TestStoppedOnAFullDisk: a server with a full disk, which could not make the repositories that were pushed to, ends without an error when it is stopped, and
+// starts again.
+func TestStoppedOnAFullDisk(t *testing.T) {
+	dir := t.TempDir()
+	smallDisk(t, dir)
+	s := startServerIn(t, dir)
+	filler := fill(t, dir)
+	for _, repository := range []string{"models/a", "models/b/c"} {
+		if status, _, text := s.call("", "POST", "/v2/"+repository+"/blobs/uploads/", nil); status != http.StatusInternalServerError {
+			t.Errorf("an upload to a full disk is answered %d %s", status, text)
+		}
+	}
+	if err := s.stop(); err != nil {
+		t.Errorf("it ends with %v\n%s", err, s.log)
+	}
+	if err := os.Remove(filler); err != nil {
+		t.Fatal(err)
+	}
+	s = startServerIn(t, dir)
+	s.upload("", "models/a", []byte("there is room"))
+	if err := s.stop(); err != nil {
+		t.Errorf("with room again it ends with %v\n%s", err, s.log)
+	}
+}
+
+// smallDisk mounts a disk of 48 MiB on a folder until the test ends, or skips the test.
+func smallDisk(t *testing.T, dir string) {
+	t.Helper()
+	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=48m,mode=0700"); err != nil {
+		t.Skipf("a small disk cannot be mounted here: %v", err)
+	}
+	t.Cleanup(func() {
+		if err := syscall.Unmount(dir, syscall.MNT_DETACH); err != nil {
+			t.Error(err)
+		}
+	})
 }
 
 // fill leaves no room on the disk of a folder, and returns the file that takes it.

@@ -259,7 +259,7 @@ func (c *cluster) checkLeftovers() {
 
 var broken = regexp.MustCompile(`(?m)^(panic:|fatal error:|goroutine \d+ \[running\]).*`)
 
-// checkProcesses sees to it that no process ended of itself, except a server or worker that finds nobody to talk to at its start.
+// checkProcesses sees to it that no process ended of itself: also a server or worker that finds nobody to talk to at its start waits.
 func (c *cluster) checkProcesses() {
 	c.Helper()
 	for _, name := range slices.Sorted(maps.Keys(c.processes)) {
@@ -267,9 +267,7 @@ func (c *cluster) checkProcesses() {
 		starts, unplanned := p.exits()
 		c.Logf("%s was started %d times, and ended of itself %d times", name, starts, len(unplanned))
 		for _, how := range unplanned {
-			if !strings.Contains(how, "the queue cannot be reached") {
-				c.Errorf("%s ended: %s", name, how)
-			}
+			c.Errorf("%s ended: %s", name, how)
 		}
 		if text := broken.FindString(p.log.String()); text != "" {
 			c.Errorf("%s: %s", name, text)
