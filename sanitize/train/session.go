@@ -17,11 +17,7 @@ func (t *Trainer) build() error {
 	if t.run.Provider != ort.CPU {
 		portable(step.Model.Graph)
 	}
-	raw, err := step.Model.Marshal()
-	if err != nil {
-		return err
-	}
-	session, err := ort.NewSession(raw, t.run)
+	session, err := ort.NewModelSession(step.Model, t.run)
 	if err != nil {
 		return err
 	}
