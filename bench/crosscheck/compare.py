@@ -44,7 +44,7 @@ def check(case, grindstone, folder, broken="", samples=0, cache=None, tensorflow
         else:
             import foreign
 
-            foreign.check(case, grindstone, pathlib.Path(folder), tensorflow, row)
+            foreign.check(case, grindstone, pathlib.Path(folder), broken, tensorflow, row)
     except Failed as e:
         row["stage"], row["reason"] = e.stage, str(e)
     row["seconds"] = round(time.time() - started, 1)

@@ -78,6 +78,10 @@ def op_Cast(a, x):
     return x.to(TYPES[a["to"]])
 
 
+def op_CastLike(a, x, y):
+    return x.to(y.dtype)
+
+
 def op_Constant(a):
     return to_torch(numpy_helper.to_array(a["value"]))
 

@@ -5,6 +5,7 @@ in float64, ONNX Runtime in float32 with float64, and where TensorFlow's weights
 the loss and their gradients with tf.GradientTape.
 """
 import itertools
+import os
 import pathlib
 import subprocess
 
@@ -22,7 +23,7 @@ DIFFERENCES = 1e-5  # of the norm
 TAPE = 1e-5  # of the norm: what the file has folded is rounded to float32
 
 
-def check(case, grindstone, folder, tensorflow, row):
+def check(case, grindstone, folder, broken, tensorflow, row):
     """Fills the row of the table."""
     torch.set_num_threads(1)
     path, reference = folder / "model.onnx", folder / "reference.npz"
@@ -30,7 +31,8 @@ def check(case, grindstone, folder, tensorflow, row):
     info = compare.inspect(grindstone, path)
     row.update(reads=True, parameters=info["parameters"], feature=info["feature_layer"], feature_width=info["feature_width"])
     plain = folder / "plain.onnx"
-    run = subprocess.run([grindstone, "inspect", path, "--training-graph", plain, "--batch", str(case.batch)], capture_output=True, text=True)
+    run = subprocess.run([grindstone, "inspect", path, "--training-graph", plain, "--batch", str(case.batch)], capture_output=True, text=True,
+                         env=dict(os.environ, GRINDSTONE_BREAK=broken))
     if run.returncode:
         raise compare.Failed("train", compare.last_line(run.stderr))
     onnx.checker.check_model(str(plain), full_check=True)
