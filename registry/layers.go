@@ -104,7 +104,7 @@ func (m *manifest) files(inspect func(digest.Digest) (finding, error), list func
 		}
 	}
 	for _, f := range files {
-		for dir := path.Dir(f.Name); dir != "."; dir = path.Dir(dir) {
+		for dir := path.Dir(f.Name); dir != "." && dir != "/"; dir = path.Dir(dir) {
 			if _, ok := byName[dir]; ok {
 				problem("the title %q is a file and a directory", dir)
 			}
