@@ -24,6 +24,18 @@ gradient, BatchNormalization's running statistics, and the state after five step
   gradient is compared with central differences of the loss in float64, to 1e-5, ONNX Runtime in float32 with float64, to 1e-4, and, where the
   file holds the weights of a model without BatchNormalization unchanged (*by tape*: how many), with tf.GradientTape in float64, to 1e-5.
 
+Beside the table:
+
+- Quantized models are read in the QDQ form (QuantizeLinear and DequantizeLinear around operators on floats). Other forms (QLinearConv, QLinearMatMul,
+  ConvInteger, ONNX Runtime's own QLinear operators, dynamic quantization) are refused, and the message says how to quantize instead.
+- A model with 2.16 GB of external data (a linear layer of 537 million weights) was inspected in 2.2 GB of memory, trained for two steps below 18.4 GB with
+  that layer frozen, and written again in 70 MB. Training all of such a model takes about ten times its size. `inspect --training-graph` writes a
+  single file, and so none above 2 GiB.
+- tf2onnx writes GELU of Keras with an operator that ONNX does not have (Erfc), so such a file does not run anywhere.
+- An If is read where its condition is a constant; other control flow is an obstacle where it lies on the way.
+- A ConvTranspose whose output_padding or output_shape reaches beyond what its windows cover by a stride or more is refused before it runs: ONNX Runtime
+  1.27 reads beyond its buffers there.
+
 | model | export | pixels, batch | parameters | reads | trains | exact | float64 | float32 | PyTorch's | folded | by tape | time | why not |
 |---|---|---|---|---|---|---|---|---|---|---|---|---|---|
 """
