@@ -199,6 +199,8 @@ func TestEventSecrets(t *testing.T) {
 		want bool
 	}{
 		"signed": {signed(now), true}, "signed with two keys": {rotated, true}, "signed long ago": {signed(now.Add(-time.Hour)), false},
+		"signed 4 min ago": {signed(now.Add(-4 * time.Minute)), true}, "signed 6 min ago": {signed(now.Add(-6 * time.Minute)), false},
+		"signed in 4 min": {signed(now.Add(4 * time.Minute)), true}, "signed in 6 min": {signed(now.Add(6 * time.Minute)), false},
 		"bearer": {with(func(r *http.Request) { r.Header.Set("Authorization", "Bearer "+testSecret) }), true},
 		"whole":  {with(func(r *http.Request) { r.Header.Set("Authorization", testSecret) }), true},
 		"basic":  {with(func(r *http.Request) { r.SetBasicAuth("zot", testSecret) }), true},
@@ -217,7 +219,7 @@ func TestEventSecrets(t *testing.T) {
 		at     time.Time
 		secret string
 		want   bool
-	}{"mlflow": {now, testSecret, true}, "mlflow, long ago": {now.Add(-time.Hour), testSecret, false}, "mlflow, another secret": {now, "another", false}} {
+	}{"mlflow": {now, testSecret, true}, "mlflow, long ago": {now.Add(-6 * time.Minute), testSecret, false}, "mlflow, in the future": {now.Add(6 * time.Minute), testSecret, false}, "mlflow, another secret": {now, "another", false}} {
 		r := httptest.NewRequest(http.MethodPost, "/", nil)
 		stamp := fmt.Sprint(c.at.Unix())
 		r.Header.Set("X-MLflow-Delivery-Id", "id")
