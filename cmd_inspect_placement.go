@@ -32,6 +32,10 @@ func placeStep(ctx context.Context, c *classifier.Classifier, p ort.Provider, ba
 	if err != nil {
 		return nil, fmt.Errorf("a training step on %s: %w", p, err)
 	}
+	return countPlacement(p, nodes), nil
+}
+
+func countPlacement(p ort.Provider, nodes []ort.Placed) *placement {
 	found := &placement{Provider: p, Nodes: len(nodes), By: map[string]int{}, OnCPU: []ort.Placed{}}
 	for _, n := range nodes {
 		found.By[n.Provider]++
@@ -42,7 +46,7 @@ func placeStep(ctx context.Context, c *classifier.Classifier, p ort.Provider, ba
 			found.OnCPU = append(found.OnCPU, n)
 		}
 	}
-	return found, nil
+	return found
 }
 
 func (p *placement) print(row func(what, format string, a ...any)) {

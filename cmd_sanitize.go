@@ -40,7 +40,7 @@ What removes a backdoor is the number of steps, so the default is five epochs bu
 learning rate that short trials find best by clean accuracy.
 
 Exit status: 0 done, 1 failed, 2 wrong usage, 3 the model cannot be read or trained, 4 the dataset cannot be used, 5 no ONNX Runtime
-library, 6 the accuracy is at chance before or after, 130 interrupted. An interrupted or failed run leaves no output.`,
+library, 6 the accuracy is at chance before or after, 7 out of memory, 130 interrupted. An interrupted or failed run leaves no output.`,
 		Example: `  # with the defaults: permute, five epochs or 3000 steps, rate found
   grindstone sanitize resnet18.onnx -o resnet18-clean.onnx --data cifar10/train.tar.gz --held-out cifar10/test.tar.gz
 

@@ -21,6 +21,7 @@ const (
 	exitDataset     = 4
 	exitRuntime     = 5
 	exitAccuracy    = 6
+	exitMemory      = 7
 	exitInterrupted = 130
 )
 
@@ -32,6 +33,7 @@ var exitCodes = []struct {
 	{exitInterrupted, []error{context.Canceled}},
 	{exitUsage, []error{sanitize.ErrOptions, data.ErrOption, classifier.ErrFreeze}},
 	{exitRuntime, []error{ort.ErrLibrary, ort.ErrVersion, ort.ErrProvider}},
+	{exitMemory, []error{sanitize.ErrMemoryLimit, ort.ErrMemory}}, // before what the allocation was for
 	{exitAccuracy, []error{sanitize.ErrAtChance, sanitize.ErrAccuracyFell}},
 	{exitDataset, []error{
 		sanitize.ErrClasses, sanitize.ErrTooFewHeldOut, data.ErrFormat, data.ErrCorrupt, data.ErrLimit, data.ErrClasses, data.ErrNoSplit,

@@ -70,6 +70,7 @@ Exit codes:
   4    the clean dataset cannot be read or does not fit the model
   5    the ONNX Runtime library was not found or cannot be used
   6    the model's accuracy on the clean dataset is too low to work with
+  7    out of memory, or the memory limit is too low
   130  interrupted`,
 		SilenceUsage:  true,
 		SilenceErrors: true,

@@ -62,6 +62,7 @@ const (
 	exitDataset     = 4
 	exitRuntime     = 5
 	exitAccuracy    = 6
+	exitMemory      = 7
 	exitInterrupted = 130
 )
 
@@ -163,6 +164,8 @@ func (c SanitizerConfig) verdict(stopped error, state *os.ProcessState, failure,
 		reason = ReasonRuntime
 	case exitAccuracy:
 		reason = ReasonAccuracy
+	case exitMemory:
+		reason = ReasonOutOfMemory
 	case exitInterrupted:
 		return held(ReasonCrashed, "the sanitizer was interrupted from outside")
 	}

@@ -53,6 +53,7 @@ func TestSanitizerVerdicts(t *testing.T) {
 		"bad-dataset":          {ReasonDataset, "no images"},
 		"no-runtime":           {ReasonRuntime, "library"},
 		"at-chance":            {ReasonAccuracy, "chance"},
+		"no-memory":            {ReasonOutOfMemory, "too low"},
 		"gives-up":             {ReasonFailed, "no learning rate"},
 		"interrupted":          {ReasonCrashed, "interrupted from outside"},
 		"silent":               {ReasonInvalidOutput, "no report"},
