@@ -26,6 +26,7 @@ type sample struct {
 	inner     bool                  // with the batch innermost
 	direct    bool                  // convolutions in their direct form, where it exists
 	unfold    bool                  // and at stride 2 in their unfolded form
+	open      bool                  // leave a batch of two out of the shapes, wherever that may seem to be one
 	kinks     bool                  // not differentiable at some inputs: keep clear of them
 	domain    func(float64) float64 // maps random numbers to where the operator is defined; nil: anywhere
 }
@@ -128,6 +129,9 @@ func (s sample) gradient(shapes map[string][]int64, values map[string]*reference
 		for name := range s.inputs {
 			tape.Bind(name, tape.ToNative(name, name))
 		}
+	}
+	if s.open {
+		tape.OpenBatch(2, b.Int64s(2))
 	}
 	tape.Training[n.Outputs[0]] = s.train
 	tape.Forward(nodes)

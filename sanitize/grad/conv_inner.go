@@ -266,6 +266,7 @@ func wholeImagePool(t *Tape, n *onnx.Node) Layout {
 
 func innerMeanForward(t *Tape, n *onnx.Node) {
 	mean := t.transpose(t.mean(t.Ref(n.Inputs[0]), false, 0), 1, 0)
+	t.current = Plain // what follows is [N, C, ...]
 	t.Bind(n.Outputs[0], t.reshape(mean, t.shapes[n.Outputs[0]]...))
 }
 

@@ -133,6 +133,8 @@ func (t *Tape) convert(name string, shape []int64, from, to Layout) string {
 	if from == to {
 		return name
 	}
+	defer func(l Layout) { t.current = l }(t.current)
+	t.current = Inner // the batch is the last axis wherever something is reshaped
 	switch {
 	case from == Inner && to == Outer:
 		return t.reshape(t.transpose(t.reshape(name, shape[2]*shape[3], shape[1], shape[0]), 1, 0, 2), 1, shape[1], -1)

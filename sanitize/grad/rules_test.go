@@ -72,6 +72,7 @@ func TestRules(t *testing.T) {
 			}
 			rapid.Check(t, func(rt *rapid.T) {
 				s := d(rt)
+				s.open = rapid.Bool().Draw(rt, "open batch")
 				rng := rand.New(rand.NewPCG(rapid.Uint64().Draw(rt, "numbers"), 0))
 				e, err := checkRule(t, s, rng)
 				if err != nil {
@@ -135,6 +136,7 @@ func TestRulesInRuntime(t *testing.T) {
 		t.Run(op, func(t *testing.T) {
 			for seed := range 12 {
 				s := rapid.Custom(d).Example(seed)
+				s.open = seed%2 == 1
 				e, err := checkRuntime(t, s, rand.New(rand.NewPCG(2, uint64(seed))))
 				if err != nil {
 					t.Fatalf("%v: %v", describe(s), err)

@@ -5,6 +5,12 @@ import "grindstone/sanitize/onnx"
 // Operators that move whole blocks of elements, or nothing at all.
 
 // reshapeGrad serves Reshape, Flatten, Squeeze and Unsqueeze.
+// reshapeForward writes the static shape, which is known, whatever way the node computes it.
+func reshapeForward(t *Tape, n *onnx.Node) {
+	out := n.Outputs[0]
+	t.Bind(out, t.reshape(t.Ref(n.Inputs[0]), t.Shape(out)...))
+}
+
 func reshapeGrad(t *Tape, n *onnx.Node, dy []string) []string {
 	g := make([]string, len(n.Inputs))
 	g[0] = t.reshapeLike(dy[0], n.Inputs[0])

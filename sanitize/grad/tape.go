@@ -82,6 +82,8 @@ type Tape struct {
 	parts     map[string][]part     // gradients of parts of values, not yet in grads
 	needs     map[string]bool
 	saved     map[string][]string
+	batch     int64 // its size, and the name of a tensor that holds it; see OpenBatch
+	batchName string
 	reshaped  map[string]string // what reshape has emitted, and of what: of a reshape of a reshape, one is enough
 }
 

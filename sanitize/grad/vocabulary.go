@@ -44,7 +44,7 @@ func (t *Tape) reshape(a string, shape ...int64) string {
 	if whole, ok := t.reshaped[a]; ok {
 		a = whole
 	}
-	y := t.B.Op("Reshape", []string{a, t.B.Int64s(shape...)}, onnx.I("allowzero", flag(slices.Contains(shape, 0))))
+	y := t.B.Op("Reshape", []string{a, t.B.Int64s(t.open(shape, -1)...)}, onnx.I("allowzero", flag(slices.Contains(shape, 0))))
 	t.reshaped[y] = a
 	return y
 }
@@ -60,7 +60,7 @@ func (t *Tape) transpose(a string, perm ...int64) string {
 }
 
 func (t *Tape) expand(a string, shape ...int64) string {
-	return t.op("Expand", a, t.B.Int64s(shape...))
+	return t.op("Expand", a, t.sizes(shape))
 }
 
 func (t *Tape) sum(a string, keep bool, axes ...int64) string {

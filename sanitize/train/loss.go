@@ -27,7 +27,7 @@ func (s *stepBuilder) loss() (seeds map[string]string, metrics string) {
 		return map[string]string{s.c.Logits: dLogits}, b.Op("Concat", []string{task, zero, task, right}, onnx.I("axis", 0))
 	}
 
-	feature := b.Op("Reshape", []string{s.tape.Ref(s.c.Feature), b.Int64s(n, int64(s.c.FeatureWidth))})
+	feature := b.Op("Reshape", []string{s.tape.Ref(s.c.Feature), b.Int64s(-1, int64(s.c.FeatureWidth))})
 	diff := b.Op("Sub", []string{feature, "step/targets"})
 	square := b.Op("ReduceSumSquare", []string{diff}, onnx.Is("axes", 1), onnx.I("keepdims", 1))
 	norm := b.Op("Sqrt", []string{b.Op("Add", []string{square, b.Float(1e-12)})})
@@ -38,7 +38,7 @@ func (s *stepBuilder) loss() (seeds map[string]string, metrics string) {
 	total := b.Op("Add", []string{b.Op("Mul", []string{"step/alpha", distance}), b.Op("Mul", []string{rest, task})})
 	seeds = map[string]string{
 		s.c.Logits:  b.Op("Mul", []string{dLogits, rest}),
-		s.c.Feature: b.Op("Reshape", []string{dFeature, b.Int64s(s.shapes[s.c.Feature]...)}),
+		s.c.Feature: b.Op("Reshape", []string{dFeature, b.Int64s(append([]int64{-1}, s.shapes[s.c.Feature][1:]...)...)}),
 	}
 	return seeds, b.Op("Concat", []string{total, distance, task, right}, onnx.I("axis", 0))
 }

@@ -130,6 +130,9 @@ func (s *stepBuilder) scan(parts int) error {
 		whole = "batch/"
 	}
 	b.Input(whole+"statistics", onnx.Float, st)
+	if s.tape.Forms.Inner && parts == 1 {
+		batch, image = -1, s.c.ImageShape(-1)
+	}
 	b.Input(whole+"images", onnx.Uint8, image...)
 	b.Input(whole+"labels", onnx.Int64, batch)
 	b.Input(whole+"targets", onnx.Float, batch, f)
@@ -140,6 +143,9 @@ func (s *stepBuilder) scan(parts int) error {
 	if parts > 1 {
 		a, err = s.emitParts(parts)
 	} else {
+		if batch < 0 {
+			s.tape.OpenBatch(int64(s.o.Batch), b.Op("Shape", []string{"step/labels"}))
+		}
 		a, err = s.emit(emitInput(b, "step/images", s.c.Layout, s.o.Scale, s.o.Shift))
 	}
 	if err != nil {
