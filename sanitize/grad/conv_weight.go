@@ -15,12 +15,15 @@ type Forms struct {
 	// unfolded input.
 	MaxUnfold int64
 
+	// OpenBatch asks for the batch's size to be left out of the graph's shapes, see Tape.OpenBatch.
+	OpenBatch bool
+
 	// ConvWeight picks the formulation of a convolution's weight gradient.
 	ConvWeight func(g convGeometry) convWeightForm
 }
 
 // DefaultForms suit CPUs.
-var DefaultForms = Forms{Inner: true, MaxDirect: 16, MaxUnfold: 32, ConvWeight: convWeightByKernel}
+var DefaultForms = Forms{Inner: true, OpenBatch: true, MaxDirect: 16, MaxUnfold: 32, ConvWeight: convWeightByKernel}
 
 // PlainForms keep every activation in the layout of the standard, which suits other providers.
 var PlainForms = Forms{ConvWeight: convWeightByKernel}

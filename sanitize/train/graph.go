@@ -27,6 +27,7 @@ func BuildGraph(c *classifier.Classifier, o StepOptions) (*onnx.Model, error) {
 	}
 	b := c.NewBuilder()
 	s := newStepBuilder(c, o, b, b, shapes)
+	s.open = false // the file says what it takes
 	n := int64(o.Batch)
 	b.Input("images", onnx.Float, c.ImageShape(n)...)
 	b.Named("step/labels", "Identity", []string{b.Input("labels", onnx.Int64, n)})

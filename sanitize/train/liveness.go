@@ -20,8 +20,9 @@ type block struct {
 //
 // ONNX Runtime decides before it runs which values share memory (AllocationPlanner in onnxruntime/core/framework/allocation_planner.cc): a view has
 // its input's, an elementwise operator writes over an input that is of no more use, and any other output takes what the latest value of the same
-// type and shape left. Memory that is taken again later on is not given back in between.
-func peak(g *onnx.Graph, outputs map[string]ort.Port) int64 {
+// type and shape left. Memory that is taken again later on is not given back in between. A value whose shape it does not know by then, as planned
+// has it, has memory of its own, given back after its last use.
+func peak(g *onnx.Graph, outputs, planned map[string]ort.Port) int64 {
 	reads := map[string]int{}
 	for _, n := range g.Nodes {
 		for _, in := range n.Inputs {
@@ -45,6 +46,9 @@ func peak(g *onnx.Graph, outputs map[string]ort.Port) int64 {
 		for _, out := range n.Outputs {
 			port := outputs[out]
 			of := fmt.Sprint(port.Type, port.Shape)
+			if slices.Contains(planned[out].Shape, -1) {
+				of = out
+			}
 			b := reused(n, of, blocks)
 			if left := free[of]; b == nil && len(left) > 0 {
 				b, free[of] = left[len(left)-1], left[:len(left)-1]

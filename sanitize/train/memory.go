@@ -37,13 +37,11 @@ func StepMemory(c *classifier.Classifier, o StepOptions) (int64, error) {
 	}
 	b := c.NewBuilder()
 	s := newStepBuilder(c, o, b, b, shapes)
-	n, p := int64(o.Batch), length(s.step.Parameters)
+	p := length(s.step.Parameters)
 	b.Input("step/parameters", onnx.Float, p)
 	b.Input("step/momentum", onnx.Float, p)
 	b.Input("step/statistics", onnx.Float, length(s.step.Statistics))
-	b.Input("step/images", onnx.Uint8, c.ImageShape(n)...)
-	b.Input("step/labels", onnx.Int64, n)
-	b.Input("step/targets", onnx.Float, n, int64(c.FeatureWidth))
+	s.batchInputs(b, "step/", 1)
 	b.Input("step/alpha", onnx.Float, 1)
 	b.Input("step/rate", onnx.Float, 1)
 	a, err := s.emit(emitInput(b, "step/images", c.Layout, o.Scale, o.Shift))
@@ -58,11 +56,27 @@ func StepMemory(c *classifier.Classifier, o StepOptions) (int64, error) {
 	if err := b.Err(); err != nil {
 		return 0, err
 	}
-	outputs, err := infer(m)
+	planned, err := infer(m)
 	if err != nil {
 		return 0, err
 	}
-	return peak(m.Graph, outputs), nil
+	outputs := planned
+	if s.open { // what comes out when the batch has its size
+		s.open = false
+		closed := c.NewBuilder()
+		s.batchInputs(closed, "step/", 1)
+		for i, in := range m.Graph.Inputs {
+			for _, v := range closed.Graph("").Inputs {
+				if v.Name == in.Name {
+					m.Graph.Inputs[i] = v
+				}
+			}
+		}
+		if outputs, err = infer(m); err != nil {
+			return 0, err
+		}
+	}
+	return peak(m.Graph, outputs, planned), nil
 }
 
 // infer returns types and shapes of all nodes' outputs, as the runtime tells them without running the model.

@@ -12,8 +12,7 @@ var ErrMicroBatch = errors.New("a batch is split into equal micro-batches of at 
 // emitParts writes one step into the body, whose pass is a Scan over micro-batches: their gradients are added up, and the update is done
 // once, with the mean. The parameters are the enclosing graph's; running statistics go from one micro-batch to the next.
 func (s *stepBuilder) emitParts(parts int) (after, error) {
-	step, n, f := s.b, int64(s.o.Batch), int64(s.c.FeatureWidth)
-	image := s.c.ImageShape(n)
+	step, n, f := s.b, s.size(1), int64(s.c.FeatureWidth)
 	p, st := length(s.step.Parameters), length(s.step.Statistics)
 	s.bindParameters()
 
@@ -22,9 +21,7 @@ func (s *stepBuilder) emitParts(parts int) (after, error) {
 	part.Input("step/statistics", onnx.Float, st)
 	part.Input("parts/gradient", onnx.Float, p)
 	part.Input("parts/metrics", onnx.Float, 4)
-	part.Input("step/images", onnx.Uint8, image...)
-	part.Input("step/labels", onnx.Int64, n)
-	part.Input("step/targets", onnx.Float, n, f)
+	s.batchInputs(part, "step/", 1)
 	a, err := s.pass(emitInput(part, "step/images", s.c.Layout, s.o.Scale, s.o.Shift))
 	if err != nil {
 		return after{}, err
@@ -41,7 +38,7 @@ func (s *stepBuilder) emitParts(parts int) (after, error) {
 	}
 	zeros := func(n int64) string { return step.Op("ConstantOfShape", []string{step.Int64s(n)}) }
 	state := []string{"batch/statistics", zeros(p), zeros(4)}
-	feed := []string{cut("batch/images", image...), cut("batch/labels", n), cut("batch/targets", n, f)}
+	feed := []string{cut("batch/images", s.c.ImageShape(n)...), cut("batch/labels", n), cut("batch/targets", n, f)}
 	sums := step.OpN("Scan", len(state), append(state, feed...), onnx.G("body", body), onnx.I("num_scan_inputs", int64(len(feed))))
 	mean := func(sum string) string { return step.Op("Mul", []string{sum, step.Float(1 / float32(parts))}) }
 	a = after{statistics: sums[0], gradient: mean(sums[1]), metrics: mean(sums[2])}

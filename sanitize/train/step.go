@@ -74,6 +74,7 @@ type stepBuilder struct {
 	b      *onnx.Builder // one step: the body of the Scan, or the model itself
 	tape   *grad.Tape
 	shapes map[string][]int64
+	open   bool // the batch's size is left out of the graph's shapes, see grad.Tape.OpenBatch
 	step   *Step
 }
 
@@ -82,6 +83,7 @@ func newStepBuilder(c *classifier.Classifier, o StepOptions, outer, body *onnx.B
 	if o.Forms != nil {
 		s.tape.Forms = *o.Forms
 	}
+	s.open = s.tape.Forms.OpenBatch
 	if !o.PlainLayout {
 		s.tape.Plan(c.Nodes, c.Trainable)
 	}
@@ -106,8 +108,27 @@ func (s *stepBuilder) emit(x string) (after, error) {
 	return a, nil
 }
 
+// size is the number of images in that many micro-batches, -1 where it is left open.
+func (s *stepBuilder) size(parts int) int64 {
+	if s.open {
+		return -1
+	}
+	return int64(s.o.Batch * parts)
+}
+
+// batchInputs declares what a step reads of a batch of that many micro-batches.
+func (s *stepBuilder) batchInputs(b *onnx.Builder, prefix string, parts int) {
+	n := s.size(parts)
+	b.Input(prefix+"images", onnx.Uint8, s.c.ImageShape(n)...)
+	b.Input(prefix+"labels", onnx.Int64, n)
+	b.Input(prefix+"targets", onnx.Float, n, int64(s.c.FeatureWidth))
+}
+
 // pass emits the forward and the backward pass, and leaves gradient, statistics and metrics.
 func (s *stepBuilder) pass(x string) (after, error) {
+	if s.open {
+		s.tape.OpenBatch(int64(s.o.Batch), s.b.Op("Shape", []string{"step/labels"}))
+	}
 	s.tape.Bind(s.c.Input, x)
 	s.tape.Forward(s.c.Nodes)
 	seeds, metrics := s.loss()
@@ -120,8 +141,7 @@ func (s *stepBuilder) pass(x string) (after, error) {
 
 // scan puts the step into a Scan over K steps.
 func (s *stepBuilder) scan(parts int) error {
-	b, o, batch, f := s.b, s.outer, int64(s.o.Batch*parts), int64(s.c.FeatureWidth)
-	image := s.c.ImageShape(batch)
+	b, o, batch, f := s.b, s.outer, s.size(parts), int64(s.c.FeatureWidth)
 	p, st := length(s.step.Parameters), length(s.step.Statistics)
 	b.Input("step/parameters", onnx.Float, p)
 	b.Input("step/momentum", onnx.Float, p)
@@ -130,12 +150,7 @@ func (s *stepBuilder) scan(parts int) error {
 		whole = "batch/"
 	}
 	b.Input(whole+"statistics", onnx.Float, st)
-	if s.tape.Forms.Inner && parts == 1 {
-		batch, image = -1, s.c.ImageShape(-1)
-	}
-	b.Input(whole+"images", onnx.Uint8, image...)
-	b.Input(whole+"labels", onnx.Int64, batch)
-	b.Input(whole+"targets", onnx.Float, batch, f)
+	s.batchInputs(b, whole, parts)
 	b.Input("step/alpha", onnx.Float, 1)
 	b.Input("step/rate", onnx.Float, 1)
 	var a after
@@ -143,9 +158,6 @@ func (s *stepBuilder) scan(parts int) error {
 	if parts > 1 {
 		a, err = s.emitParts(parts)
 	} else {
-		if batch < 0 {
-			s.tape.OpenBatch(int64(s.o.Batch), b.Op("Shape", []string{"step/labels"}))
-		}
 		a, err = s.emit(emitInput(b, "step/images", s.c.Layout, s.o.Scale, s.o.Shift))
 	}
 	if err != nil {
@@ -163,7 +175,7 @@ func (s *stepBuilder) scan(parts int) error {
 
 	state := []string{o.Input("in/parameters", onnx.Float, p), o.Input("in/momentum", onnx.Float, p), o.Input("in/statistics", onnx.Float, st)}
 	feed := []string{
-		o.Input("in/images", onnx.Uint8, append([]int64{-1}, image...)...),
+		o.Input("in/images", onnx.Uint8, append([]int64{-1}, s.c.ImageShape(batch)...)...),
 		o.Input("in/labels", onnx.Int64, -1, batch),
 		o.Input("in/targets", onnx.Float, -1, batch, f),
 		o.Input("in/alpha", onnx.Float, -1, 1),
