@@ -117,7 +117,7 @@ def compare(case, grindstone, folder, broken, samples, cache, row):
         # In float32 a ReLU whose input rounds to the other side of zero changes a gradient by leaps, for some batches; a mistake would show for all.
         if row["float32"] <= TOLERANCE or set(row["failed"]) - {"float32"}:
             break
-        other = random_batch(case, info, seed)
+        other, step.state = random_batch(case, info, seed), {}
         twin = Twin(model, pairs, running, head, inserted, torch.float64)
         images, labels, targets = (torch.from_numpy(other[k]) for k in ("images", "labels", "targets"))
         results["exact"] = record(twin, lambda: (twin.step(images, labels, targets, ALPHA, rate), twin.gradients), 1)
