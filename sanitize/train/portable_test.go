@@ -12,7 +12,7 @@ func TestPortable(t *testing.T) {
 	mask := func() *onnx.Node {
 		return &onnx.Node{Op: "HardSigmoid", Inputs: []string{"x"}, Outputs: []string{"m"}, Attrs: []*onnx.Attr{onnx.F("alpha", math.MaxFloat32), onnx.F("beta", 0)}}
 	}
-	own := &onnx.Node{Op: "HardSigmoid", Inputs: []string{"x"}, Outputs: []string{"h"}, Attrs: []*onnx.Attr{onnx.F("alpha", 1. / 6), onnx.F("beta", .5)}}
+	own := &onnx.Node{Op: "HardSigmoid", Inputs: []string{"x"}, Outputs: []string{"h"}, Attrs: []*onnx.Attr{onnx.F("alpha", 1./6), onnx.F("beta", .5)}}
 	plain := &onnx.Node{Op: "HardSigmoid", Inputs: []string{"x"}, Outputs: []string{"d"}}
 	outside, inside := mask(), mask()
 	portable(&onnx.Graph{Nodes: []*onnx.Node{outside, own, plain,

@@ -21,7 +21,7 @@ var ErrDiverged = errors.New("training diverged: the loss is not finite")
 
 // Trainer holds a training step's session and state.
 type Trainer struct {
-	// Waited is the time in which the device had nothing to do because data were not ready: waiting for the feeder, and gathering targets.
+	// Waited is the time between the device's runs, in which it has nothing to do: waiting for the feeder, gathering targets, telling of progress.
 	Waited time.Duration
 
 	c       *classifier.Classifier
