@@ -14,8 +14,8 @@ gradient, BatchNormalization's running statistics, and the state after five step
   for one step to 1e-4 or to five times what PyTorch in float32 loses itself (*PyTorch's*): in a deep network one ReLU whose input rounds to the
   other side of zero changes gradients by more. The columns give the largest relative error over all tensors.
 - *time*: a step's time over PyTorch's in its default layout, in turn, medians of a few steps of a small batch of small images, two threads each, on a
-  machine that did other work meanwhile, from which PyTorch's threads, which wait for one another, suffer more. It is noisy, and no measurement:
-  those are in [results](results/).
+  machine that did other work meanwhile. PyTorch's threads wait for one another and suffer more from that, so that ratios far below 1 are the
+  machine's doing, not a gain. It is no measurement of speed: those are in [results](results/).
 - Exporters of torchvision's and timm's models: `torchscript` (PyTorch's older one) keeps BatchNormalization unless *fused*; `dynamo` folds it into
   convolutions. *unfold*: the identity BatchNormalizations that sanitizing inserts are there. The number is the opset.
 - *folded*: how many tensors an exporter has computed from parameters (tables of relative positions). PyTorch has no parameter to compare them with;
