@@ -18,12 +18,16 @@ type Forms struct {
 	// OpenBatch asks for the batch's size to be left out of the graph's shapes, see Tape.OpenBatch.
 	OpenBatch bool
 
+	// AffineConv writes scale*x + shift per channel as a convolution of each channel by itself. On CPUs that has all threads, where
+	// BatchNormalization has one, and the runtime joins a ReLU behind it.
+	AffineConv bool
+
 	// ConvWeight picks the formulation of a convolution's weight gradient.
 	ConvWeight func(g convGeometry) convWeightForm
 }
 
 // DefaultForms suit CPUs.
-var DefaultForms = Forms{Inner: true, OpenBatch: true, MaxDirect: 16, MaxUnfold: 32, ConvWeight: convWeightByKernel}
+var DefaultForms = Forms{Inner: true, OpenBatch: true, AffineConv: true, MaxDirect: 16, MaxUnfold: 32, ConvWeight: convWeightByKernel}
 
 // PlainForms keep every activation in the layout of the standard, which suits other providers.
 var PlainForms = Forms{ConvWeight: convWeightByKernel}

@@ -19,14 +19,8 @@ func batchNormForward(t *Tape, n *onnx.Node) {
 	square := t.div(t.channelSumSquare(x, n.Inputs[0]), m)
 	variance := t.op("Max", t.sub(square, t.mul(mean, mean)), t.B.Float(0)) // rounding must not make it negative
 
-	y := ""
-	if t.current == Plain {
-		y = t.B.Op("BatchNormalization", []string{x, t.Ref(n.Inputs[1]), t.Ref(n.Inputs[2]), mean, variance}, onnx.F("epsilon", n.Float("epsilon", 1e-5)))
-	} else {
-		a := t.mul(t.Ref(n.Inputs[1]), t.rstd(n, variance))
-		y = t.affine(x, a, t.sub(t.Ref(n.Inputs[2]), t.mul(a, mean)), shape[1])
-	}
-	t.Bind(n.Outputs[0], y)
+	a := t.mul(t.Ref(n.Inputs[1]), t.rstd(n, variance))
+	t.Bind(n.Outputs[0], t.affine(x, a, t.sub(t.Ref(n.Inputs[2]), t.mul(a, mean)), shape))
 	t.Save(n.Outputs[0], mean, variance)
 	t.Statistics = append(t.Statistics, BatchStatistics{Node: n, Mean: mean, Variance: t.scale(variance, count/(count-1))})
 }
@@ -55,7 +49,7 @@ func batchNormGrad(t *Tape, n *onnx.Node, dy []string) []string {
 		m := t.B.Float(float32(-count))
 		b := t.div(t.mul(t.mul(a, r), dgamma), m)
 		c := t.sub(t.div(t.mul(a, dbeta), m), t.mul(b, mean))
-		return t.add(dx, t.affine(x, b, c, shape[1]))
+		return t.add(dx, t.affine(x, b, c, shape))
 	})
 	return g
 }
@@ -74,11 +68,14 @@ func (t *Tape) rstd(n *onnx.Node, variance string) string {
 	return t.op("Reciprocal", t.op("Sqrt", t.add(variance, t.B.Float(n.Float("epsilon", 1e-5)))))
 }
 
-// affine is scale*x + shift per channel. In the plain layout it is a BatchNormalization with mean 0 and variance 1, which takes one pass;
-// in the CPU's layouts two passes on all threads beat that one, which has a single thread.
-func (t *Tape) affine(x, scale, shift string, channels int64) string {
-	if t.current != Plain {
-		return t.add(t.mul(x, t.reshape(scale, channels, 1)), t.reshape(shift, channels, 1))
+// affine is scale*x + shift per channel, in one pass over memory: a convolution of each channel by itself with a kernel of one, or, where
+// Forms has it otherwise or there are rows instead of images, a BatchNormalization with mean 0 and variance 1.
+func (t *Tape) affine(x, scale, shift string, shape []int64) string {
+	channels := shape[1]
+	if t.Forms.AffineConv && len(shape) > 2 {
+		kernel := orOnes(nil, len(shape)-2)
+		w := t.reshape(scale, append([]int64{channels, 1}, kernel...)...)
+		return t.B.Op("Conv", []string{x, w, shift}, onnx.Is("kernel_shape", kernel...), onnx.I("group", channels))
 	}
 	zeros, ones := make([]float32, channels), make([]float32, channels)
 	for i := range ones {
