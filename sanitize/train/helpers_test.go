@@ -13,23 +13,28 @@ import (
 	"grindstone/sanitize/train"
 )
 
-// smallNet is a classifier of 4x4 RGB images with everything that a step treats in a way of its own: a BatchNormalization over images
-// and one over rows, with different momenta, layers with and without bias, pooling, and a head. Its weights are random.
-func smallNet(t testing.TB) *classifier.Classifier {
-	t.Helper()
-	random := rand.New(rand.NewPCG(11, 4))
-	b := onnx.NewBuilder()
-	weight := func(name string, shape ...int64) string {
+// weights returns what adds a tensor of normally distributed numbers to a model.
+func weights(b *onnx.Builder, random *rand.Rand, deviation float64) func(name string, shape ...int64) string {
+	return func(name string, shape ...int64) string {
 		size := int64(1)
 		for _, d := range shape {
 			size *= d
 		}
 		v := make([]float32, size)
 		for i := range v {
-			v[i] = float32(random.NormFloat64()) / 2
+			v[i] = float32(random.NormFloat64() * deviation)
 		}
 		return b.Const(onnx.NewFloat(name, shape, v))
 	}
+}
+
+// smallNet is a classifier of 4x4 RGB images with everything that a step treats in a way of its own: a BatchNormalization over images
+// and one over rows, with different momenta, layers with and without bias, pooling, and a head. Its weights are random.
+func smallNet(t testing.TB) *classifier.Classifier {
+	t.Helper()
+	random := rand.New(rand.NewPCG(11, 4))
+	b := onnx.NewBuilder()
+	weight := weights(b, random, 1./2)
 	norm := func(name, x string, channels int64, momentum float32) string {
 		positive := make([]float32, channels)
 		for i := range positive {
@@ -67,19 +72,25 @@ func smallNet(t testing.TB) *classifier.Classifier {
 // smallData is a dataset of n random images for smallNet whose class is the brightest colour.
 func smallData(t testing.TB, n int) *data.Dataset {
 	t.Helper()
-	random := rand.New(rand.NewPCG(2, 9))
-	pixels, labels := make([]byte, n*48), make([]int32, n)
+	return colours(t, rand.New(rand.NewPCG(2, 9)), 4, n)
+}
+
+// colours are n random images whose class is the brightest colour.
+func colours(t testing.TB, random *rand.Rand, side, n int) *data.Dataset {
+	t.Helper()
+	per := 3 * side * side
+	pixels, labels := make([]byte, n*per), make([]int32, n)
 	for i := range n {
 		labels[i] = int32(i % 3)
-		for k := range 48 {
+		for k := range per {
 			v := random.IntN(160)
 			if k%3 == i%3 {
 				v += 95
 			}
-			pixels[i*48+k] = byte(v)
+			pixels[i*per+k] = byte(v)
 		}
 	}
-	d, err := data.New("colours", []string{"red", "green", "blue"}, 4, 4, 3, pixels, labels)
+	d, err := data.New("colours", []string{"red", "green", "blue"}, side, side, 3, pixels, labels)
 	if err != nil {
 		t.Fatal(err)
 	}

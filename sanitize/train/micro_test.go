@@ -20,17 +20,7 @@ func plainNet(t testing.TB) *classifier.Classifier {
 	t.Helper()
 	random := rand.New(rand.NewPCG(5, 6))
 	b := onnx.NewBuilder()
-	weight := func(name string, shape ...int64) string {
-		size := int64(1)
-		for _, d := range shape {
-			size *= d
-		}
-		v := make([]float32, size)
-		for i := range v {
-			v[i] = float32(random.NormFloat64()) / 8
-		}
-		return b.Const(onnx.NewFloat(name, shape, v))
-	}
+	weight := weights(b, random, 1./8)
 	b.Input("x", onnx.Float, -1, 3, 8, 8)
 	y := b.Op("Relu", []string{b.Op("Conv", []string{"x", weight("conv1.w", 24, 3, 3, 3), weight("conv1.b", 24)}, onnx.Is("pads", 1, 1, 1, 1))})
 	y = b.Op("Relu", []string{b.Op("Conv", []string{y, weight("conv2.w", 24, 24, 3, 3), weight("conv2.b", 24)}, onnx.Is("pads", 1, 1, 1, 1))})
@@ -46,22 +36,7 @@ func plainNet(t testing.TB) *classifier.Classifier {
 
 func plainData(t testing.TB, n int) *data.Dataset {
 	t.Helper()
-	random := rand.New(rand.NewPCG(2, 3))
-	pixels, labels := make([]byte, n*192), make([]int32, n)
-	for i := range labels {
-		labels[i] = int32(i % 3)
-		for k := range 192 {
-			pixels[i*192+k] = byte(random.IntN(160))
-			if k%3 == i%3 {
-				pixels[i*192+k] += 95
-			}
-		}
-	}
-	d, err := data.New("colours", []string{"red", "green", "blue"}, 8, 8, 3, pixels, labels)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return d
+	return colours(t, rand.New(rand.NewPCG(2, 3)), 8, n)
 }
 
 func microTrainer(t testing.TB, c *classifier.Classifier, batch, micro int, momentum float32) *train.Trainer {
