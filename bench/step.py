@@ -202,9 +202,9 @@ def main():
                 export(network, path)
             rounds = []
             for r in range(a.rounds):
-                text, memory = run(a.grindstone, "bench", "step", "--model", path, "--batch", batch, "--threads", a.threads, "--samples", 1, "--provider", "cpu", "--json")
+                text, _ = run(a.grindstone, "bench", "step", "--model", path, "--batch", batch, "--threads", a.threads, "--samples", 1, "--provider", "cpu", "--json")
                 ours = json.loads(text)
-                row = {"grindstone": ours["median_seconds"], "grindstone_mib": memory}
+                row = {"grindstone": ours["median_seconds"], "grindstone_mib": ours["peak_memory"] / 2**20}
                 for layout in ("default", "channels_last"):
                     text, memory = run(sys.executable, __file__, "--torch", name, layout, "--steps", a.steps, "--batch", batch, "--threads", a.threads)
                     row[layout], row[layout + "_mib"] = float(text), memory
