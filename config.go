@@ -262,14 +262,19 @@ func (c Config) Intercepts() func(repository string) bool { return repositoryMat
 
 // repositoryMatcher returns the test whether a repository matches one of the patterns.
 func repositoryMatcher(texts []string) func(repository string) bool {
+	return matcher(texts, repositoryPattern)
+}
+
+// matcher returns the test whether a text matches one of the patterns; what is none matches nothing.
+func matcher(texts []string, parse func(text string) (*regexp.Regexp, error)) func(text string) bool {
 	var patterns []*regexp.Regexp
 	for _, text := range texts {
-		if p, err := repositoryPattern(text); err == nil {
+		if p, err := parse(text); err == nil {
 			patterns = append(patterns, p)
 		}
 	}
-	return func(repository string) bool {
-		return slices.ContainsFunc(patterns, func(p *regexp.Regexp) bool { return p.MatchString(repository) })
+	return func(text string) bool {
+		return slices.ContainsFunc(patterns, func(p *regexp.Regexp) bool { return p.MatchString(text) })
 	}
 }
 
@@ -280,6 +285,11 @@ func repositoryPattern(text string) (*regexp.Regexp, error) {
 	if !repositoryGlob.MatchString(text) {
 		return nil, fmt.Errorf("%q is no pattern of repository names, as in models/* or **", text)
 	}
+	return globPattern(text)
+}
+
+// globPattern is a pattern in which * stands for text without a slash, and ** for any text.
+func globPattern(text string) (*regexp.Regexp, error) {
 	quoted := regexp.QuoteMeta(text)
 	quoted = strings.ReplaceAll(quoted, `\*\*`, `.*`)
 	quoted = strings.ReplaceAll(quoted, `\*`, `[^/]*`)

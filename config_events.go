@@ -24,6 +24,7 @@ type EventConfig struct {
 	Window       time.Duration // an event that is older is refused
 	Release      string        // URL with a path: where what is released is pushed to; "" is nowhere
 	MLflow       MLflowConfig  // mlflow only
+	Hub          HubConfig     // huggingface only
 }
 
 // MLflowConfig is what the model registry of MLflow needs besides.
@@ -49,6 +50,10 @@ func (c *Config) eventFields(d *decoder) reader {
 			known["alias"], known["experiment"] = d.text(&e.MLflow.Alias), d.text(&e.MLflow.Experiment)
 			delete(known, "release")
 		}
+		if kind == hubKind {
+			e.Registry, e.Hub = "https://huggingface.co", defaultHub()
+			maps.Copy(known, e.Hub.fields(d))
+		}
 		return known
 	})
 }
@@ -67,6 +72,8 @@ func (c Config) checkEvents(bad func(field, format string, args ...any)) {
 		}
 		if kind == mlflowKind {
 			e.MLflow.check(at, e.Registry, bad)
+		} else if kind == hubKind {
+			e.Hub.check(at, e.Registry, bad)
 		} else if _, _, err := registryURL(e.Registry); err != nil {
 			bad(at+".registry", "%v", err)
 		}
@@ -123,6 +130,10 @@ func (c Config) eventSources() ([]webhook.EventSource, error) {
 		var err error
 		if kind == mlflowKind {
 			if s.Models, err = e.modelRegistry(c.Limits.Blob); err != nil {
+				return nil, err
+			}
+		} else if kind == hubKind {
+			if s.Hub, err = e.modelHub(c.Limits.Blob); err != nil {
 				return nil, err
 			}
 		} else if s.Registry, _, err = registryURL(e.Registry); err != nil {

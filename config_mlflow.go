@@ -22,7 +22,7 @@ var (
 
 // check finds what is wrong with the settings of an MLflow server.
 func (m MLflowConfig) check(at, server string, bad func(field, format string, args ...any)) {
-	if u, err := url.Parse(server); err != nil || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Scheme != "http" && u.Scheme != "https" {
+	if !isServerURL(server) {
 		bad(at+".registry", "%q is no URL of an MLflow tracking server, as in https://mlflow.example.com", server)
 	}
 	if !mlflowAlias.MatchString(m.Alias) || mlflowReserved.MatchString(m.Alias) {
@@ -45,6 +45,12 @@ func (m MLflowConfig) check(at, server string, bad func(field, format string, ar
 			bad(at+field, "%v", err)
 		}
 	}
+}
+
+// isServerURL tells the URL of a server with an API of its own, perhaps with the path of a proxy, from other text.
+func isServerURL(text string) bool {
+	u, err := url.Parse(text)
+	return err == nil && u.Host != "" && u.User == nil && u.RawQuery == "" && (u.Scheme == "http" || u.Scheme == "https")
 }
 
 // modelRegistry makes the client of an MLflow server.

@@ -75,7 +75,27 @@ func TestEventSources(t *testing.T) {
 		sources[0].Models.Server.Password != "0123456789abcdef" || sources[0].Models.Alias != "sanitized" || sources[0].Models.Experiment != "grindstone" || sources[0].Models.MaxFile != 2<<30 {
 		t.Errorf("%+v, %v", sources, err)
 	}
+	if c, err = LoadConfig(writeConfig(t, dir, "limits: {blob: 2GiB}\nevents: {huggingface: {secret_file: secret, token_file: secret, files: [onnx/*], release: \"https://r.test/released\"}}\n")); err != nil {
+		t.Fatal(err)
+	}
+	if sources, err = c.eventSources(); err != nil || len(sources) != 1 || sources[0].Hub == nil {
+		t.Fatalf("%+v, %v", sources, err)
+	}
+	if hub := sources[0].Hub; hub.Hub.URL != "https://huggingface.co" || hub.Hub.Token != "0123456789abcdef" || !hub.Hub.Hosts("cdn-lfs.hf.co") || hub.Hub.Hosts("hf.co.evil.test") ||
+		hub.Branch != "main" || !hub.Files("onnx/Model.onnx") || hub.Files("model.onnx") || hub.MaxFile != 2<<30 || hub.MaxSize != 16<<30 || hub.Timeout != time.Hour || sources[0].To != "released/" {
+		t.Errorf("%+v", hub)
+	}
 	for text, want := range map[string]string{
+		"huggingface: {secret_file: secret, registry: \"hub\"}":            "events.huggingface.registry",
+		"huggingface: {secret_file: secret, token_file: nowhere}":          "events.huggingface.token_file",
+		"huggingface: {secret_file: secret, branch: refs/heads/main}":      "events.huggingface.branch",
+		"huggingface: {secret_file: secret, files: [a, ../b]}":             "grindstone.yaml:1: events.huggingface.files[1]",
+		"huggingface: {secret_file: secret, hosts: [\"https://x\"]}":       "events.huggingface.hosts[0]",
+		"huggingface: {secret_file: secret, size: 1KiB}":                   "events.huggingface.size",
+		"huggingface: {secret_file: secret, timeout: 1ms}":                 "events.huggingface.timeout",
+		"huggingface: {secret_file: secret, alias: a}":                     "unknown field events.huggingface.alias",
+		"zot: {registry: \"http://x\", secret_file: secret, branch: main}": "unknown field events.zot.branch",
+		"huggingface: {}": "events.huggingface.secret_file",
 		"mlflow: {registry: \"ftp://x\", secret_file: secret}":                                                          "events.mlflow.registry",
 		"mlflow: {registry: \"http://x\", secret_file: secret, alias: latest}":                                          "events.mlflow.alias",
 		"mlflow: {registry: \"http://x\", secret_file: secret, alias: \"a b\"}":                                         "events.mlflow.alias",

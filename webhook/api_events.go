@@ -62,6 +62,9 @@ func (s *Server) receiveEvents(c echo.Context) error {
 			return badRequest("the event is of %s: outside the window of %v", e.At.UTC().Format(time.RFC3339), source.Window)
 		}
 	}
+	if len(events) == 0 {
+		s.log.Info("a push event is ignored", "source", kind, "why", "it tells of no push of a model")
+	}
 	taken, err := s.pipeline.ingester.take(source, events)
 	if err != nil {
 		return err
@@ -70,11 +73,14 @@ func (s *Server) receiveEvents(c echo.Context) error {
 }
 
 // authentic reports whether a request shows the source's secret: as a signature of Standard Webhooks, where there is one, which is the only way for
-// MLflow; as a bearer token, the password of Basic, or the whole Authorization header; for Quay, which can send none of them, as the query's
-// token. Secrets are compared in constant time.
+// MLflow; as X-Webhook-Secret, the only way for Hugging Face; as a bearer token, the password of Basic, or the whole Authorization header; for Quay,
+// which can send none of them, as the query's token. Secrets are compared in constant time.
 func (e EventSource) authentic(r *http.Request, body []byte, now time.Time) bool {
-	if e.Kind == "mlflow" { // it can do nothing but sign
+	switch e.Kind {
+	case "mlflow": // it can do nothing but sign
 		return signed(r, "X-Mlflow-", "X-Mlflow-Delivery-Id", []byte(e.Secret), body, now)
+	case "huggingface": // it can do nothing but show it
+		return same(r.Header.Get("X-Webhook-Secret"), e.Secret)
 	}
 	if r.Header.Get("Webhook-Signature") != "" {
 		return signed(r, "Webhook-", "Webhook-Id", webhookKey(e.Secret), body, now)

@@ -237,6 +237,15 @@ func TestEventSecrets(t *testing.T) {
 			t.Errorf("mlflow passes with %s", name)
 		}
 	}
+	hub := EventSource{Kind: "huggingface", Secret: testSecret}
+	for secret, want := range map[string]bool{testSecret: true, testSecret + "x": false, testSecret[1:]: false, "": false} {
+		r := httptest.NewRequest(http.MethodPost, "/?secret="+strings.ReplaceAll(testSecret, " ", "+"), nil)
+		r.Header.Set("Authorization", "Bearer "+testSecret)
+		r.Header.Set("X-Webhook-Secret", secret)
+		if hub.authentic(r, body, now) != want {
+			t.Errorf("hugging face with %q: %v", secret, !want)
+		}
+	}
 	if quay := (EventSource{Kind: "quay", Secret: testSecret}); !quay.authentic(with(func(*http.Request) {}), nil, now) {
 		t.Error("quay's token does not pass")
 	}

@@ -22,8 +22,8 @@ import (
 	"oras.land/oras-go/v2/registry/remote/credentials"
 	"oras.land/oras-go/v2/registry/remote/retry"
 
-	"grindstone/webhook/mlflow"
 	"grindstone/webhook/pushevent"
+	"grindstone/webhook/remotefile"
 )
 
 // EventSource is a registry that cannot be fronted, and tells of pushes to it.
@@ -37,11 +37,25 @@ type EventSource struct {
 	Release  Remote                       // where what is released is pushed to; "" nowhere
 	To       string                       // prefix of the names there, as in "released/"
 	Models   *ModelRegistry               // in place of Registry and Release
+	Hub      *ModelHub                    // in place of Registry
 }
 
 // own reports whether a repository of the source is one that releases are pushed to: of those pushes it tells, too.
 func (e EventSource) own(repository string) bool {
-	return e.Models == nil && e.Release.Host == e.Registry.Host && strings.HasPrefix(repository, e.To)
+	return e.Release.Host != "" && e.Release.Host == e.Registry.Host && strings.HasPrefix(repository, e.To)
+}
+
+// leavesOut says why an event is not taken; "" if it is.
+func (e EventSource) leavesOut(p pushevent.Pushed) string {
+	switch {
+	case e.Hub != nil && p.Ref != "refs/heads/"+e.Hub.Branch:
+		return "another ref"
+	case !e.Matches(p.Repository):
+		return "repository is not configured"
+	case e.own(p.Repository):
+		return "release of this server"
+	}
+	return ""
 }
 
 // pushed reports whether an admission is of an event of this source, and not of a client that pushed where its packages go.
@@ -140,7 +154,12 @@ func (in *ingester) take(source EventSource, events []pushevent.Pushed) (int, er
 	}
 	for _, e := range events {
 		key := strings.Join([]string{source.Kind, e.ID, e.Repository, e.Tag, e.Digest}, "\x00")
-		if _, dup := in.seen[key]; e.ID != "" && dup || !source.Matches(e.Repository) || source.own(e.Repository) {
+		why := source.leavesOut(e)
+		if _, dup := in.seen[key]; why == "" && e.ID != "" && dup {
+			why = "seen before"
+		}
+		if why != "" {
+			in.log.Info("a push event is ignored", "source", source.Kind, "repository", e.Repository, "tag", e.Tag, "ref", e.Ref, "why", why)
 			continue
 		}
 		i := &Ingestion{ID: uuid.Must(uuid.NewV7()).String(), Source: source.Kind, Event: e, State: IngestPending}
@@ -231,7 +250,7 @@ func (in *ingester) try(ctx context.Context, i Ingestion) {
 var errNoSource = errors.New("the source is not configured any more")
 
 // ingestFinal are the errors that another attempt would find again.
-var ingestFinal = []error{errdef.ErrNotFound, errNoSource, mlflow.ErrNotFound, mlflow.ErrUnsupported}
+var ingestFinal = []error{errdef.ErrNotFound, errNoSource, remotefile.ErrNotFound, remotefile.ErrUnsupported}
 
 // bring copies the package, or the model, to this server's own registry, where it is intercepted like any push.
 func (in *ingester) bring(ctx context.Context, i Ingestion) error {
@@ -250,6 +269,9 @@ func (in *ingester) bring(ctx context.Context, i Ingestion) error {
 	}
 	if source.Models != nil {
 		return in.bringVersion(ctx, source, i, to)
+	}
+	if source.Hub != nil {
+		return in.bringCommit(ctx, source.Hub, i, to)
 	}
 	from, err := source.Registry.repository(i.Event.Repository)
 	if err != nil {

@@ -1,16 +1,9 @@
 package webhook
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
-	"fmt"
 	"io"
-	"os"
 
-	"github.com/opencontainers/go-digest"
-	"github.com/opencontainers/image-spec/specs-go"
-	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"oras.land/oras-go/v2/registry/remote"
 
 	"grindstone/webhook/mlflow"
@@ -47,62 +40,13 @@ func (in *ingester) bringVersion(ctx context.Context, source EventSource, i Inge
 	if err != nil {
 		return err
 	}
-	scratch := in.p.scratch("event-" + i.ID) // what a kill leaves there goes at the next start
-	if err := os.MkdirAll(scratch, 0o700); err != nil {
-		return err
-	}
-	defer os.RemoveAll(scratch)
-	config := ocispec.DescriptorEmptyJSON
-	if err := to.Blobs().Push(ctx, config, bytes.NewReader(config.Data)); err != nil {
-		return err
-	}
-	config.Data = nil
-	manifest := ocispec.Manifest{
-		Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageManifest, ArtifactType: mlflowArtifactType,
-		Config: config, Annotations: map[string]string{mlflowModel: i.Event.Model},
-	}
-	for _, name := range files {
-		layer, err := in.bringFile(ctx, registry, folder+"/"+name, scratch, to)
-		if err != nil {
-			return err
-		}
-		layer.Annotations = map[string]string{ocispec.AnnotationTitle: name}
-		manifest.Layers = append(manifest.Layers, layer)
-	}
-	text, err := json.Marshal(manifest)
-	if err != nil {
-		return err
-	}
-	d := ocispec.Descriptor{MediaType: manifest.MediaType, Digest: digest.FromBytes(text), Size: int64(len(text))}
-	if err := to.Manifests().PushReference(ctx, d, bytes.NewReader(text), i.Event.Tag); err != nil && !deniedByPolicy(err) {
-		return fmt.Errorf("tag %s: %w", i.Event.Tag, err)
-	} else if err != nil {
-		in.log.Info("what a push event tells of was denied", "event", i.ID, "model", i.Event.Model, "version", i.Event.Version, "error", err)
-	}
-	return nil
-}
-
-// bringFile copies one file by way of the disk: a registry wants its digest first.
-func (in *ingester) bringFile(ctx context.Context, registry *ModelRegistry, name, scratch string, to *remote.Repository) (ocispec.Descriptor, error) {
-	f, err := os.CreateTemp(scratch, "download-*")
-	if err != nil {
-		return ocispec.Descriptor{}, err
-	}
-	defer os.Remove(f.Name())
-	defer f.Close()
-	hash := digest.SHA256.Digester()
-	if err := registry.Server.Download(ctx, name, registry.MaxFile, io.MultiWriter(f, hash.Hash())); err != nil {
-		return ocispec.Descriptor{}, err
-	}
-	size, err := f.Seek(0, io.SeekCurrent)
-	if err == nil {
-		_, err = f.Seek(0, io.SeekStart)
-	}
-	if err != nil {
-		return ocispec.Descriptor{}, err
-	}
-	d := ocispec.Descriptor{MediaType: "application/octet-stream", Digest: hash.Digest(), Size: size}
-	return d, to.Blobs().Push(ctx, d, io.NopCloser(f))
+	return in.pushFiles(ctx, i, filePackage{
+		artifactType: mlflowArtifactType, annotations: map[string]string{mlflowModel: i.Event.Model}, files: files,
+		download: func(ctx context.Context, name string, w io.Writer) error {
+			return registry.Server.Download(ctx, folder+"/"+name, registry.MaxFile, w)
+		},
+		tags: func(context.Context) ([]string, error) { return []string{i.Event.Tag}, nil },
+	}, to)
 }
 
 // registered reports whether a folder of artifacts holds a model that was released here.

@@ -9,8 +9,8 @@ import (
 	"path"
 	"slices"
 	"strings"
-	"time"
-	"unicode"
+
+	"grindstone/webhook/remotefile"
 )
 
 const (
@@ -20,7 +20,7 @@ const (
 )
 
 // Folder is where the server keeps the files of a model version: a path below the root of its artifacts. Sources that the server does not serve
-// itself (s3://..., file://...) are ErrUnsupported: whoever registers a version chooses its source, and no other host is asked for that.
+// itself (s3://..., file://...) are remotefile.ErrUnsupported: whoever registers a version chooses its source, and no other host is asked for that.
 func (s *Server) Folder(ctx context.Context, model, version string) (string, error) {
 	var answer struct {
 		URI string `json:"artifact_uri"`
@@ -45,23 +45,13 @@ func artifactFolder(uri string) (string, error) {
 	u, err := url.Parse(uri)
 	if err != nil || u.Scheme != "mlflow-artifacts" {
 		scheme, _, _ := strings.Cut(uri, ":")
-		return "", fmt.Errorf("%w: the model's files are under %.40q, and not served by MLflow: start it with --serve-artifacts, and register models whose artifacts it keeps", ErrUnsupported, scheme)
+		return "", fmt.Errorf("%w: the model's files are under %.40q, and not served by MLflow: start it with --serve-artifacts, and register models whose artifacts it keeps", remotefile.ErrUnsupported, scheme)
 	}
 	folder := path.Clean(strings.Trim(u.Path, "/"))
-	if !safe(folder) {
-		return "", fmt.Errorf("%w: %.200q is no folder of artifacts", ErrUnsupported, uri)
+	if !remotefile.Safe(folder) {
+		return "", fmt.Errorf("%w: %.200q is no folder of artifacts", remotefile.ErrUnsupported, uri)
 	}
 	return folder, nil
-}
-
-// safe reports whether a relative path stays where it is put.
-func safe(name string) bool {
-	for segment := range strings.SplitSeq(name, "/") {
-		if segment == "" || segment == "." || segment == ".." {
-			return false
-		}
-	}
-	return !strings.ContainsFunc(name, func(r rune) bool { return unicode.IsControl(r) || strings.ContainsRune(`\:`, r) })
 }
 
 // Files lists the files of a folder and of those in it by their relative names, with slashes, sorted.
@@ -81,16 +71,16 @@ func (s *Server) Files(ctx context.Context, folder string) ([]string, error) {
 		for _, f := range answer.Files {
 			name := path.Join(below, f.Path)
 			switch {
-			case !safe(f.Path) || strings.Contains(f.Path, "/"):
-				return fmt.Errorf("%w: %.200q is no name of a file", ErrUnsupported, f.Path)
+			case !remotefile.Safe(f.Path) || strings.Contains(f.Path, "/"):
+				return fmt.Errorf("%w: %.200q is no name of a file", remotefile.ErrUnsupported, f.Path)
 			case f.IsDir && depth >= maxDepth:
-				return fmt.Errorf("%w: folders lie more than %d deep", ErrUnsupported, maxDepth)
+				return fmt.Errorf("%w: folders lie more than %d deep", remotefile.ErrUnsupported, maxDepth)
 			case f.IsDir:
 				if err := walk(name, depth+1); err != nil {
 					return err
 				}
 			case len(all) >= maxFiles:
-				return fmt.Errorf("%w: the model has more than %d files", ErrUnsupported, maxFiles)
+				return fmt.Errorf("%w: the model has more than %d files", remotefile.ErrUnsupported, maxFiles)
 			default:
 				all = append(all, name)
 			}
@@ -101,7 +91,7 @@ func (s *Server) Files(ctx context.Context, folder string) ([]string, error) {
 		return nil, err
 	}
 	if len(all) == 0 {
-		return nil, fmt.Errorf("%w: there are no files under %s", ErrNotFound, folder)
+		return nil, fmt.Errorf("%w: there are no files under %s", remotefile.ErrNotFound, folder)
 	}
 	slices.Sort(all)
 	return all, nil
@@ -109,72 +99,27 @@ func (s *Server) Files(ctx context.Context, folder string) ([]string, error) {
 
 // Download copies a file to w. It fails if the file has more than limit bytes, or another length than the server announces.
 func (s *Server) Download(ctx context.Context, name string, limit int64, w io.Writer) error {
-	ctx, watched := whileMoving(ctx)
-	defer watched.stop()
-	answer, err := s.do(ctx, http.MethodGet, artifactsPath+"/"+escaped(name), nil, nil, 0)
+	ctx, transfer := remotefile.WhileMoving(ctx)
+	defer transfer.Stop()
+	answer, err := s.do(ctx, http.MethodGet, artifactsPath+"/"+remotefile.Escaped(name), nil, nil, 0)
 	if err != nil {
 		return err
 	}
 	defer answer.Body.Close()
-	n, err := io.Copy(w, io.LimitReader(watched.reader(answer.Body), limit+1))
-	switch {
-	case err != nil:
-		return fmt.Errorf("download %s: %w", name, err)
-	case n > limit:
-		return fmt.Errorf("%w: %s is larger than %d bytes", ErrUnsupported, name, limit)
-	}
-	return nil
+	return remotefile.Copy(ctx, w, transfer.Reader(answer.Body), name, limit)
 }
 
 // Upload stores size bytes of r as a file.
 func (s *Server) Upload(ctx context.Context, name string, r io.Reader, size int64) error {
-	ctx, watched := whileMoving(ctx)
-	defer watched.stop()
-	body := watched.reader(r)
+	ctx, transfer := remotefile.WhileMoving(ctx)
+	defer transfer.Stop()
+	body := transfer.Reader(r)
 	if size == 0 {
 		body = http.NoBody
 	}
-	answer, err := s.do(ctx, http.MethodPut, artifactsPath+"/"+escaped(name), nil, body, size)
+	answer, err := s.do(ctx, http.MethodPut, artifactsPath+"/"+remotefile.Escaped(name), nil, body, size)
 	if err != nil {
 		return fmt.Errorf("upload %s: %w", name, err)
 	}
 	return answer.Body.Close()
-}
-
-func escaped(name string) string {
-	segments := strings.Split(name, "/")
-	for i, s := range segments {
-		segments[i] = url.PathEscape(s)
-	}
-	return strings.Join(segments, "/")
-}
-
-// stall ends a transfer that stands still.
-type stall struct {
-	timer  *time.Timer
-	cancel context.CancelFunc
-}
-
-// whileMoving returns a context that ends when stallTime passes without a read of the reader.
-func whileMoving(ctx context.Context) (context.Context, *stall) {
-	ctx, cancel := context.WithCancelCause(ctx)
-	timer := time.AfterFunc(stallTime, func() { cancel(fmt.Errorf("nothing moved for %v", stallTime)) })
-	return ctx, &stall{timer, func() { cancel(nil) }}
-}
-
-func (s *stall) stop() {
-	s.timer.Stop()
-	s.cancel()
-}
-
-func (s *stall) reader(r io.Reader) io.Reader { return &movingReader{r, s.timer} }
-
-type movingReader struct {
-	r     io.Reader
-	timer *time.Timer
-}
-
-func (m *movingReader) Read(p []byte) (int, error) {
-	m.timer.Reset(stallTime)
-	return m.r.Read(p)
 }

@@ -7,19 +7,14 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"net/url"
 	"strings"
 	"time"
-)
 
-// What cannot be had. Both are for good: another attempt gives the same.
-var (
-	ErrNotFound    = errors.New("not there")
-	ErrUnsupported = errors.New("not supported")
+	"grindstone/webhook/remotefile"
 )
 
 // Server is a tracking server.
@@ -32,7 +27,6 @@ type Server struct {
 
 const (
 	callTime  = 30 * time.Second // a call of the API, without files
-	stallTime = time.Minute      // without a byte of a file
 	maxAnswer = 8 << 20          // bytes of JSON
 )
 
@@ -78,7 +72,7 @@ func (s *Server) do(ctx context.Context, method, path string, query url.Values, 
 	_ = json.Unmarshal(text, &failure)
 	err = fmt.Errorf("MLflow answers %s %s with %d %s: %.300s", method, path, answer.StatusCode, failure.Code, failure.Message)
 	if answer.StatusCode == http.StatusNotFound {
-		err = fmt.Errorf("%w: %w", ErrNotFound, err)
+		err = fmt.Errorf("%w: %w", remotefile.ErrNotFound, err)
 	}
 	return nil, err
 }

@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"grindstone/webhook/remotefile"
 )
 
 // Run is a run of the tracking server, whose artifacts hold files.
@@ -46,7 +48,7 @@ func (s *Server) Run(ctx context.Context, id string) (Run, error) {
 // StartRun makes a run in an experiment, and that where it is not there.
 func (s *Server) StartRun(ctx context.Context, experiment, name string, tags map[string]string) (Run, error) {
 	id, err := s.experiment(ctx, experiment)
-	if errors.Is(err, ErrNotFound) {
+	if errors.Is(err, remotefile.ErrNotFound) {
 		var made struct {
 			ID string `json:"experiment_id"`
 		}
@@ -72,7 +74,7 @@ func (s *Server) experiment(ctx context.Context, name string) (string, error) {
 	}
 	err := s.get(ctx, "experiments/get-by-name", url.Values{"experiment_name": {name}}, &answer)
 	if err == nil && answer.Experiment.Stage == "deleted" {
-		err = fmt.Errorf("%w: MLflow's experiment %q is deleted: restore it, or configure another", ErrUnsupported, name)
+		err = fmt.Errorf("%w: MLflow's experiment %q is deleted: restore it, or configure another", remotefile.ErrUnsupported, name)
 	}
 	return answer.Experiment.ID, err
 }

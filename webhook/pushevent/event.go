@@ -24,6 +24,7 @@ type Pushed struct {
 	At         time.Time // when; zero if the source does not tell
 
 	Model, Version string `json:",omitempty"` // in a model registry: what it calls Repository and Tag
+	Ref            string `json:",omitempty"` // in a Git repository: what points at Version now, as in refs/heads/main
 }
 
 // Parser reads a request's body. What is no push of a manifest is left out: a list may be empty. Errors are ErrFormat.
@@ -41,6 +42,7 @@ var Parsers = map[string]Parser{
 	"quay":         Quay,
 	"cloudevents":  CloudEvents,
 	"mlflow":       MLflow,
+	"huggingface":  HuggingFace,
 }
 
 const maxEvents = 100 // of one request

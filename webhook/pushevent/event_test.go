@@ -12,6 +12,8 @@ import (
 
 var (
 	sum        = "sha256:" + strings.Repeat("ab", 32)
+	sha        = strings.Repeat("5c", 20)
+	fill       = strings.NewReplacer("SUM", sum, "COMMIT", sha)
 	ceJSON     = http.Header{"Content-Type": {"application/cloudevents+json; charset=utf-8"}}
 	zotHeaders = http.Header{
 		"Content-Type": {"application/json"}, "Ce-Specversion": {"1.0"}, "Ce-Id": {"7"}, "Ce-Source": {"zotregistry.dev"},
@@ -55,11 +57,26 @@ var examples = []struct {
 	{"mlflow: a name that is no repository's", "mlflow", nil, `{"entity": "model_version", "action": "created", "data": {"name": "Mein Modell", "version": "1"}}`,
 		[]Pushed{{Repository: "mein-modell-5b352703f2eb40f8", Tag: "v1", Model: "Mein Modell", Version: "1"}}},
 	{"mlflow: an alias", "mlflow", nil, `{"entity": "model_version_alias", "action": "created", "timestamp": "2026-01-02T03:04:05.000000+00:00", "data": {"name": "classifier", "alias": "a", "version": "1"}}`, nil},
+	{"hugging face: a commit on main and a tag", "huggingface", nil, `{"event":{"action":"update","scope":"repo.content"},"repo":{"type":"model","name":"some-user/some-repo","id":"6366c000a2abcdf2fd69a080","private":false,
+		"url":{"web":"https://evil.example/some-user/some-repo","api":"https://evil.example/api/models/some-user/some-repo"},"headSha":"COMMIT","tags":["license:other"],"owner":{"id":"61d2000c3c2083e1c08af22d"}},
+		"updatedRefs":[{"ref":"refs/heads/main","oldSha":"ce9a4674fa833a68d5a73ec355f0ea95eedd60b7","newSha":"COMMIT"},{"ref":"refs/tags/test","oldSha":null,"newSha":"COMMIT"},
+		{"ref":"refs/heads/gone","oldSha":"COMMIT","newSha":null}],"webhook":{"id":"6390e855e30d9209411de93b","version":3}}`,
+		[]Pushed{{ID: sha, Repository: "some-user/some-repo", Tag: sha, Model: "some-user/some-repo", Version: sha, Ref: "refs/heads/main"},
+			{ID: sha, Repository: "some-user/some-repo", Tag: sha, Model: "some-user/some-repo", Version: sha, Ref: "refs/tags/test"}}},
+	{"hugging face: no owner, and a name that is no repository's", "huggingface", nil, `{"event":{"action":"update","scope":"repo.content"},"repo":{"type":"model","name":"GPT2"},"updatedRefs":[{"ref":"refs/heads/a/b","newSha":"COMMIT"}]}`,
+		[]Pushed{{ID: sha, Repository: "gpt2-4a74d39a92efdf9e", Tag: sha, Model: "GPT2", Version: sha, Ref: "refs/heads/a/b"}}},
+	{"hugging face: a narrower scope", "huggingface", nil, `{"event":{"action":"update","scope":"repo.content.lfs"},"repo":{"type":"model","name":"a/m"},"updatedRefs":[{"ref":"refs/pr/1","newSha":"COMMIT"}]}`,
+		[]Pushed{{ID: sha, Repository: "a/m", Tag: sha, Model: "a/m", Version: sha, Ref: "refs/pr/1"}}},
+	{"hugging face: no refs", "huggingface", nil, `{"event":{"action":"update","scope":"repo.content"},"repo":{"type":"model","name":"a/m"}}`, nil},
+	{"hugging face: a dataset", "huggingface", nil, `{"event":{"action":"update","scope":"repo.content"},"repo":{"type":"dataset","name":"a/m"},"updatedRefs":[{"ref":"refs/heads/main","newSha":"COMMIT"}]}`, nil},
+	{"hugging face: settings", "huggingface", nil, `{"event":{"action":"update","scope":"repo.config"},"repo":{"type":"model","name":"a/m"},"updatedConfig":{"private":false}}`, nil},
+	{"hugging face: a new repository", "huggingface", nil, `{"event":{"action":"create","scope":"repo"},"repo":{"type":"model","name":"a/m","headSha":"COMMIT"}}`, nil},
+	{"hugging face: a pull request", "huggingface", nil, `{"event":{"action":"create","scope":"discussion"},"repo":{"type":"model","name":"openai-community/gpt2"},"discussion":{"num":19,"isPullRequest":true,"changes":{"base":"refs/heads/main"}},"webhook":{"version":3}}`, nil},
 }
 
 func TestParsers(t *testing.T) {
 	for _, e := range examples {
-		got, err := Parsers[e.source](e.header, []byte(strings.ReplaceAll(e.body, "SUM", sum)))
+		got, err := Parsers[e.source](e.header, []byte(fill.Replace(e.body)))
 		for i := range got {
 			if !got[i].At.IsZero() {
 				got[i].At = got[i].At.UTC()
@@ -77,28 +94,38 @@ func TestParsersRefuse(t *testing.T) {
 		header http.Header
 		body   string
 	}{
-		"no JSON":              {"distribution", nil, `<html>`},
-		"mlflow: no entity":    {"mlflow", nil, `{}`},
-		"mlflow: no version":   {"mlflow", nil, `{"entity": "model_version", "action": "created", "data": {"name": "m"}}`},
-		"mlflow: a path":       {"mlflow", nil, `{"entity": "model_version", "action": "created", "data": {"name": "a/b", "version": "1"}}`},
-		"mlflow: ../1":         {"mlflow", nil, `{"entity": "model_version", "action": "created", "data": {"name": "m", "version": "../1"}}`},
-		"another source":       {"distribution", nil, `{"type":"PUSH_ARTIFACT"}`},
-		"harbor without type":  {"harbor", nil, `{}`},
-		"acr without action":   {"acr", nil, `[]`},
-		"quay without tags":    {"quay", nil, `{"repository":"in/m"}`},
-		"a path as repository": {"quay", nil, `{"repository":"../../etc","updated_tags":["v1"]}`},
-		"a URL as tag":         {"quay", nil, `{"repository":"in/m","updated_tags":["v1@evil.example/x"]}`},
-		"a broken digest":      {"acr", nil, `{"action":"push","target":{"repository":"in/m","digest":"sha256:12"}}`},
-		"neither tag":          {"acr", nil, `{"action":"push","target":{"repository":"in/m"}}`},
-		"no CloudEvent":        {"cloudevents", http.Header{"Content-Type": {"application/json"}}, `{}`},
-		"no id":                {"cloudevents", ceJSON, `{"specversion":"1.0","source":"ci","type":"x"}`},
-		"another version":      {"cloudevents", ceJSON, `{"specversion":"0.3","id":"1","source":"ci","type":"x"}`},
-		"bad base64":           {"cloudevents", ceJSON, `{"specversion":"1.0","id":"1","source":"ci","type":"x","data_base64":"%"}`},
-		"a bad time":           {"zot", http.Header{"Ce-Type": {"image.updated"}, "Ce-Time": {"today"}}, `{}`},
-		"control characters":   {"acr", nil, `{"id":"a\u001b[2J","action":"push","target":{"repository":"in/m","tag":"v1"}}`},
-		"too many":             {"quay", nil, `{"repository":"in/m","updated_tags":["v1"` + strings.Repeat(`,"v1"`, maxEvents) + `]}`},
+		"no JSON":                          {"distribution", nil, `<html>`},
+		"mlflow: no entity":                {"mlflow", nil, `{}`},
+		"mlflow: no version":               {"mlflow", nil, `{"entity": "model_version", "action": "created", "data": {"name": "m"}}`},
+		"mlflow: a path":                   {"mlflow", nil, `{"entity": "model_version", "action": "created", "data": {"name": "a/b", "version": "1"}}`},
+		"mlflow: ../1":                     {"mlflow", nil, `{"entity": "model_version", "action": "created", "data": {"name": "m", "version": "../1"}}`},
+		"another source":                   {"distribution", nil, `{"type":"PUSH_ARTIFACT"}`},
+		"harbor without type":              {"harbor", nil, `{}`},
+		"acr without action":               {"acr", nil, `[]`},
+		"quay without tags":                {"quay", nil, `{"repository":"in/m"}`},
+		"a path as repository":             {"quay", nil, `{"repository":"../../etc","updated_tags":["v1"]}`},
+		"a URL as tag":                     {"quay", nil, `{"repository":"in/m","updated_tags":["v1@evil.example/x"]}`},
+		"a broken digest":                  {"acr", nil, `{"action":"push","target":{"repository":"in/m","digest":"sha256:12"}}`},
+		"neither tag":                      {"acr", nil, `{"action":"push","target":{"repository":"in/m"}}`},
+		"no CloudEvent":                    {"cloudevents", http.Header{"Content-Type": {"application/json"}}, `{}`},
+		"no id":                            {"cloudevents", ceJSON, `{"specversion":"1.0","source":"ci","type":"x"}`},
+		"another version":                  {"cloudevents", ceJSON, `{"specversion":"0.3","id":"1","source":"ci","type":"x"}`},
+		"bad base64":                       {"cloudevents", ceJSON, `{"specversion":"1.0","id":"1","source":"ci","type":"x","data_base64":"%"}`},
+		"a bad time":                       {"zot", http.Header{"Ce-Type": {"image.updated"}, "Ce-Time": {"today"}}, `{}`},
+		"control characters":               {"acr", nil, `{"id":"a\u001b[2J","action":"push","target":{"repository":"in/m","tag":"v1"}}`},
+		"hugging face: no scope":           {"huggingface", nil, `{"event":{"action":"update"},"repo":{"type":"model","name":"a/m"},"updatedRefs":[{"ref":"refs/heads/main","newSha":"COMMIT"}]}`},
+		"hugging face: no name":            {"huggingface", nil, `{"event":{"action":"update","scope":"repo.content"},"repo":{"type":"model"},"updatedRefs":[{"ref":"refs/heads/main","newSha":"COMMIT"}]}`},
+		"hugging face: a path as name":     {"huggingface", nil, `{"event":{"action":"update","scope":"repo.content"},"repo":{"type":"model","name":"../../etc"},"updatedRefs":[{"ref":"refs/heads/main","newSha":"COMMIT"}]}`},
+		"hugging face: dots":               {"huggingface", nil, `{"event":{"action":"update","scope":"repo.content"},"repo":{"type":"model","name":"a/b..c"},"updatedRefs":[{"ref":"refs/heads/main","newSha":"COMMIT"}]}`},
+		"hugging face: three parts":        {"huggingface", nil, `{"event":{"action":"update","scope":"repo.content"},"repo":{"type":"model","name":"a/b/c"},"updatedRefs":[{"ref":"refs/heads/main","newSha":"COMMIT"}]}`},
+		"hugging face: a query":            {"huggingface", nil, `{"event":{"action":"update","scope":"repo.content"},"repo":{"type":"model","name":"a/b?x"},"updatedRefs":[{"ref":"refs/heads/main","newSha":"COMMIT"}]}`},
+		"hugging face: a branch as sha":    {"huggingface", nil, `{"event":{"action":"update","scope":"repo.content"},"repo":{"type":"model","name":"a/m"},"updatedRefs":[{"ref":"refs/heads/main","newSha":"main"}]}`},
+		"hugging face: a path as sha":      {"huggingface", nil, `{"event":{"action":"update","scope":"repo.content"},"repo":{"type":"model","name":"a/m"},"updatedRefs":[{"ref":"refs/heads/main","newSha":"../../../secrets"}]}`},
+		"hugging face: an empty ref":       {"huggingface", nil, `{"event":{"action":"update","scope":"repo.content"},"repo":{"type":"model","name":"a/m"},"updatedRefs":[{"newSha":"COMMIT"}]}`},
+		"hugging face: a ref of line ends": {"huggingface", nil, `{"event":{"action":"update","scope":"repo.content"},"repo":{"type":"model","name":"a/m"},"updatedRefs":[{"ref":"a\nb","newSha":"COMMIT"}]}`},
+		"too many":                         {"quay", nil, `{"repository":"in/m","updated_tags":["v1"` + strings.Repeat(`,"v1"`, maxEvents) + `]}`},
 	} {
-		if got, err := Parsers[c.source](c.header, []byte(c.body)); !errors.Is(err, ErrFormat) {
+		if got, err := Parsers[c.source](c.header, []byte(fill.Replace(c.body))); !errors.Is(err, ErrFormat) {
 			t.Errorf("%s: %+v, %v", name, got, err)
 		}
 	}
@@ -125,7 +152,7 @@ func FuzzParsers(f *testing.F) {
 		if err != nil {
 			f.Fatal(err)
 		}
-		f.Add(e.header.Get("Content-Type"), e.header.Get("Ce-Type"), []byte(strings.ReplaceAll(e.body, "SUM", sum)))
+		f.Add(e.header.Get("Content-Type"), e.header.Get("Ce-Type"), []byte(fill.Replace(e.body)))
 		f.Add("application/json", string(header), []byte(e.body))
 	}
 	f.Fuzz(func(t *testing.T, contentType, ceType string, body []byte) {
@@ -136,7 +163,7 @@ func FuzzParsers(f *testing.F) {
 				t.Errorf("%s: %v", source, err)
 			}
 			for _, p := range all {
-				if err != nil || !name.MatchString(p.Repository) || p.Tag == "" && p.Digest == "" || strings.ContainsAny(p.Tag, "/@:") {
+				if err != nil || source == "huggingface" && (!commit.MatchString(p.Version) || p.Ref == "" || strings.Contains(p.Model, "..")) || !name.MatchString(p.Repository) || p.Tag == "" && p.Digest == "" || strings.ContainsAny(p.Tag, "/@:") {
 					t.Errorf("%s: %+v, %v", source, p, err)
 				}
 			}
