@@ -152,6 +152,9 @@ func TestHuggingFace(t *testing.T) {
 			t.Fatalf("the older commit is not released:\n%s", s.admissions("list"))
 		}
 		s.awaitDigest(to, "main", a.Released.Digest)
+		if log := s.log.String(); !strings.Contains(log, "a branch has gone on since a push event") {
+			t.Errorf("the branch was not looked at:\n%s", log)
+		}
 	})
 	t.Run("refused", func(t *testing.T) { s.in(t).checkRefused() })
 }
@@ -231,12 +234,17 @@ func (s hubSetup) checkRefused() {
 	if list := s.admissions("list"); strings.Contains(list, "/u/") {
 		s.Errorf("what was not brought in has an admission:\n%s", list)
 	}
-	const held = "u/held"
-	s.tell(hubEvent(held, "refs/heads/main", s.hub.Push(s.T, held, "main", map[string][]byte{"model.onnx": tiny{det: true}.file(s.T).content})), hubSecret, http.StatusAccepted, 1)
-	for deadline := time.Now().Add(time.Minute); !strings.Contains(s.admissions("list"), held) && time.Now().Before(deadline); {
-		time.Sleep(100 * time.Millisecond)
-	}
-	if a := s.await("events/huggingface/"+held, time.Minute); a.State != webhook.Held || a.Reason != webhook.ReasonUnsupported {
-		s.Errorf("%s %s: %s", a.State, a.Reason, a.Message)
+	for name, c := range map[string]struct {
+		model tiny
+		want  webhook.Reason
+	}{"u/no-rule": {tiny{det: true}, webhook.ReasonUnsupported}, "u/no-weights": {tiny{external: "gone.bin"}, webhook.ReasonInvalidModel}, "u/weights-above": {tiny{external: "../up.bin"}, webhook.ReasonInvalidModel}} {
+		commit := s.hub.Push(s.T, name, "main", map[string][]byte{"onnx/model.onnx": c.model.file(s.T).content, "up.bin": tinyWeights(s.T, "conv.weight")})
+		s.tell(hubEvent(name, "refs/heads/main", commit), hubSecret, http.StatusAccepted, 1)
+		for deadline := time.Now().Add(time.Minute); !strings.Contains(s.admissions("list"), name) && time.Now().Before(deadline); {
+			time.Sleep(100 * time.Millisecond)
+		}
+		if a := s.await("events/huggingface/"+name, time.Minute); a.State != webhook.Held || a.Reason != c.want {
+			s.Errorf("%s: %s %s: %s", name, a.State, a.Reason, a.Message)
+		}
 	}
 }
