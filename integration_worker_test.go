@@ -98,12 +98,43 @@ func TestWorkersUsage(t *testing.T) {
 		"no queue is named":         {"--data", "."},
 		"no clean dataset is named": {"--queue", "nats://127.0.0.1:4222"},
 		"is no URL of NATS":         {"--queue", "http://127.0.0.1:4222", "--data", "."},
-		"cannot be reached":         {"--queue", "nats://127.0.0.1:1", "--data", ".", "--dir", t.TempDir()},
 		"queue.labels[0]":           {"--queue", "nats://127.0.0.1:1", "--data", ".", "--labels", "UPPER"},
 	} {
 		out, err := exec.Command(path, append([]string{"worker"}, args...)...).CombinedOutput()
 		if err == nil || !strings.Contains(string(out), words) {
 			t.Errorf("%q: %v, without %q:\n%s", args, err, words, out)
 		}
+	}
+}
+
+// TestWorkerWaitsForItsQueue in words, and ends when it is told to.
+func TestWorkerWaitsForItsQueue(t *testing.T) {
+	path, err := binary()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd, out := exec.Command(path, "worker", "--queue", "nats://"+testregistry.FreePort(t), "--data", ".", "--dir", t.TempDir()), &testregistry.Log{}
+	cmd.Stdout, cmd.Stderr = out, out
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	t.Cleanup(func() { _ = cmd.Process.Kill() })
+	for deadline := time.Now().Add(30 * time.Second); !strings.Contains(out.String(), "the queue cannot be used yet"); time.Sleep(50 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("it does not say that it waits:\n%s", out)
+		}
+	}
+	if err := cmd.Process.Signal(os.Interrupt); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case err := <-ended:
+		if err != nil {
+			t.Errorf("%v:\n%s", err, out)
+		}
+	case <-time.After(30 * time.Second):
+		t.Errorf("it does not end:\n%s", out)
 	}
 }
