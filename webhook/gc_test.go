@@ -104,6 +104,14 @@ func TestGarbageKeepsWhatItDoesNotUnderstand(t *testing.T) {
 			record = filepath.Join(dir, "state", "admissions", one.ID+".json")
 		}
 	}
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) { // what was worked with goes after the end is recorded
+		if left, err := os.ReadDir(filepath.Join(dir, "work")); err == nil && len(left) == 0 {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("something is left of the work")
+		}
+	}
 	s.kill()
 	if err := os.Remove(record); err != nil {
 		t.Fatal(err)
