@@ -15,26 +15,16 @@ func TestExecution(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	const batch = 16
-	m, err := BuildGraph(c, StepOptions{Batch: batch, Feature: true, Momentum: 0.9})
+	o := StepOptions{Batch: 16, Feature: true, Momentum: 0.9}
+	m, err := BuildGraph(c, o)
 	if err != nil {
 		t.Fatal(err)
 	}
 	var want []string
 	for _, n := range execution(m.Graph) {
-		n.Name = n.Outputs[0]
-		want = append(want, n.Name)
+		want = append(want, n.Outputs[0])
 	}
-	raw, err := m.Marshal()
-	if err != nil {
-		t.Fatal(err)
-	}
-	image := c.ImageShape(batch)
-	ran, err := ort.Placement(t.Context(), raw, []*ort.Array{
-		{Shape: image, F32: make([]float32, batch*3*32*32)}, {Shape: []int64{batch}, I64: make([]int64, batch)},
-		{Shape: []int64{batch, int64(c.FeatureWidth)}, F32: make([]float32, batch*c.FeatureWidth)},
-		{Shape: []int64{1}, F32: []float32{0}}, {Shape: []int64{1}, F32: []float32{0}},
-	}, ort.Options{Provider: ort.CPU, Optimize: ort.OptimizeNone})
+	ran, err := Placement(t.Context(), c, o, ort.Options{Provider: ort.CPU, Optimize: ort.OptimizeNone})
 	if err != nil {
 		t.Fatal(err)
 	}
