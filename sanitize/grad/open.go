@@ -11,7 +11,7 @@ import (
 //
 // ONNX Runtime plans beforehand to let tensors of one size that it knows use the same memory one after the other, and holds it in between
 // (AllocationPlanner). In training that is long: a layer's forward and backward pass have equal sizes. What has an unknown size is allocated when
-// it is needed and freed after its last use. ResNet-18 takes 2.0 GiB instead of 3.5.
+// it is needed and freed after its last use. docs/engine.md has what it gains.
 func (t *Tape) OpenBatch(n int64, name string) { t.batch, t.batchName = n, name }
 
 // openAxis is the axis of a shape that has the batch in it, -1 if none has: one of exactly its size, else of a multiple; the first such in the plain
