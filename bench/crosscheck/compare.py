@@ -1,10 +1,12 @@
 """One case: export, let Grindstone write the training step, run it in ONNX Runtime, compare it with PyTorch."""
+import fcntl
 import json
 import os
 import pathlib
 import re
 import statistics
 import subprocess
+import tempfile
 import time
 
 import numpy as np
@@ -22,6 +24,7 @@ FAST = 5e-3  # of the norm: the bilinear algorithms' constants are rounded to fl
 TOLERANCE = 1e-4  # of the norm, by ONNX Runtime in float32
 DIFFERENCES = 1e-5  # of central differences, for constants that PyTorch's exporter has folded
 RETRIES = 3  # with other images, where float64 agrees and float32 does not
+LARGE = 40_000_000  # parameters; of such models one is compared at a time, in about 60 bytes of memory a parameter, and the disk helps
 NOISE = 5  # of PyTorch's own float32 errors, which are allowed where they are larger
 
 
@@ -67,6 +70,10 @@ def compare(case, grindstone, folder, broken, samples, cache, row):
         model = zoo.fuse(model, torch.zeros(2, 3, case.size, case.size))
     info = inspect(grindstone, path)
     row.update(reads=True, parameters=info["parameters"], feature=info["feature_layer"], feature_width=info["feature_width"])
+    large = info["parameters"] > LARGE
+    if large:
+        alone = open(pathlib.Path(tempfile.gettempdir()) / "grindstone-crosscheck.lock", "w")
+        fcntl.flock(alone, fcntl.LOCK_EX)  # until this process ends
 
     plain, fast = folder / "plain.onnx", folder / "fast.onnx"
     environment = dict(os.environ, GRINDSTONE_BREAK=broken)
@@ -99,20 +106,24 @@ def compare(case, grindstone, folder, broken, samples, cache, row):
     arguments = [torch.from_numpy(batch[k]) for k in ("images", "labels", "targets")]
     rate = gentle_rate(Twin(model, pairs, running, head, inserted, torch.float64), arguments)
     batch["rate"] = np.array([rate], np.float32)
-    results = {}
-    for name, dtype in (("exact", torch.float64), ("pytorch", torch.float32)):
-        steps = STEPS if name == "exact" else 1
-        single = twin = Twin(model, pairs, running, head, inserted, dtype)
-        results[name] = record(twin, lambda: (twin.step(*arguments, ALPHA, rate), twin.gradients), steps)
+    single = Twin(model, pairs, running, head, inserted, torch.float32)
+    twin = Twin(model, pairs, running, head, inserted, torch.float64)
+    exact = record(twin, lambda: (twin.step(*arguments, ALPHA, rate), twin.gradients), STEPS)
+    del twin
+    if large:
+        exact = stored(exact, folder)
     wide = {k: evaluate.to_torch(v) for k, v in batch.items()}
-    results["float64"] = record_step(evaluate.Graph(plain).run, step, wide, STEPS, folded)
-    results["float32"] = record_step(step.run, step, batch, 1)
     if folded:
         row["folded"], row["differences"] = len(folded), by_differences(evaluate.Graph(plain).run, wide, {n: values[n] for n in folded})
+    ways = {  # each made, compared and forgotten: a large model fills the memory with one
+        "pytorch": lambda: record(single, lambda: (single.step(*arguments, ALPHA, rate), single.gradients), 1),
+        "float64": lambda: record_step(evaluate.Graph(plain).run, step, wide, STEPS, folded),
+        "float32": lambda: record_step(step.run, step, batch, 1),
+    }
     if case.fast:
-        results["fast float64"] = record_step(evaluate.Graph(fast).run, step, wide, 1)
-        results["fast float32"] = record_step(Step(fast, threads=1).run, step, batch, 1)
-    judge(row, results)
+        ways["fast float64"] = lambda: record_step(evaluate.Graph(fast).run, step, wide, 1)
+        ways["fast float32"] = lambda: record_step(Step(fast, threads=1).run, step, batch, 1)
+    judge(row, {name: compare_results(way(), exact) for name, way in ways.items()})
     for seed in range(4, 4 + RETRIES):
         # In float32 a ReLU whose input rounds to the other side of zero changes a gradient by leaps, for some batches; a mistake would show for all.
         if row["float32"] <= TOLERANCE or set(row["failed"]) - {"float32"}:
@@ -120,9 +131,8 @@ def compare(case, grindstone, folder, broken, samples, cache, row):
         other, step.state = random_batch(case, info, seed), {}
         twin = Twin(model, pairs, running, head, inserted, torch.float64)
         images, labels, targets = (torch.from_numpy(other[k]) for k in ("images", "labels", "targets"))
-        results["exact"] = record(twin, lambda: (twin.step(images, labels, targets, ALPHA, rate), twin.gradients), 1)
-        results["float32"] = record_step(step.run, step, other, 1)
-        again = compare_results(results["float32"], results["exact"])["worst"]
+        exact = record(twin, lambda: (twin.step(images, labels, targets, ALPHA, rate), twin.gradients), 1)
+        again = compare_results(record_step(step.run, step, other, 1), exact)["worst"]
         row["float32"] = min(row["float32"], again)
         if again <= TOLERANCE:
             row.update(exact=True, failed=[], reason="")
@@ -227,27 +237,38 @@ def onnxruntime_inputs(session):
 
 def record(twin, step, steps):
     """Runs the steps and keeps what is compared: losses of all steps, gradient and running statistics of the first, the state after the last."""
-    out = {"before": twin.values()}
+    before = twin.values() if steps > 1 else None
     losses, gradients = step()
-    out |= {"losses": [losses], "gradients": gradients, "running": twin.running()}
+    out = {"losses": [losses], "gradients": gradients, "running": twin.running()}
     for _ in range(steps - 1):
         out["losses"].append(step()[0])
     if steps > 1:
         out |= {"momentum": twin.momentum(), "weights": twin.values()}
+        out["change"] = {n: v - before.pop(n) for n, v in out["weights"].items()}
     return {k: {n: v.double().numpy() for n, v in x.items()} if isinstance(x, dict) else x for k, x in out.items()}
+
+
+def stored(results, folder):
+    """The same tensors on the disk, read from there when they are asked for."""
+    def put(kind, i, v):
+        path = folder / f"{kind}-{i}.npy"
+        np.save(path, v)
+        return np.load(path, mmap_mode="r") if v.size else v
+
+    return {k: {n: put(k, i, x.pop(n)) for i, n in enumerate(list(x))} if isinstance(x, dict) else x for k, x in results.items()}
 
 
 def record_step(run, step, batch, steps, fixed=()):
     """The same of the training step's graph. fixed: tensors that stay as they are, since PyTorch's side has none like them."""
     names = [f"{n}{x}" for n in step.trained if n not in fixed for x in ("", "/momentum")] + step.statistics
     state = {}
+    out = {"losses": []}
     for i in range(steps):
         last = {n: np.asarray(v) for n, v in run(batch | state).items()}
         if i == 0:
-            first, all_losses = last, []
-        all_losses.append(losses(last))
+            out |= {"gradients": {n: last[n + "/gradient"] for n in step.trained}, "running": {n: last[n + "/next"] for n in step.statistics}}
+        out["losses"].append(losses(last))
         state = {n: torch.from_numpy(last[n + "/next"]) if steps > 1 else last[n + "/next"] for n in names}
-    out = {"losses": all_losses, "gradients": {n: first[n + "/gradient"] for n in step.trained}, "running": {n: first[n + "/next"] for n in step.statistics}}
     if steps > 1:
         out |= {"momentum": {n: last[n + "/momentum/next"] for n in step.trained}, "weights": {n: last[n + "/next"] for n in step.trained}}
     return out
@@ -257,11 +278,9 @@ def losses(values):
     return {n: float(values[n][0]) for n in ("loss", "feature_loss", "task_loss")}
 
 
-def judge(row, results):
+def judge(row, errors):
     """The training step in float64 must agree with PyTorch in float64: losses, gradients, running statistics and five steps of SGD. ONNX Runtime in
     float32 must agree for one step, to the tolerance or to what PyTorch in float32 loses itself."""
-    exact = results["exact"]
-    errors = {name: compare_results(got, exact) for name, got in results.items() if name != "exact"}
     row["errors"] = errors
     row["error"], row["float32"], row["float32_pytorch"] = (errors[n]["worst"] for n in ("float64", "float32", "pytorch"))
     noise = max(TOLERANCE, NOISE * row["float32_pytorch"])
@@ -294,7 +313,7 @@ def compare_results(got, exact):
     for kind in ("gradients", "running", "momentum", "weights"):
         if kind not in got:
             continue
-        scale = {n: exact["weights"][n] - v for n, v in exact["before"].items()} if kind == "weights" else exact[kind]
+        scale = exact["change" if kind == "weights" else kind]
         whole = np.sqrt(sum(float((v * v).sum()) for v in scale.values()))
         for n, want in exact[kind].items():
             off = np.linalg.norm(np.asarray(got[kind][n], dtype=np.float64).reshape(want.shape) - want)

@@ -16,14 +16,17 @@ Keras models (with --tensorflow), scikit-learn's and quantized ones have no PyTo
 Exit status: 0 every model that is read and has all its rules is exact, 1 one is not (with --break: every model failed to notice).
 """
 import argparse
-import dataclasses
+import collections
+import contextlib
 import json
+import multiprocessing
 import os
 import pathlib
 import re
-import subprocess
+import signal
 import sys
 import tempfile
+import time
 
 import zoo
 
@@ -37,28 +40,25 @@ def main():
     p.add_argument("--json", type=pathlib.Path, metavar="FILE", help="append a JSON line per model")
     p.add_argument("--again", action="store_true", help="run also what FILE has")
     p.add_argument("--time", type=int, default=0, metavar="N", help="time N steps of each side as well")
+    p.add_argument("--jobs", type=int, default=1, metavar="N", help="models at a time")
     p.add_argument("--timeout", type=int, default=600, metavar="SECONDS", help="a model")
     p.add_argument("--break", dest="broken", default="", metavar="OP", help="expect an error")
     p.add_argument("--table", type=pathlib.Path, metavar="FILE", help="write the table as Markdown")
     p.add_argument("--no-run", action="store_true", help="only the table")
     p.add_argument("--cache", metavar="FOLDER", help="keep the exported models there and use those that are there")
     p.add_argument("--tensorflow", metavar="PYTHON", help="an interpreter with requirements-tensorflow.txt, for Keras models")
-    p.add_argument("--case", help=argparse.SUPPRESS)
     a = p.parse_args()
-    if a.case:
-        return one(a)
     cases = [c for c in zoo.cases("all" if a.all else "quick") if re.search(a.only, c.label) and (a.tensorflow or c.source != "keras")]
     if a.list:
         print("\n".join(c.label for c in cases))
         return 0
     rows = read(a.json)
     if not a.no_run:
-        for i, c in enumerate(cases):
-            if not a.again and any((r["model"], r["how"]) == (f"{c.source}/{c.name}", c.how) for r in rows):
-                continue
-            row = run(a, c)
+        known = {(r["model"], r["how"]) for r in rows if not a.again}
+        todo = [c for c in cases if (f"{c.source}/{c.name}", c.how) not in known]
+        for i, row in enumerate(run(a, todo)):
             rows.append(row)
-            print(f"[{i + 1}/{len(cases)}] {describe(row)}", flush=True)
+            print(f"[{len(cases) - len(todo) + i + 1}/{len(cases)}] {describe(row)}", flush=True)
             if a.json:
                 with a.json.open("a") as f:
                     f.write(json.dumps(row) + "\n")
@@ -85,31 +85,73 @@ def read(path):
     return list(rows.values())
 
 
-def run(a, case):
-    """A process of its own: what a model leaves in memory, or crashes, is gone with it."""
-    command = [sys.executable, __file__, "--grindstone", a.grindstone, "--time", str(a.time), "--break", a.broken, *(["--cache", a.cache] if a.cache else []), *(["--tensorflow", a.tensorflow] if a.tensorflow else []),
-               "--case", json.dumps(dataclasses.asdict(case))]
-    blank = {"model": f"{case.source}/{case.name}", "how": case.how, "exporter": case.exporter, "opset": case.opset, "reads": False, "trains": False, "exact": False}
+def run(a, cases):
+    """Yields the rows of the cases as they end, --jobs at a time. Each has a process of its own, so that what it leaves in memory, or crashes, is gone
+    with it: a fork, since to import PyTorch takes seconds."""
+    import compare  # noqa: F401, for the forks
+
+    os.environ["OMP_NUM_THREADS"] = "2" if a.time else "1"
+    waiting, running = collections.deque(cases), []
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=a.timeout, env=dict(os.environ, OMP_NUM_THREADS="2" if a.time else "1"))
-    except subprocess.TimeoutExpired:
-        return blank | {"stage": "time", "reason": f"took longer than {a.timeout} s"}
-    lines = done.stdout.strip().splitlines()
-    if done.returncode == 0 and lines:
-        return json.loads(lines[-1])
-    message = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
-    return blank | {"stage": "error", "reason": message[:300]}
+        while waiting or running:
+            while waiting and len(running) < a.jobs:
+                running.append(Job(a, waiting.popleft()))
+            time.sleep(0.2)
+            for job in [j for j in running if j.over()]:
+                running.remove(job)
+                yield job.row()
+    finally:
+        for job in running:
+            job.kill()
 
 
-def one(a):
+class Job:
+    """A case at work in a process group of its own."""
+
+    def __init__(self, a, case):
+        self.case, self.limit, self.begun = case, a.timeout, time.monotonic()
+        self.folder = tempfile.TemporaryDirectory()
+        self.process = multiprocessing.get_context("fork").Process(target=work, args=(a, case, self.folder.name))
+        self.process.start()
+
+    def over(self):
+        return not self.process.is_alive() or time.monotonic() - self.begun > self.limit
+
+    def kill(self):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.join()
+        self.folder.cleanup()
+
+    def row(self):
+        late = self.process.is_alive()
+        result, errors = (pathlib.Path(self.folder.name, name) for name in ("row.json", "stderr"))
+        row = {"model": f"{self.case.source}/{self.case.name}", "how": self.case.how, "exporter": self.case.exporter, "opset": self.case.opset,
+               "reads": False, "trains": False, "exact": False}
+        if late:
+            row |= {"stage": "time", "reason": f"took longer than {self.limit} s"}
+        elif result.exists():
+            row = json.loads(result.read_text())
+        else:
+            self.process.join()
+            lines = errors.read_text().strip().splitlines() if errors.exists() else []
+            row |= {"stage": "error", "reason": lines[-1][:300] if lines and self.process.exitcode > 0 else f"exit status {self.process.exitcode}"}
+        self.kill()
+        return row
+
+
+def work(a, case, folder):
+    """In the fork: leaves the row in a file."""
     import compare
 
-    fields = json.loads(a.case)
-    fields["arguments"] = tuple(map(tuple, fields["arguments"]))
-    with tempfile.TemporaryDirectory() as folder:
-        row = compare.check(zoo.Case(**fields), a.grindstone, folder, a.broken, a.time, a.cache, a.tensorflow)
-    print(json.dumps(row))
-    return 0
+    os.setpgid(0, 0)
+    errors = os.open(f"{folder}/stderr", os.O_CREAT | os.O_WRONLY)
+    os.dup2(errors, 1)
+    os.dup2(errors, 2)
+    row = compare.check(case, a.grindstone, folder, a.broken, a.time, a.cache, a.tensorflow)
+    result = pathlib.Path(folder, "row")
+    result.write_text(json.dumps(row))
+    result.rename(f"{folder}/row.json")
 
 
 def describe(row):

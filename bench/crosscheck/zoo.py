@@ -25,6 +25,7 @@ class Case:
     auxiliary: bool = False  # exported in training mode, with the auxiliary heads as outputs
     softmax: bool = False  # a closing Softmax
     half: bool = False  # weights and arithmetic in float16
+    layers: tuple = ()  # (name, kept, all): of that sequence of equal layers only the first, so that the comparison fits into memory
     fast: bool = False  # compares the layouts that training on a CPU uses as well
     arguments: tuple = ()  # of the model's constructor
 
@@ -36,6 +37,8 @@ class Case:
                 words.append(flag.replace("_", " "))
         if not self.constant_folding:
             words.append("no constant folding")
+        if self.layers:
+            words.append("{1} of {2} layers".format(*self.layers))
         return ", ".join(words)
 
     @property
@@ -59,6 +62,10 @@ def build(case):
         if case.name.startswith("vit_"):
             keywords["image_size"] = case.size
         model = torchvision.models.get_model(case.name, weights=None, num_classes=CLASSES, **keywords)
+        if case.layers:
+            name, kept, _ = case.layers
+            parent, _, attribute = name.rpartition(".")
+            setattr(model.get_submodule(parent), attribute, nn.Sequential(*list(model.get_submodule(name))[:kept]))
     else:
         import timm
 
@@ -214,8 +221,9 @@ REST = [
     tv("convnext_base", size=32, batch=4), tv("swin_b", batch=4), tv("swin_v2_b", batch=4), tv("vit_b_32", size=32, batch=4),
     tv("regnet_x_32gf", batch=4), tv("regnet_y_32gf", batch=4), tv("efficientnet_v2_l", batch=4), tv("wide_resnet101_2", batch=4),
     *(tv(f"vgg{n}{norm}", size=224, batch=2) for n in (11, 13, 16, 19) for norm in ("", "_bn")), tm("vgg11_bn", size=224, batch=2),
-    tv("convnext_large", size=32, batch=4), tv("vit_l_16", size=32, batch=2), tv("vit_l_32", size=32, batch=2), tv("vit_h_14", size=28, batch=2),
-    tv("regnet_y_128gf", batch=2),
+    tv("convnext_large", size=32, batch=4), tv("vit_l_16", size=32, batch=2, layers=("encoder.layers", 8, 24)),
+    tv("vit_l_32", size=32, batch=2, layers=("encoder.layers", 8, 24)), tv("vit_h_14", size=28, batch=2, layers=("encoder.layers", 6, 32)),
+    tv("regnet_y_128gf", batch=2, layers=("trunk_output.block3", 2, 17)),
 ]
 
 HEADS = [

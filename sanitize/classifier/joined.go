@@ -20,6 +20,9 @@ var selects = map[string]bool{
 	"ReduceMean": true,
 }
 
+// scatters put elements of their third input in place of some of their first: Swin v2 has its keys' bias replaced by zeros that way.
+var scatters = map[string]bool{"ScatterElements": true, "ScatterND": true}
+
 // smooth are the operators that exporters leave between such a constant and the activation, and that are defined whatever training makes of
 // it. Sqrt, Log and the like are not: a step could carry their input out of their domain.
 var smooth = map[string]bool{
@@ -64,6 +67,9 @@ func (l *leaves) follow(value string) {
 		}
 	case n != nil && selects[n.Op]:
 		l.follow(n.Inputs[0])
+	case n != nil && scatters[n.Op]:
+		l.follow(n.Inputs[0])
+		l.follow(n.Inputs[2])
 	case n != nil && smooth[n.Op]:
 		for _, in := range n.Inputs {
 			l.follow(in)

@@ -32,6 +32,11 @@ func TestJoinedConstants(t *testing.T) {
 			bias := n.Op("Gather", []string{n.weight("table", 3, 8), n.Int64s(0, 1, 2, 1, 0, 1, 2, 2)})
 			return n.Op("Add", []string{x, n.Op("Unsqueeze", []string{bias, n.Int64s(0, 1)})})
 		}, []string{"table"}},
+		"bias with zeros put into it": {func(n *net, x string) string { // of keys, in Swin v2
+			zeros := n.Op("Expand", []string{n.Const(onnx.NewFloat("zero", []int64{1}, []float32{0})), n.Int64s(3)})
+			bias := n.Op("ScatterND", []string{n.weight("bias", 8), n.Const(onnx.NewInt64("at", []int64{3, 1}, []int64{2, 3, 4})), zeros})
+			return n.Op("Add", []string{x, bias})
+		}, []string{"bias"}},
 		"scale by its logarithm": {func(n *net, x string) string {
 			return n.Op("Mul", []string{n.Op("Exp", []string{n.Op("Min", []string{n.weight("logarithm", 4, 1, 1), n.Float(4)})}), x})
 		}, []string{"logarithm"}},
