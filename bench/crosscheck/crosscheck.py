@@ -16,7 +16,6 @@ Keras models (with --tensorflow), scikit-learn's and quantized ones have no PyTo
 Exit status: 0 every model that is read and has all its rules is exact, 1 one is not (with --break: every model failed to notice).
 """
 import argparse
-import collections
 import contextlib
 import json
 import multiprocessing
@@ -28,6 +27,7 @@ import sys
 import tempfile
 import time
 
+import compare
 import zoo
 
 
@@ -88,18 +88,21 @@ def read(path):
 def run(a, cases):
     """Yields the rows of the cases as they end, --jobs at a time. Each has a process of its own, so that what it leaves in memory, or crashes, is gone
     with it: a fork, since to import PyTorch takes seconds."""
-    import compare  # noqa: F401, for the forks
-
     os.environ["OMP_NUM_THREADS"] = "2" if a.time else "1"
-    waiting, running = collections.deque(cases), []
+    waiting, held, running = list(cases), [], []
     try:
         while waiting or running:
             while waiting and len(running) < a.jobs:
-                running.append(Job(a, waiting.popleft()))
+                running.append(Job(a, waiting.pop(0)))
             time.sleep(0.2)
             for job in [j for j in running if j.over()]:
                 running.remove(job)
-                yield job.row()
+                row = job.row()
+                if row is None:
+                    held.append(job.case)
+                else:
+                    waiting, held = held + waiting, []
+                    yield row
     finally:
         for job in running:
             job.kill()
@@ -124,6 +127,7 @@ class Job:
         self.folder.cleanup()
 
     def row(self):
+        """The row of the table; None where another large model was at work."""
         late = self.process.is_alive()
         result, errors = (pathlib.Path(self.folder.name, name) for name in ("row.json", "stderr"))
         row = {"model": f"{self.case.source}/{self.case.name}", "how": self.case.how, "exporter": self.case.exporter, "opset": self.case.opset,
@@ -136,14 +140,13 @@ class Job:
             self.process.join()
             lines = errors.read_text().strip().splitlines() if errors.exists() else []
             row |= {"stage": "error", "reason": lines[-1][:300] if lines and self.process.exitcode > 0 else f"exit status {self.process.exitcode}"}
+        later = self.process.exitcode == compare.LATER
         self.kill()
-        return row
+        return None if later else row
 
 
 def work(a, case, folder):
     """In the fork: leaves the row in a file."""
-    import compare
-
     os.setpgid(0, 0)
     errors = os.open(f"{folder}/stderr", os.O_CREAT | os.O_WRONLY)
     os.dup2(errors, 1)

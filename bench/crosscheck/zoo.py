@@ -206,7 +206,7 @@ FAMILIES = [
     tm("vit_tiny_patch16_224"), tm("deit_tiny_patch16_224"), tm("mixer_s32_224"), tm("convnext_atto"), tm("convnextv2_atto"), tm("resnet10t"),
     tm("regnetx_002"), tm("regnety_002"), tm("densenet121"), tm("mobilenetv2_035"), tm("mobilenetv3_small_050"), tm("mobilenetv4_conv_small_035"),
     tm("efficientnet_b0"), tm("tf_efficientnet_lite0"), tm("efficientnetv2_rw_t"), tm("mnasnet_small"), tm("resnet18d"), tm("seresnext26d_32x4d"),
-    tm("resnext26ts"), tm("inception_v4", size=96, batch=4), tm("swin_tiny_patch4_window7_224", size=112, batch=4), tm("maxvit_pico_rw_256"),
+    tm("resnext26ts"), tm("inception_v4", size=160, batch=4), tm("swin_tiny_patch4_window7_224", size=112, batch=4), tm("maxvit_pico_rw_256"),
     tv("wide_resnet50_2", batch=4), tv("maxvit_t", size=224, batch=2), tv("vit_b_16", size=32, batch=4), tv("alexnet", size=224, batch=4),
 ]
 

@@ -1,6 +1,6 @@
 // Gate measures what the gateway costs: pushes and pulls of models through it, against the registry behind it directly, in turn in one run. The
 // registry is CNCF distribution, both are processes, the client is oras-go, which pushes and verifies as the oras command does. Every push has
-// content that no registry has seen.
+// content that no registry has seen. What any hop costs on the machine is measured beside it: by a process that is Go's reverse proxy and nothing else.
 //
 //	go run ./bench/gate -grindstone bin/grindstone -registry .cache/tools/registry -work /var/tmp/gate
 package main
@@ -23,22 +23,29 @@ const (
 	large = 4 << 30
 )
 
-// The three ways that are compared. What is intercepted goes to the gateway's quarantine, and is read from the registry once it is released.
+// The ways that are compared. What is intercepted goes to the gateway's quarantine, and is read from the registry once it is released.
 const (
 	direct      = "direct"
+	bare        = "bare proxy"
 	through     = "through"
 	intercepted = "intercepted"
 )
 
 func main() {
 	var b bench
-	var program, registry, only string
+	var program, registry, only, listen, proxied string
 	flag.StringVar(&program, "grindstone", "bin/grindstone", "the program")
 	flag.StringVar(&registry, "registry", ".cache/tools/registry", "CNCF distribution's program")
 	flag.StringVar(&b.work, "work", "", "folder for what both keep; 20 GB, removed at the end")
 	flag.StringVar(&only, "only", "latency,throughput,memory,crowd", "which parts")
 	flag.IntVar(&b.rounds, "rounds", 5, "of the throughput of 100 MB, and half as many of 4 GB")
+	flag.StringVar(&proxied, "proxy", "", "be a bare proxy of this address, which the measurement starts by itself")
+	flag.StringVar(&listen, "listen", "", "with -proxy: where")
 	flag.Parse()
+	if proxied != "" {
+		fmt.Fprintln(os.Stderr, "gate:", serveProxy(listen, proxied))
+		os.Exit(1)
+	}
 	b.parts = strings.Split(only, ",")
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
@@ -48,13 +55,14 @@ func main() {
 	}
 }
 
-// bench is a running pair of registry and gateway.
+// bench is a running registry with a gateway and a bare proxy before it.
 type bench struct {
 	work    string
 	rounds  int
 	parts   []string
 	noise   *os.File // random bytes, as many as the largest model has
 	behind  *process
+	proxy   *process // bare
 	gateway *process
 	pushed  int // models, for their tags
 }
@@ -76,6 +84,10 @@ func (b *bench) run(ctx context.Context, program, registry string, w io.Writer) 
 		return err
 	}
 	defer b.behind.stop()
+	if b.proxy, err = startProxy(b.behind.host); err != nil {
+		return err
+	}
+	defer b.proxy.stop()
 	if b.gateway, err = startGateway(program, filepath.Join(dir, "gateway"), b.behind.host); err != nil {
 		return err
 	}
@@ -114,6 +126,8 @@ func (b *bench) place(way string) (host, repository string) {
 	switch way {
 	case direct:
 		return b.behind.host, "plain/direct"
+	case bare:
+		return b.proxy.host, "plain/bare"
 	case through:
 		return b.gateway.host, "plain/through"
 	}

@@ -39,7 +39,9 @@ func (b *bench) pushThis(ctx context.Context, a *artifact, way string, into time
 	return tag, err
 }
 
-// latency pushes models of 1 MB, the three ways in turn.
+var ways = []string{direct, bare, through, intercepted}
+
+// latency pushes models of 1 MB, the ways in turn.
 func (b *bench) latency(ctx context.Context, w io.Writer) error {
 	const pushes = 200
 	took := times{}
@@ -47,15 +49,15 @@ func (b *bench) latency(ctx context.Context, w io.Writer) error {
 		if i == 10 { // warm
 			took = times{}
 		}
-		for k := range 3 {
-			way := []string{direct, through, intercepted}[(i+k)%3]
+		for k := range ways {
+			way := ways[(i+k)%len(ways)]
 			if _, err := b.pushOnce(ctx, way, mib, took); err != nil {
 				return err
 			}
 		}
 	}
 	fmt.Fprintf(w, "| push of 1 MB, %d times | 10th percentile ms | median ms | 95th percentile ms | added at the 10th percentile, ms | added at the median, ms |\n|---|---|---|---|---|---|\n", pushes)
-	for _, way := range []string{direct, through, intercepted} {
+	for _, way := range ways {
 		tenth, middle := quantile(took[way], 0.1), took.median(way)
 		fmt.Fprintf(w, "| %s | %.2f | %.2f | %.2f | %.2f | %.2f |\n", way, 1e3*tenth, 1e3*middle, 1e3*quantile(took[way], 0.95),
 			1e3*(tenth-quantile(took[direct], 0.1)), 1e3*(middle-took.median(direct)))
@@ -65,7 +67,7 @@ func (b *bench) latency(ctx context.Context, w io.Writer) error {
 
 // throughput pushes and pulls models of 100 MB and 4 GB in turn.
 func (b *bench) throughput(ctx context.Context, w io.Writer) error {
-	fmt.Fprintln(w, "| | rounds | direct MB/s | through MB/s | ratio | intercepted MB/s | ratio |\n|---|---|---|---|---|---|---|")
+	fmt.Fprintln(w, "| | rounds | direct MB/s | bare proxy MB/s | ratio | through MB/s | ratio | to the bare proxy | intercepted MB/s | ratio |\n|---|---|---|---|---|---|---|---|---|---|")
 	for _, s := range []struct {
 		name   string
 		size   int64
@@ -73,8 +75,8 @@ func (b *bench) throughput(ctx context.Context, w io.Writer) error {
 	}{{"1 MB", mib, 40 * b.rounds}, {"100 MB", 100 * mib, 2 * b.rounds}, {"4 GB", large, (b.rounds + 1) / 2}} {
 		pushes, pulls := times{}, times{}
 		for i := range s.rounds {
-			for k := range 3 {
-				way := []string{direct, through, intercepted}[(i+k)%3]
+			for k := range ways {
+				way := ways[(i+k)%len(ways)]
 				tag, err := b.pushOnce(ctx, way, s.size, pushes)
 				if err != nil {
 					return fmt.Errorf("push of %s, %s: %w", s.name, way, err)
@@ -82,7 +84,7 @@ func (b *bench) throughput(ctx context.Context, w io.Writer) error {
 				if way != direct {
 					continue
 				}
-				if err := b.pullBoth(ctx, tag, i, pulls); err != nil {
+				if err := b.pullAll(ctx, tag, i, pulls); err != nil {
 					return err
 				}
 			}
@@ -93,19 +95,25 @@ func (b *bench) throughput(ctx context.Context, w io.Writer) error {
 			}
 		}
 		rate := func(t times, way string) float64 { return float64(s.size) / 1e6 / t.median(way) }
-		fmt.Fprintf(w, "| push of %s | %d | %.0f | %.0f | %.3f | %.0f | %.3f |\n", s.name, s.rounds, rate(pushes, direct), rate(pushes, through),
-			rate(pushes, through)/rate(pushes, direct), rate(pushes, intercepted), rate(pushes, intercepted)/rate(pushes, direct))
-		fmt.Fprintf(w, "| pull of %s | %d | %.0f | %.0f | %.3f | | |\n", s.name, s.rounds, rate(pulls, direct), rate(pulls, through), rate(pulls, through)/rate(pulls, direct))
+		ratio := func(t times, way, to string) float64 { return rate(t, way) / rate(t, to) }
+		row := func(name string, t times) {
+			fmt.Fprintf(w, "| %s of %s | %d | %.0f | %.0f | %.3f | %.0f | %.3f | %.3f |", name, s.name, s.rounds, rate(t, direct), rate(t, bare), ratio(t, bare, direct),
+				rate(t, through), ratio(t, through, direct), ratio(t, through, bare))
+		}
+		row("push", pushes)
+		fmt.Fprintf(w, " %.0f | %.3f |\n", rate(pushes, intercepted), ratio(pushes, intercepted, direct))
+		row("pull", pulls)
+		fmt.Fprintln(w, " | |")
 	}
 	return nil
 }
 
-// pullBoth pulls what was pushed directly, directly and through the gateway.
-func (b *bench) pullBoth(ctx context.Context, tag string, round int, into times) error {
+// pullAll pulls what was pushed directly: directly, through the bare proxy and through the gateway.
+func (b *bench) pullAll(ctx context.Context, tag string, round int, into times) error {
 	_, repository := b.place(direct)
-	hosts := map[string]string{direct: b.behind.host, through: b.gateway.host}
-	for k := range 2 {
-		way := []string{direct, through}[(round+k)%2]
+	hosts := map[string]string{direct: b.behind.host, bare: b.proxy.host, through: b.gateway.host}
+	for k := range len(hosts) {
+		way := ways[(round+k)%len(hosts)]
 		begin := time.Now()
 		if err := pull(ctx, newClient(), hosts[way], repository, tag); err != nil {
 			return err
@@ -172,7 +180,7 @@ func (b *bench) memory(ctx context.Context, w io.Writer) error {
 func (b *bench) crowd(ctx context.Context, w io.Writer) error {
 	const pushers, each = 200, 3
 	fmt.Fprintf(w, "| %d clients push %d models of 1 MB each at once | pushes | errors | median ms | 99th percentile ms |\n|---|---|---|---|---|\n", pushers, each)
-	for _, way := range []string{direct, through, intercepted} {
+	for _, way := range ways {
 		var mu sync.Mutex
 		var took []float64
 		var failed []error
