@@ -13,7 +13,10 @@ func serveProxy(listen, host string) error {
 	p := &httputil.ReverseProxy{
 		Transport:  &http.Transport{DisableCompression: true, MaxIdleConnsPerHost: 64, ReadBufferSize: 64 << 10, WriteBufferSize: 64 << 10},
 		BufferPool: &buffers{sync.Pool{New: func() any { return make([]byte, 256<<10) }}},
-		Rewrite:    func(r *httputil.ProxyRequest) { r.SetURL(&url.URL{Scheme: "http", Host: host}) },
+		Rewrite: func(r *httputil.ProxyRequest) {
+			r.SetURL(&url.URL{Scheme: "http", Host: host})
+			r.Out.Host = r.In.Host // the registry writes it into Locations
+		},
 	}
 	return http.ListenAndServe(listen, p) //nolint:gosec // on loopback, for a benchmark
 }
