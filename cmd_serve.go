@@ -139,6 +139,7 @@ func serve(ctx context.Context, c Config, stdout, stderr io.Writer) error {
 		Dir: c.Dir, Policy: engine, Key: key, Datasets: c.Datasets, Defaults: c.Trainer, Host: c.Host, Log: log,
 		Sanitizer: c.sanitizer(), Labels: c.Queue.Labels,
 		Version: readBuildInfo().attested(), Targets: targets, Events: events,
+		Ingest: webhook.IngestConfig{AtOnce: c.Limits.Events, Keep: c.Limits.Records},
 	})
 	if err != nil {
 		return err

@@ -75,6 +75,8 @@ type LimitsConfig struct {
 	Blob     int64         // bytes of one blob
 	Request  time.Duration // from a request's head to the end of its body
 	Grace    time.Duration // for requests in flight at shutdown
+	Events   int           // push events whose packages are brought in at the same time
+	Records  time.Duration // for how long the records of push events that failed are kept
 }
 
 // DefaultConfig is the configuration of a server that is told nothing.
@@ -89,7 +91,7 @@ func DefaultConfig() Config {
 		Queue:     QueueConfig{Labels: []string{}, Replicas: 1, Heartbeat: 30 * time.Second},
 		Log:       LogConfig{Format: "text", Level: "info"},
 		Sanitizer: SanitizerConfig{Workers: 1, Timeout: 2 * time.Hour, Memory: 8 << 30, Model: 16 << 30, Nodes: 100_000, Tensors: 100_000, PerIdentity: 8, Provider: "auto"},
-		Limits:    LimitsConfig{Manifest: 4 << 20, Blob: 16 << 30, Request: time.Hour, Grace: 30 * time.Second},
+		Limits:    LimitsConfig{Manifest: 4 << 20, Blob: 16 << 30, Request: time.Hour, Grace: 30 * time.Second, Events: 4, Records: 30 * 24 * time.Hour},
 		Auth:      AuthConfig{OIDC: []OIDCConfig{}, Roles: []RoleConfig{}},
 		TLS:       TLSConfig{ClientAuth: "require"},
 	}
@@ -146,6 +148,7 @@ func parseConfig(path string, data []byte) (Config, problems, error) {
 		"limits": d.section(fields{
 			"manifest": d.bytes(&c.Limits.Manifest), "blob": d.bytes(&c.Limits.Blob),
 			"request": d.duration(&c.Limits.Request), "grace": d.duration(&c.Limits.Grace),
+			"events": d.number(&c.Limits.Events), "event_records": d.duration(&c.Limits.Records),
 		}),
 	}
 	maps.Copy(known, c.accessFields(d))
@@ -245,6 +248,8 @@ func (c Config) check() problems {
 	holds("limits.blob", c.Limits.Blob, 1<<20)
 	lasts("limits.request", c.Limits.Request, time.Second)
 	lasts("limits.grace", c.Limits.Grace, 0)
+	atLeast("limits.events", float64(c.Limits.Events), 1)
+	lasts("limits.event_records", c.Limits.Records, time.Minute)
 	c.checkAccess(bad)
 	return found
 }

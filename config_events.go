@@ -22,6 +22,7 @@ type EventConfig struct {
 	Repositories []string      // patterns of those that are looked at
 	Prefix       string        // of their names here
 	Window       time.Duration // an event that is older is refused
+	Timeout      time.Duration // of one attempt to bring in what an event tells of
 	Release      string        // URL with a path: where what is released is pushed to; "" is nowhere
 	MLflow       MLflowConfig  // mlflow only
 	Hub          HubConfig     // huggingface only
@@ -38,11 +39,11 @@ type MLflowConfig struct {
 
 func (c *Config) eventFields(d *decoder) reader {
 	return d.named(func(kind string) fields {
-		e := &EventConfig{Repositories: []string{"**"}, Prefix: "events/" + kind + "/", Window: 24 * time.Hour}
+		e := &EventConfig{Repositories: []string{"**"}, Prefix: "events/" + kind + "/", Window: 24 * time.Hour, Timeout: time.Hour}
 		c.Events[kind] = e
 		known := fields{
 			"registry": d.text(&e.Registry), "secret_file": d.path(&e.SecretFile), "repositories": d.texts(&e.Repositories), "prefix": d.text(&e.Prefix),
-			"window": d.duration(&e.Window), "release": d.text(&e.Release),
+			"window": d.duration(&e.Window), "timeout": d.duration(&e.Timeout), "release": d.text(&e.Release),
 		}
 		if kind == mlflowKind {
 			e.MLflow = MLflowConfig{Alias: "sanitized", Experiment: "grindstone"}
@@ -102,6 +103,9 @@ func (c Config) checkEvents(bad func(field, format string, args ...any)) {
 		if e.Window < time.Minute {
 			bad(at+".window", "%v is too short; the least is 1m", e.Window)
 		}
+		if e.Timeout < time.Second {
+			bad(at+".timeout", "%v is too short; the least is 1s", e.Timeout)
+		}
 	}
 }
 
@@ -126,7 +130,7 @@ func (c Config) eventSources() ([]webhook.EventSource, error) {
 	var sources []webhook.EventSource
 	for _, kind := range slices.Sorted(maps.Keys(c.Events)) {
 		e := c.Events[kind]
-		s := webhook.EventSource{Kind: kind, Window: e.Window, Matches: repositoryMatcher(e.Repositories), Prefix: e.Prefix}
+		s := webhook.EventSource{Kind: kind, Window: e.Window, Timeout: e.Timeout, Matches: repositoryMatcher(e.Repositories), Prefix: e.Prefix}
 		var err error
 		if kind == mlflowKind {
 			if s.Models, err = e.modelRegistry(c.Limits.Blob); err != nil {

@@ -3,7 +3,6 @@ package main
 import (
 	"fmt"
 	"regexp"
-	"time"
 
 	"grindstone/webhook"
 	"grindstone/webhook/huggingface"
@@ -15,22 +14,21 @@ const hubKind = "huggingface"
 
 // HubConfig is what the Hugging Face Hub needs besides.
 type HubConfig struct {
-	TokenFile string        // bearer token; "" reads public models only
-	Branch    string        // whose commits are looked at
-	Files     []string      // patterns of the paths of ONNX files that are wanted
-	Hosts     []string      // patterns of the hosts that large files may come from
-	Size      int64         // bytes of the files of a commit
-	Timeout   time.Duration // of their downloads
+	TokenFile string   // bearer token; "" reads public models only
+	Branch    string   // whose commits are looked at
+	Files     []string // patterns of the paths of ONNX files that are wanted
+	Hosts     []string // patterns of the hosts that large files may come from
+	Size      int64    // bytes of the files of a commit
 }
 
 func defaultHub() HubConfig {
-	return HubConfig{Branch: "main", Files: []string{"**"}, Hosts: []string{"*.hf.co", "*.huggingface.co"}, Size: 16 << 30, Timeout: time.Hour}
+	return HubConfig{Branch: "main", Files: []string{"**"}, Hosts: []string{"*.hf.co", "*.huggingface.co"}, Size: 16 << 30}
 }
 
 func (h *HubConfig) fields(d *decoder) fields {
 	return fields{
 		"token_file": d.path(&h.TokenFile), "branch": d.text(&h.Branch), "files": d.texts(&h.Files), "hosts": d.texts(&h.Hosts),
-		"size": d.bytes(&h.Size), "timeout": d.duration(&h.Timeout),
+		"size": d.bytes(&h.Size),
 	}
 }
 
@@ -80,9 +78,6 @@ func (h HubConfig) check(at, server string, bad func(field, format string, args 
 	if h.Size < 1<<20 {
 		bad(at+".size", "%d bytes are too few; the least is 1MiB", h.Size)
 	}
-	if h.Timeout < time.Second {
-		bad(at+".timeout", "%v is too short; the least is 1s", h.Timeout)
-	}
 }
 
 // modelHub makes the client of a Hub.
@@ -95,6 +90,6 @@ func (e *EventConfig) modelHub(maxFile int64) (*webhook.ModelHub, error) {
 		}
 	}
 	return &webhook.ModelHub{
-		Hub: hub, Branch: e.Hub.Branch, Files: matcher(e.Hub.Files, filePattern), MaxFile: maxFile, MaxSize: e.Hub.Size, Timeout: e.Hub.Timeout,
+		Hub: hub, Branch: e.Hub.Branch, Files: matcher(e.Hub.Files, filePattern), MaxFile: maxFile, MaxSize: e.Hub.Size,
 	}, nil
 }

@@ -82,7 +82,7 @@ func TestEventSources(t *testing.T) {
 		t.Fatalf("%+v, %v", sources, err)
 	}
 	if hub := sources[0].Hub; hub.Hub.URL != "https://huggingface.co" || hub.Hub.Token != "0123456789abcdef" || !hub.Hub.Hosts("cdn-lfs.hf.co") || hub.Hub.Hosts("hf.co.evil.test") ||
-		hub.Branch != "main" || !hub.Files("onnx/Model.onnx") || hub.Files("model.onnx") || hub.MaxFile != 2<<30 || hub.MaxSize != 16<<30 || hub.Timeout != time.Hour || sources[0].To != "released/" {
+		hub.Branch != "main" || !hub.Files("onnx/Model.onnx") || hub.Files("model.onnx") || hub.MaxFile != 2<<30 || hub.MaxSize != 16<<30 || sources[0].Timeout != time.Hour || sources[0].To != "released/" {
 		t.Errorf("%+v", hub)
 	}
 	for text, want := range map[string]string{

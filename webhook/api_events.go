@@ -66,7 +66,9 @@ func (s *Server) receiveEvents(c echo.Context) error {
 		s.log.Info("a push event is ignored", "source", kind, "why", "it tells of no push of a model")
 	}
 	taken, err := s.pipeline.ingester.take(source, events)
-	if err != nil {
+	if errors.Is(err, errManyEvents) {
+		return &httpError{Status: http.StatusServiceUnavailable, Code: "UNAVAILABLE", Message: err.Error() + "; send it again later"}
+	} else if err != nil {
 		return err
 	}
 	return c.JSON(http.StatusAccepted, map[string]int{"events": len(events), "taken": taken})

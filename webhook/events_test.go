@@ -25,7 +25,8 @@ import (
 // otherRegistry is a registry that is not fronted.
 type otherRegistry struct {
 	*testing.T
-	host string
+	host    string
+	handler http.Handler
 }
 
 func newOtherRegistry(t *testing.T) otherRegistry {
@@ -33,7 +34,7 @@ func newOtherRegistry(t *testing.T) otherRegistry {
 	handler := olareg.New(config.Config{Storage: config.ConfigStorage{StoreType: config.StoreMem}, API: config.ConfigAPI{Referrer: config.ConfigAPIReferrer{Enabled: &yes}}})
 	server := httptest.NewServer(handler)
 	t.Cleanup(server.Close)
-	return otherRegistry{t, strings.TrimPrefix(server.URL, "http://")}
+	return otherRegistry{t, strings.TrimPrefix(server.URL, "http://"), handler}
 }
 
 // push pushes a package of one model.

@@ -35,6 +35,7 @@ const (
 	GarbageWork    = "work"      // scratch folder of a sanitizer whose admission is not in work
 	GarbageTemp    = "temporary" // a write or an upload that was cut off
 	GarbageLog     = "log"       // of an admission that there is not
+	GarbageEvent   = "event"     // record of a push event that failed, or is through, and whose time is over
 )
 
 // Discarder takes a package out of quarantine; the registry's Gateway does.
@@ -56,7 +57,7 @@ func FindGarbage(ctx context.Context, dir string, older time.Duration) ([]Garbag
 // those of the records.
 func findGarbage(ctx context.Context, dir string, store *Store, broken bool, older time.Duration) ([]Garbage, error) {
 	c := collector{dir: dir, store: store, keepOrphans: broken, before: time.Now().Add(-older)}
-	for _, find := range []func(context.Context) error{c.packages, c.work, c.temporaries, c.logs} {
+	for _, find := range []func(context.Context) error{c.packages, c.work, c.temporaries, c.logs, c.events} {
 		if err := find(ctx); err != nil {
 			return nil, err
 		}
@@ -275,6 +276,9 @@ func (c *collector) work(context.Context) error {
 	}
 	for _, e := range entries {
 		path := filepath.Join(c.dir, "work", e.Name())
+		if event, ok := strings.CutPrefix(e.Name(), ingestScratch); ok && c.pending(event) {
+			continue
+		}
 		if a, ok := c.store.Get(e.Name()); !ok {
 			err = errors.Join(err, c.add(GarbageWork, path, "", "no admission has its name"))
 		} else if a.State.Final() {
@@ -323,4 +327,21 @@ func (c *collector) logs(context.Context) error {
 		}
 	}
 	return err
+}
+
+// events looks for records of push events whose time is over. A server that runs removes them by itself within the hour.
+func (c *collector) events(context.Context) error {
+	files, err := filepath.Glob(filepath.Join(c.dir, "state", ingestFolder, "*.json"))
+	for _, path := range files {
+		if i, rerr := readIngestion(path); rerr == nil && !i.ExpiresAt.IsZero() && i.expired(time.Now()) {
+			err = errors.Join(err, c.add(GarbageEvent, path, "", "its push event is "+i.State+", and was to be kept until "+i.ExpiresAt.UTC().Format(time.DateOnly)))
+		}
+	}
+	return err
+}
+
+// pending reports whether the package of a push event is yet to be brought in.
+func (c *collector) pending(event string) bool {
+	i, err := readIngestion(filepath.Join(c.dir, "state", ingestFolder, event+".json"))
+	return err == nil && i.State == IngestPending
 }

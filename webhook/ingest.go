@@ -2,19 +2,13 @@ package webhook
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"log/slog"
 	"net/http"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
-	"github.com/google/uuid"
 	"oras.land/oras-go/v2"
 	"oras.land/oras-go/v2/errdef"
 	"oras.land/oras-go/v2/registry/remote"
@@ -31,7 +25,8 @@ type EventSource struct {
 	Kind     string                       // one of pushevent.Parsers: its format, and the last part of the URL that it posts to
 	Registry Remote                       // where what was pushed is pulled from
 	Secret   string                       // that its requests show or sign with
-	Window   time.Duration                // an event that is older is refused; default 24 h
+	Window   time.Duration                // an event that is older is refused, and one that was taken is remembered for as long
+	Timeout  time.Duration                // of one attempt to bring in what an event tells of; default 1 h
 	Matches  func(repository string) bool // which repositories there are looked at
 	Prefix   string                       // of their names here, as in "events/harbor/"
 	Release  Remote                       // where what is released is pushed to; "" nowhere
@@ -84,169 +79,6 @@ func (r Remote) repository(name string) (*remote.Repository, error) {
 	return repo, nil
 }
 
-// Ingestion is a push event that was taken: the package is pulled from its registry and pushed to this one, as a client would.
-type Ingestion struct {
-	ID       string           `json:"id"`
-	Source   string           `json:"source"` // kind
-	Event    pushevent.Pushed `json:"event"`
-	Attempts int              `json:"attempts"`
-	NextAt   time.Time        `json:"next_at"`
-	State    string           `json:"state"` // IngestPending or IngestFailed; what is through is gone
-	Error    string           `json:"error,omitempty"`
-}
-
-// The states of an ingestion.
-const (
-	IngestPending = "pending"
-	IngestFailed  = "failed"
-)
-
-// ingestPauses lie between the attempts.
-var ingestPauses = []time.Duration{2 * time.Second, 10 * time.Second, time.Minute, 5 * time.Minute, 15 * time.Minute, time.Hour, time.Hour, time.Hour}
-
-// ingester keeps the events that were taken, a JSON file each, until their packages are in quarantine.
-type ingester struct {
-	p    *Pipeline
-	dir  string
-	log  *slog.Logger
-	wake chan struct{}
-
-	mu   sync.Mutex
-	byID map[string]*Ingestion // values are never changed in place
-	seen map[string]time.Time  // events taken, and until when they are remembered
-}
-
-func newIngester(p *Pipeline) (*ingester, error) {
-	in := &ingester{
-		p: p, dir: filepath.Join(p.Dir, "state", "events"), log: p.Log, wake: make(chan struct{}, 1), byID: map[string]*Ingestion{}, seen: map[string]time.Time{},
-	}
-	if err := os.MkdirAll(in.dir, 0o700); err != nil {
-		return nil, err
-	}
-	files, err := filepath.Glob(filepath.Join(in.dir, "*.json"))
-	if err != nil {
-		return nil, err
-	}
-	for _, path := range files {
-		data, err := os.ReadFile(path)
-		if err != nil {
-			return nil, err
-		}
-		var i Ingestion
-		if err := json.Unmarshal(data, &i); err != nil || i.ID+".json" != filepath.Base(path) {
-			in.log.Error("a push event that was taken cannot be read", "file", filepath.Base(path), "error", err)
-			continue
-		}
-		in.byID[i.ID] = &i
-	}
-	return in, nil
-}
-
-// take records events, so that they are not lost when it returns. Those that were taken before are left out; it returns the number of new ones.
-func (in *ingester) take(source EventSource, events []pushevent.Pushed) (int, error) {
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	now, taken := time.Now(), 0
-	for key, until := range in.seen {
-		if now.After(until) {
-			delete(in.seen, key)
-		}
-	}
-	for _, e := range events {
-		key := strings.Join([]string{source.Kind, e.ID, e.Repository, e.Tag, e.Digest}, "\x00")
-		why := source.leavesOut(e)
-		if _, dup := in.seen[key]; why == "" && e.ID != "" && dup {
-			why = "seen before"
-		}
-		if why != "" {
-			in.log.Info("a push event is ignored", "source", source.Kind, "repository", e.Repository, "tag", e.Tag, "ref", e.Ref, "why", why)
-			continue
-		}
-		i := &Ingestion{ID: uuid.Must(uuid.NewV7()).String(), Source: source.Kind, Event: e, State: IngestPending}
-		if err := in.put(i); err != nil {
-			return taken, err
-		}
-		in.seen[key] = now.Add(source.Window)
-		taken++
-	}
-	select {
-	case in.wake <- struct{}{}:
-	default:
-	}
-	return taken, nil
-}
-
-// put stores an ingestion. The caller holds the lock.
-func (in *ingester) put(i *Ingestion) error {
-	text, err := json.MarshalIndent(i, "", "  ")
-	if err == nil {
-		err = writeFileAtomic(filepath.Join(in.dir, i.ID+".json"), text)
-	}
-	if err == nil {
-		in.byID[i.ID] = i
-	}
-	return err
-}
-
-// list returns what is not through, oldest first.
-func (in *ingester) list() []*Ingestion {
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	all := []*Ingestion{}
-	for _, i := range in.byID {
-		all = append(all, i)
-	}
-	slices.SortFunc(all, func(a, b *Ingestion) int { return strings.Compare(a.ID, b.ID) })
-	return all
-}
-
-// work brings packages in, one at a time, until ctx is done.
-func (in *ingester) work(ctx context.Context) {
-	for ctx.Err() == nil {
-		pause := time.Hour
-		for _, i := range in.list() {
-			if i.State != IngestPending {
-				continue
-			}
-			if wait := time.Until(i.NextAt); wait > 0 {
-				pause = min(pause, wait)
-				continue
-			}
-			in.try(ctx, *i)
-			pause = 0
-		}
-		select {
-		case <-ctx.Done():
-		case <-in.wake:
-		case <-time.After(pause):
-		}
-	}
-}
-
-// try makes one attempt and records what became of it.
-func (in *ingester) try(ctx context.Context, i Ingestion) {
-	err := in.bring(ctx, i)
-	if ctx.Err() != nil && err != nil {
-		return
-	}
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	if err == nil {
-		delete(in.byID, i.ID)
-		os.Remove(filepath.Join(in.dir, i.ID+".json")) // else it is brought again, and joins its admission
-		return
-	}
-	i.Error = printable(err.Error(), 300)
-	i.NextAt, i.Attempts = time.Now().Add(ingestPauses[min(i.Attempts, len(ingestPauses)-1)]), i.Attempts+1
-	if i.Attempts > len(ingestPauses) || slices.ContainsFunc(ingestFinal, func(final error) bool { return errors.Is(err, final) }) {
-		i.State = IngestFailed
-	}
-	in.log.Warn("what a push event tells of cannot be brought in", "event", i.ID, "source", i.Source, "repository", i.Event.Repository, "state", i.State, "error", err)
-	if err := in.put(&i); err != nil {
-		in.log.Error("a push event cannot be written", "event", i.ID, "error", err)
-	}
-}
-
 var errNoSource = errors.New("the source is not configured any more")
 
 // ingestFinal are the errors that another attempt would find again.
@@ -263,6 +95,18 @@ func (in *ingester) bring(ctx context.Context, i Ingestion) error {
 	if i.Event.Actor != "" {
 		identity += ":" + i.Event.Actor
 	}
+	setDefault(&source.Timeout, time.Hour)
+	ctx, cancel := context.WithTimeoutCause(ctx, source.Timeout, fmt.Errorf("what %s tells of %s did not come within %v", source.Kind, i.Event.Repository, source.Timeout))
+	defer cancel()
+	err := in.bringFrom(ctx, source, i, identity)
+	if cause := context.Cause(ctx); err != nil && cause != nil {
+		return cause
+	}
+	return err
+}
+
+// bringFrom is bring with the source at hand.
+func (in *ingester) bringFrom(ctx context.Context, source EventSource, i Ingestion, identity string) error {
 	to, err := in.p.ownRepository(source.Prefix+i.Event.Repository, identity)
 	if err != nil {
 		return err
@@ -289,6 +133,13 @@ func (in *ingester) bring(ctx context.Context, i Ingestion) error {
 		return nil // the admission says it
 	}
 	if i.Event.Tag == "" {
+		return nil
+	}
+	// Events may come, or be tried again, in any order: the tag is of this package only if it still is there. The package is in quarantine all the same.
+	if now, err := from.Resolve(ctx, i.Event.Tag); err != nil && !errors.Is(err, errdef.ErrNotFound) {
+		return fmt.Errorf("resolve %s: %w", i.Event.Tag, err)
+	} else if err != nil || now.Digest != d.Digest {
+		in.log.Info("a tag has gone on since a push event; it does not move here", "event", i.ID, "repository", i.Event.Repository, "tag", i.Event.Tag, "digest", d.Digest, "now", now.Digest)
 		return nil
 	}
 	if err := to.Tag(ctx, d, i.Event.Tag); err != nil && !deniedByPolicy(err) {

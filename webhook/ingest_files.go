@@ -26,9 +26,12 @@ type filePackage struct {
 	tags         func(context.Context) ([]string, error) // asked for when all files are there
 }
 
+// ingestScratch begins the names of scratch folders, before the event's id.
+const ingestScratch = "event-"
+
 // pushFiles pushes the package to this server's own registry, where it is intercepted.
 func (in *ingester) pushFiles(ctx context.Context, i Ingestion, p filePackage, to *remote.Repository) error {
-	scratch := in.p.scratch("event-" + i.ID) // what a kill leaves there goes at the next start
+	scratch := in.p.scratch(ingestScratch + i.ID) // what a kill leaves there goes at the next start
 	if err := os.MkdirAll(scratch, 0o700); err != nil {
 		return err
 	}

@@ -9,7 +9,6 @@ import (
 	"path"
 	"slices"
 	"strings"
-	"time"
 
 	"oras.land/oras-go/v2/registry/remote"
 
@@ -26,7 +25,6 @@ type ModelHub struct {
 	Files   func(path string) bool // which ONNX files are wanted
 	MaxFile int64                  // bytes of one file
 	MaxSize int64                  // bytes of a commit's files that are wanted
-	Timeout time.Duration          // of all downloads of a commit
 }
 
 const (
@@ -37,8 +35,6 @@ const (
 // bringCommit pushes the ONNX models of a commit, with the external data that they name, to this server's own registry, where they are intercepted.
 // The package does not name the commit, so that one that changes nothing of the models is the same package, and joins its admission.
 func (in *ingester) bringCommit(ctx context.Context, hub *ModelHub, i Ingestion, to *remote.Repository) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, hub.Timeout, fmt.Errorf("%s of %s did not come within %v", i.Event.Version, i.Event.Model, hub.Timeout))
-	defer cancel()
 	model, commit := i.Event.Model, i.Event.Version
 	listed, err := hub.Hub.Files(ctx, model, commit)
 	if err != nil {
@@ -60,7 +56,7 @@ func (in *ingester) bringCommit(ctx context.Context, hub *ModelHub, i Ingestion,
 			remotefile.ErrUnsupported, commit, model, printable(strings.Join(others, ", "), 150))
 	}
 	budget := hub.MaxSize
-	err = in.pushFiles(ctx, i, filePackage{
+	return in.pushFiles(ctx, i, filePackage{
 		artifactType: hubArtifactType, annotations: map[string]string{hubModel: model}, files: wanted,
 		download: func(ctx context.Context, name string, w io.Writer) error {
 			f := byName[name]
@@ -89,10 +85,6 @@ func (in *ingester) bringCommit(ctx context.Context, hub *ModelHub, i Ingestion,
 		},
 		tags: func(ctx context.Context) ([]string, error) { return in.commitTags(ctx, hub, i) },
 	}, to)
-	if cause := context.Cause(ctx); err != nil && cause != nil {
-		return cause
-	}
-	return err
 }
 
 // locationsOf lists the external data files that a model names.

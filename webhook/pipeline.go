@@ -36,6 +36,7 @@ type PipelineConfig struct {
 	NotifyPauses []time.Duration // between the attempts of a notification; default: growing, half a day altogether
 
 	Events []EventSource // registries that tell of pushes
+	Ingest IngestConfig
 
 	Queue  *queue.Queue // carries the runs of the sanitizer to workers; needed by Start
 	Labels []string     // of the jobs that this process's workers take; default: queue.LabelAny

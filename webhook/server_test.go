@@ -54,6 +54,9 @@ func testServer(args []string) int {
 	queueListen := flags.String("queue-listen", "", "")
 	events := flags.String("events", "", "")
 	timeout := flags.Duration("timeout", time.Minute, "")
+	atOnce := flags.Int("at-once", 0, "")
+	keep := flags.Duration("keep", 0, "")
+	eventTimeout := flags.Duration("event-timeout", 0, "")
 	_ = flags.Parse(args)
 	ctx, cancel := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer cancel()
@@ -89,13 +92,14 @@ func testServer(args []string) int {
 	if *events != "" {
 		for kind := range pushevent.Parsers {
 			sources = append(sources, EventSource{
-				Kind: kind, Registry: Remote{*events, true}, Secret: testSecret, Window: time.Hour, Prefix: "events/" + kind + "/",
+				Kind: kind, Registry: Remote{*events, true}, Secret: testSecret, Window: time.Hour, Timeout: *eventTimeout, Prefix: "events/" + kind + "/",
 				Matches: func(name string) bool { return strings.HasPrefix(name, "in/") }, Release: Remote{*events, true}, To: "released/",
 			})
 		}
 	}
 	p, err := NewPipeline(PipelineConfig{
 		Events:  sources,
+		Ingest:  IngestConfig{AtOnce: *atOnce, Keep: *keep},
 		Queue:   jobs,
 		Targets: targets, NotifyPauses: []time.Duration{50 * time.Millisecond, 100 * time.Millisecond, 200 * time.Millisecond},
 		Dir: *dir, Policy: engine, Key: key, Datasets: datasets, Host: "registry.test", Log: log, Version: attest.Version{Grindstone: "test"},
