@@ -70,6 +70,8 @@ def compare(case, grindstone, folder, broken, samples, cache, row):
             raise Failed("export", f"{type(e).__name__}: {first_line(e)}") from e
     if case.exporter == "dynamo" and case.constant_folding:
         model = zoo.fuse(model, torch.zeros(2, 3, case.size, case.size))
+    if case.narrow:
+        zoo.round_constants(model, case.narrow)
     info = inspect(grindstone, path)
     row.update(reads=True, parameters=info["parameters"], feature=info["feature_layer"], feature_width=info["feature_width"])
     large = info["parameters"] > LARGE
@@ -93,9 +95,9 @@ def compare(case, grindstone, folder, broken, samples, cache, row):
     step = Step(plain, threads=1)
     source, values = tensors(path)
     inserted = insertions(source, step) if case.unfold else []
-    close = 0 if case.half is False and case.constant_folding is False else (2e-3 if case.half else 1e-5)
-    pairs, missing = pair_up(model, {n: values[n] for n in step.trained if n in values}, max(close, 1e-5))
-    running, missing_statistics = pair_up(model, {n: values[n] for n in step.statistics if n in values}, max(close, 1e-5))
+    close = {"": 1e-5, "float16": 2e-3, "bfloat16": 8e-3}[case.narrow]
+    pairs, missing = pair_up(model, {n: values[n] for n in step.trained if n in values}, close)
+    running, missing_statistics = pair_up(model, {n: values[n] for n in step.statistics if n in values}, close)
     folded = [n for n in missing if not users(source, n) & LAYERS]  # of a table and an index, say: no parameter of PyTorch's
     lost = [n for n in missing + missing_statistics if n not in folded]
     if lost:

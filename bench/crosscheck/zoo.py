@@ -24,7 +24,7 @@ class Case:
     inputs: bool = False  # initializers listed as inputs
     auxiliary: bool = False  # exported in training mode, with the auxiliary heads as outputs
     softmax: bool = False  # a closing Softmax
-    half: bool = False  # weights and arithmetic in float16
+    narrow: str = ""  # weights and arithmetic in float16 or bfloat16
     layers: tuple = ()  # (name, kept, all): of that sequence of equal layers only the first, so that the comparison fits into memory
     fast: bool = False  # compares the layouts that training on a CPU uses as well
     arguments: tuple = ()  # of the model's constructor
@@ -32,9 +32,11 @@ class Case:
     @property
     def how(self):
         words = [f"{self.exporter} {self.opset}"]
-        for flag in ("fused", "unfold", "fixed_batch", "inputs", "auxiliary", "softmax", "half"):
+        for flag in ("fused", "unfold", "fixed_batch", "inputs", "auxiliary", "softmax"):
             if getattr(self, flag):
                 words.append(flag.replace("_", " "))
+        if self.narrow:
+            words.append(self.narrow)
         if not self.constant_folding:
             words.append("no constant folding")
         if self.layers:
@@ -154,20 +156,24 @@ def export(case, model, path):
             dynamic_axes=None if case.fixed_batch else {"images": {0: "batch"}},
         )
         model.eval()
-    if case.half:
-        to_half(path)
+    if case.narrow:
+        narrow(path, case.narrow)
 
 
-def to_half(path):
-    """Turns a float32 file into a float16 one: weights, input, output and everything between."""
+def narrow(path, kind):
+    """Turns a float32 file into one of float16 or bfloat16: weights, input, output and everything between."""
+    import ml_dtypes
+    import numpy as np
     import onnx
     from onnx import numpy_helper, TensorProto
+
+    element, dtype = {"float16": (TensorProto.FLOAT16, np.float16), "bfloat16": (TensorProto.BFLOAT16, ml_dtypes.bfloat16)}[kind]
 
     m = onnx.load(path)
 
     def tensor(t):
         if t.data_type == TensorProto.FLOAT:
-            t.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(t).astype("float16"), t.name))
+            t.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(t).astype(dtype), t.name))
 
     for t in m.graph.initializer:
         tensor(t)
@@ -176,11 +182,30 @@ def to_half(path):
             if a.HasField("t"):
                 tensor(a.t)
             if n.op_type == "Cast" and a.name == "to" and a.i == TensorProto.FLOAT:
-                a.i = TensorProto.FLOAT16
+                a.i = element
     for v in [*m.graph.input, *m.graph.output, *m.graph.value_info]:
         if v.type.tensor_type.elem_type == TensorProto.FLOAT:
-            v.type.tensor_type.elem_type = TensorProto.FLOAT16
+            v.type.tensor_type.elem_type = element
     onnx.save(m, path)
+
+
+class Gelu(nn.Module):
+    """GELU with the root of two as a narrow type has it."""
+
+    def __init__(self, kind):
+        super().__init__()
+        self.root = float(torch.tensor(2.0).sqrt().to(getattr(torch, kind)))
+
+    def forward(self, x):
+        return 0.5 * x * (1 + torch.erf(x / self.root))
+
+
+def round_constants(model, kind):
+    """Does to the constants of a model's functions what narrow did to the file's."""
+    for name, module in list(model.named_modules()):
+        if "GELU" in type(module).__name__:
+            parent, _, attribute = name.rpartition(".")
+            setattr(model.get_submodule(parent), attribute, Gelu(kind))
 
 
 def tv(name, **keywords):
@@ -227,8 +252,8 @@ REST = [
 ]
 
 HEADS = [
-    tv("resnet18", softmax=True), tv("resnet18", fixed_batch=True), tv("resnet18", half=True), tv("resnet18", inputs=True),
-    tm("vit_tiny_patch16_224", fixed_batch=True), tm("vit_tiny_patch16_224", half=True),
+    tv("resnet18", softmax=True), tv("resnet18", fixed_batch=True), tv("resnet18", narrow="float16"), tv("resnet18", narrow="bfloat16"), tv("resnet18", inputs=True),
+    tm("vit_tiny_patch16_224", fixed_batch=True), tm("vit_tiny_patch16_224", narrow="float16"), tm("vit_tiny_patch16_224", narrow="bfloat16"),
     tv("googlenet", auxiliary=True), tv("inception_v3", auxiliary=True, size=128, batch=4),
 ]
 
