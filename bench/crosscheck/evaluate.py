@@ -22,7 +22,7 @@ def to_torch(array):
 class Graph:
     def __init__(self, path):
         model = onnx.load(path)
-        self.nodes = [(n, {a.name: onnx.helper.get_attribute_value(a) for a in n.attribute}) for n in model.graph.node]
+        self.nodes = [(n, {"outputs": len(n.output)} | {a.name: onnx.helper.get_attribute_value(a) for a in n.attribute}) for n in model.graph.node]
         self.constants = {t.name: to_torch(numpy_helper.to_array(t)) for t in model.graph.initializer}
         self.outputs = [o.name for o in model.graph.output]
         self.last = {}
@@ -134,7 +134,7 @@ def op_Concat(a, *x):
 
 def op_Split(a, x, sizes=None):
     axis = a.get("axis", 0)
-    return torch.split(x, sizes.tolist(), axis)
+    return torch.split(x, sizes.tolist() if sizes is not None else x.shape[axis] // a["outputs"], axis)
 
 
 def op_Slice(a, x, starts, ends, axes=None, steps=None):
