@@ -26,6 +26,7 @@ type sample struct {
 	inner     bool                  // with the batch innermost
 	direct    bool                  // convolutions in their direct form, where it exists
 	unfold    bool                  // and at stride 2 in their unfolded form
+	blocked   bool                  // in the runtime's NCHWc operators, where there is a form in them
 	open      bool                  // leave a batch of two out of the shapes, wherever that may seem to be one
 	kinks     bool                  // not differentiable at some inputs: keep clear of them
 	domain    func(float64) float64 // maps random numbers to where the operator is defined; nil: anywhere
@@ -118,6 +119,9 @@ func (s sample) gradient(shapes map[string][]int64, values map[string]*reference
 	n := grad.ResolvePadding(s.node, shapes)
 	nodes := []*onnx.Node{n}
 	tape := grad.NewTape(b, maps.Clone(shapes), constants)
+	if s.blocked {
+		tape.Forms.Block = reference.Block
+	}
 	if s.inner {
 		if !s.direct {
 			tape.Forms.MaxDirect = 0
@@ -295,7 +299,7 @@ func checkRuntime(t testing.TB, s sample, rng *rand.Rand) (float64, error) {
 		}
 		out.Shape = nil
 	}
-	raw, err := (&onnx.Model{IRVersion: 8, Opsets: map[string]int64{"": onnx.Opset}, Graph: g}).Marshal()
+	raw, err := (&onnx.Model{IRVersion: 8, Opsets: map[string]int64{"": onnx.Opset, onnx.Contrib: 1, onnx.NCHWc: 1}, Graph: g}).Marshal()
 	if err != nil {
 		return 0, err
 	}

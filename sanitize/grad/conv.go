@@ -51,6 +51,9 @@ func (g convGeometry) pointwise() bool {
 
 func convGrad(t *Tape, n *onnx.Node, dy []string) []string {
 	g := t.convGeometry(n)
+	if t.depthwise(g) {
+		return t.depthwiseGrad(n, g, dy[0])
+	}
 	out := []string{
 		t.lazy(n, 0, func() string { return t.convInputGrad(n, g, dy[0]) }),
 		t.lazy(n, 1, func() string { return t.convWeightGrad(n, g, dy[0]) }),
@@ -115,11 +118,22 @@ func (t *Tape) channelSum(x, value string) string {
 
 // channelSumSquare is channelSum of the squares.
 func (t *Tape) channelSumSquare(x, value string) string {
+	if s := t.blockedDot(x, x, value); s != "" {
+		return s
+	}
 	rows, axis := t.channelRows(x, value)
 	if axis >= 0 {
 		return t.sum(t.B.Op("ReduceSumSquare", []string{rows}, onnx.Is("axes", 2), onnx.I("keepdims", 0)), false, axis)
 	}
 	return t.sum(t.mul(x, x), false, 0)
+}
+
+// channelDot is channelSum of the products.
+func (t *Tape) channelDot(x, y, value string) string {
+	if s := t.blockedDot(x, y, value); s != "" {
+		return s
+	}
+	return t.channelSum(t.mul(x, y), value)
 }
 
 // channelRows gives an activation three axes, of which the last can be summed first; axis is the other one that is not the channels,

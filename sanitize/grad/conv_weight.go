@@ -22,6 +22,9 @@ type Forms struct {
 	// BatchNormalization has one, and the runtime joins a ReLU behind it.
 	AffineConv bool
 
+	// Block is the number of channels that the runtime's NCHWc operators take at once, 0 where it has none; see blocked.go.
+	Block int64
+
 	// ConvWeight picks the formulation of a convolution's weight gradient.
 	ConvWeight func(g convGeometry) convWeightForm
 }

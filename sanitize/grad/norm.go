@@ -36,20 +36,19 @@ func batchNormGrad(t *Tape, n *onnx.Node, dy []string) []string {
 	// r = 1/sqrt(var+eps); dbeta = sum dy; dgamma = sum dy*xhat = r*(sum dy*x - mean*sum dy)
 	r := t.rstd(n, variance)
 	dbeta := t.channelSum(dy[0], n.Inputs[0])
-	dgamma := t.mul(r, t.sub(t.channelSum(t.mul(dy[0], x), n.Inputs[0]), t.mul(mean, dbeta)))
+	dgamma := t.mul(r, t.sub(t.channelDot(dy[0], x, n.Inputs[0]), t.mul(mean, dbeta)))
 
 	g := []string{"", dgamma, dbeta, "", ""}
 	g[0] = t.lazy(n, 0, func() string {
 		a := t.mul(gamma, r)
-		dx := t.mul(dy[0], t.perChannel(a, shape))
 		if !training {
-			return dx
+			return t.mul(dy[0], t.perChannel(a, shape))
 		}
 		// dx = gamma*r*(dy - dbeta/m - xhat*dgamma/m), as a*dy + (b*x + c)
 		m := t.B.Float(float32(-count))
 		b := t.div(t.mul(t.mul(a, r), dgamma), m)
 		c := t.sub(t.div(t.mul(a, dbeta), m), t.mul(b, mean))
-		return t.add(dx, t.affine(x, b, c, shape))
+		return t.affineSum(dy[0], a, x, b, c, shape)
 	})
 	return g
 }
@@ -82,4 +81,15 @@ func (t *Tape) affine(x, scale, shift string, shape []int64) string {
 		ones[i] = 1
 	}
 	return t.B.Op("BatchNormalization", []string{x, scale, shift, t.B.Floats([]int64{channels}, zeros), t.B.Floats([]int64{channels}, ones)}, onnx.F("epsilon", 0))
+}
+
+// affineSum is scale*x + other*y + shift per channel, the second half in one pass that adds to what the first has left.
+func (t *Tape) affineSum(x, scale, y, other, shift string, shape []int64) string {
+	first := t.mul(x, t.perChannel(scale, shape))
+	if t.Forms.Block == 0 || !t.Forms.AffineConv || len(shape) <= 2 {
+		return t.add(first, t.affine(y, other, shift, shape))
+	}
+	kernel := orOnes(nil, len(shape)-2)
+	w := t.reshape(other, append([]int64{shape[1], 1}, kernel...)...)
+	return t.B.Own(onnx.Contrib, "FusedConv", []string{y, w, shift, first}, onnx.Is("kernel_shape", kernel...), onnx.I("group", shape[1]))
 }

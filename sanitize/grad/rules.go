@@ -124,7 +124,7 @@ func init() { // in init, since rules refer to the table through the tape
 		"TopK":            {Forward: topKForward, Backward: topKGrad},
 
 		// linear layers
-		"Conv":          {Backward: convGrad, Inner: &innerConv, Refuse: unresolved, Note: "one to three dimensions; groups, strides, dilations"},
+		"Conv":          {Forward: convForward, Backward: convGrad, Inner: &innerConv, Refuse: unresolved, Note: "one to three dimensions; groups, strides, dilations"},
 		"ConvTranspose": {Backward: convTransposeGrad, Refuse: unresolved, Note: "no output_padding that reaches the stride: ONNX Runtime reads beyond its buffer there"},
 		"Einsum":        {Backward: einsumGrad, Note: "ellipses, diagonals, any number of operands"},
 		"Gemm":          {Backward: gemmGrad},

@@ -3,6 +3,7 @@ package onnx
 import (
 	"crypto/sha256"
 	"fmt"
+	"maps"
 	"strings"
 )
 
@@ -23,12 +24,19 @@ type Builder struct {
 	reserved map[string]bool
 	serial   map[string]int
 	consts   map[[32]byte]string
+	domains  map[string]int64 // operator sets of ONNX Runtime's own that nodes are of, and their versions
 	err      error
 }
 
+// Operator sets of ONNX Runtime's own (docs/ContribOperators.md and onnxruntime/core/graph/contrib_ops/nchwc_schema_defs.cc).
+const (
+	Contrib = "com.microsoft"
+	NCHWc   = "com.microsoft.nchwc" // on tensors that have the channels in blocks, innermost
+)
+
 // NewBuilder starts an empty graph.
 func NewBuilder() *Builder {
-	b := &Builder{defined: map[string]bool{}, reserved: map[string]bool{}, serial: map[string]int{}, consts: map[[32]byte]string{}}
+	b := &Builder{defined: map[string]bool{}, reserved: map[string]bool{}, serial: map[string]int{}, consts: map[[32]byte]string{}, domains: map[string]int64{"": 0}}
 	b.root = b
 	return b
 }
@@ -97,6 +105,14 @@ func (b *Builder) OpN(op string, n int, in []string, attrs ...*Attr) []string {
 		out[i] = b.Fresh(strings.ToLower(op))
 	}
 	b.Add(&Node{Op: op, Inputs: in, Outputs: out, Attrs: attrs})
+	return out
+}
+
+// Own appends a node of one of ONNX Runtime's own operator sets, with one output, and returns its fresh name.
+func (b *Builder) Own(domain, op string, in []string, attrs ...*Attr) string {
+	b.root.domains[domain] = 1
+	out := b.Fresh(strings.ToLower(op))
+	b.Add(&Node{Domain: domain, Op: op, Inputs: in, Outputs: []string{out}, Attrs: attrs})
 	return out
 }
 
@@ -184,9 +200,11 @@ func (b *Builder) Graph(name string) *Graph {
 
 // Model wraps the graph into a model of the given version of the standard's operator set.
 func (b *Builder) Model(opset int64) *Model {
+	opsets := maps.Clone(b.root.domains)
+	opsets[""] = opset
 	return &Model{
 		IRVersion:    irVersion(opset),
-		Opsets:       map[string]int64{"": opset},
+		Opsets:       opsets,
 		ProducerName: "grindstone",
 		Graph:        b.Graph("main"),
 		err:          b.Err(),

@@ -11,6 +11,7 @@ import (
 	"grindstone/sanitize/classifier"
 	"grindstone/sanitize/grad"
 	"grindstone/sanitize/onnx"
+	"grindstone/sanitize/ort"
 )
 
 // StepOptions describe one training step.
@@ -80,8 +81,11 @@ type stepBuilder struct {
 
 func newStepBuilder(c *classifier.Classifier, o StepOptions, outer, body *onnx.Builder, shapes map[string][]int64) *stepBuilder {
 	s := &stepBuilder{c: c, o: o, outer: outer, b: body, tape: grad.NewTape(body, shapes, c.Constants), shapes: shapes, step: &Step{}}
-	if o.Forms != nil {
+	switch {
+	case o.Forms != nil:
 		s.tape.Forms = *o.Forms
+	case !o.PlainLayout:
+		s.tape.Forms.Block = ort.Block()
 	}
 	s.open = s.tape.Forms.OpenBatch
 	if !o.PlainLayout {

@@ -145,7 +145,10 @@ func init() { // not in the declaration, as the kernels of Loop and its like run
 
 func runNode(n *onnx.Node, s *scope) (err error) {
 	k := kernels[n.Op]
-	if k == nil || n.Domain != "" {
+	if n.Domain != "" {
+		k = own[n.Domain][n.Op]
+	}
+	if k == nil {
 		return &onnx.Error{Node: n.Label(), Err: fmt.Errorf("%w: it has no operator %s", ErrGraph, n.Op)}
 	}
 	c := &call{Node: n, in: make([]*Tensor, len(n.Inputs)), scope: s}
