@@ -3,10 +3,12 @@
 ONNX Runtime has no convolution in float64 on CPUs, and in float32 a single ReLU whose input rounds to the other side of zero changes a gradient by
 more than the mistake of a rule would. In float64 the training step agrees with autograd to the rounding of its float32 constants.
 """
+import functools
 import math
 
 import numpy as np
 import onnx
+import onnxruntime
 import torch
 from onnx import numpy_helper
 from torch.nn import functional as F
@@ -36,7 +38,8 @@ class Graph:
         with torch.no_grad():
             for i, (n, attributes) in enumerate(self.nodes):
                 arguments = [values[name] for name in n.input]
-                out = globals()["op_" + n.op_type](attributes, *arguments) if "op_" + n.op_type in globals() else simple(n.op_type, arguments)
+                name = ("blocked_" if n.domain == "com.microsoft.nchwc" else "op_") + n.op_type
+                out = globals()[name](attributes, *arguments) if name in globals() else simple(n.op_type, arguments)
                 values.update(zip(n.output, out if isinstance(out, (tuple, list)) else (out,)))
                 for name in n.input:
                     if self.last[name] == i and name and name not in keep:
@@ -348,6 +351,46 @@ def depthwise(x, w, strides, dilations):
             view = x[:, :, top: top + (out[0] - 1) * strides[0] + 1: strides[0], left: left + (out[1] - 1) * strides[1] + 1: strides[1]]
             y = y + view * w[:, 0, r, c].reshape(-1, 1, 1)
     return y
+
+
+def op_FusedConv(a, x, w, b=None, added=0):
+    return op_Conv(a, x, w, b) + added
+
+
+@functools.cache
+def block():
+    """Channels in a block of ONNX Runtime's NCHWc operators, whose tensors are [N, C/block, H, W, block] with the shape [N, C, H, W]."""
+    node = onnx.helper.make_node("ReorderInput", ["x"], ["y"], domain="com.microsoft.nchwc")
+    value = [onnx.helper.make_tensor_value_info(name, 1, [1, 64, 1, 2]) for name in "xy"]
+    model = onnx.helper.make_model(onnx.helper.make_graph([node], "probe", value[:1], value[1:]), ir_version=8,
+                                   opset_imports=[onnx.helper.make_opsetid("com.microsoft.nchwc", 1), onnx.helper.make_opsetid("", 17)])
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    y, = session.run(None, {"x": np.tile(np.float32([0, 1]), 64).reshape(1, 64, 1, 2)})
+    return int(y.ravel().argmax())  # a block's channels at the first position come before the second
+
+
+def blocked_ReorderInput(a, x):
+    return x.reshape(-1, block(), x.shape[2] * x.shape[3]).transpose(1, 2).reshape(x.shape)
+
+
+def blocked_ReorderOutput(a, x):
+    return x.reshape(-1, x.shape[2] * x.shape[3], block()).transpose(1, 2).reshape(x.shape)
+
+
+def blocked_Conv(a, x, w):
+    """Each channel by itself; a kernel as large as the input makes a sum over the outputs the shorter one."""
+    strides, dilations, pads = window(a, 2)
+    x, w = padded(blocked_ReorderOutput(a, x), pads), blocked_ReorderOutput(a, w)
+    out = [(size - d * (k - 1) - 1) // s + 1 for size, k, s, d in zip(x.shape[2:], w.shape[2:], strides, dilations)]
+    if math.prod(out) > math.prod(w.shape[2:]):
+        return blocked_ReorderInput(a, depthwise(x, w, strides, dilations))
+    y = x.new_empty(*x.shape[:2], *out)
+    span = [d * (k - 1) + 1 for k, d in zip(w.shape[2:], dilations)]
+    for r in range(out[0]):
+        for c in range(out[1]):
+            top, left = r * strides[0], c * strides[1]
+            y[:, :, r, c] = (x[:, :, top: top + span[0]: dilations[0], left: left + span[1]: dilations[1]] * w[:, 0]).sum((2, 3))
+    return blocked_ReorderInput(a, y)
 
 
 def op_ConvTranspose(a, x, w, b=None):

@@ -6,8 +6,8 @@ import "grindstone/sanitize/onnx"
 // holds one position of a block's channels. The runtime puts them into a graph by itself where a convolution's weights are constant, which they
 // are not in training. Forms.Block says how many channels a block has on the processor at hand.
 
-// minBlockedRow is the least number of vectors in a row for which blockedDot pays.
-const minBlockedRow = 8
+// minBlockedRow is the least number of vectors in a row that blockedDot takes.
+const minBlockedRow = 16
 
 // depthwise: every channel has a kernel of its own. The runtime's ordinary Conv makes a matrix product of one row of each.
 // Images and channels count alike here, each pair being a channel of its own, so that C need not be a multiple of the block.
@@ -83,7 +83,7 @@ func (t *Tape) dilate(d string, g convGeometry) (string, []int64) {
 	}
 	d = t.pad(t.reshape(d, g.n*g.c/t.Forms.Block, zero, t.Forms.Block), 0, 0, 0, 0, 1, 0)
 	d = t.B.Op("Gather", []string{d, t.B.Int64s(at...)}, onnx.I("axis", 1))
-	return t.reshape(d, 1, g.n*g.c, area[0], area[1]), area
+	return t.reshape(d, -1, g.n*g.c, area[0], area[1]), area
 }
 
 // depthwiseWeightGrad: dW is the convolution of the input with dY for a kernel, where stride and dilation change places, summed over the images.
@@ -110,9 +110,10 @@ func (t *Tape) depthwiseWeightGrad(n *onnx.Node, g convGeometry, d string) strin
 	return w
 }
 
-// blocks brings an activation [N, C, H, W] into blocks, and channels back.
+// blocks brings an activation [N, C, H, W] into blocks, and channels back. The first axis is left open, so that the runtime does not plan the memory
+// of what comes out, see OpenBatch.
 func (t *Tape) blocks(x string, g convGeometry, area []int64) string {
-	return t.B.Own(onnx.NCHWc, "ReorderInput", []string{t.reshape(x, 1, g.n*g.c, area[0], area[1])})
+	return t.B.Own(onnx.NCHWc, "ReorderInput", []string{t.reshape(x, -1, g.n*g.c, area[0], area[1])})
 }
 
 func (t *Tape) channels(x string, g convGeometry, area []int64) string {
@@ -152,6 +153,11 @@ func (t *Tape) blockedDot(x, y, value string) string {
 		rows = []int64{s[2] * s[3], s[1], s[0]}
 	case Outer:
 		rows = []int64{s[1], s[2], s[3] * s[0]}
+		for p := s[2]; p > 0 && (rows[2]%t.Forms.Block != 0 || rows[2] < 2*minBlockedRow*t.Forms.Block); p-- {
+			if s[2]%p == 0 {
+				rows[1], rows[2] = p, s[2]/p*s[3]*s[0]
+			}
+		}
 	}
 	b := t.Forms.Block
 	length := rows[2] / b
