@@ -84,7 +84,7 @@ def compare(case, grindstone, folder, broken, samples, cache, row):
 
     plain, fast = folder / "plain.onnx", folder / "fast.onnx"
     environment = dict(os.environ, GRINDSTONE_BREAK=broken)
-    for out, flags in [(plain, []), (fast, ["--fast-layout"])][: 2 if case.fast or samples else 1]:
+    for out, flags in [(plain, []), (fast, ["--fast-layout"])][: 2 if case.fast or samples and case.timed else 1]:
         flags = flags + (["--unfold"] if case.unfold else [])
         run = subprocess.run([grindstone, "inspect", path, "--training-graph", out, "--batch", str(case.batch), *flags], capture_output=True, text=True, env=environment)
         if run.returncode:
@@ -147,7 +147,7 @@ def compare(case, grindstone, folder, broken, samples, cache, row):
         row["float32"] = again
         if again <= max(TOLERANCE, NOISE * row["float32_pytorch"]):
             row.update(exact=True, failed=[], reason="")
-    if samples:
+    if samples and case.timed:
         torch.set_num_threads(2)
         row["time_ratio"], row["seconds_grindstone"], row["seconds_pytorch"] = time_ratio(Step(fast, threads=2), single, batch, arguments, rate, samples)
 

@@ -26,6 +26,7 @@ class Case:
     softmax: bool = False  # a closing Softmax
     narrow: str = ""  # weights and arithmetic in float16 or bfloat16
     layers: tuple = ()  # (name, kept, all): of that sequence of equal layers only the first, so that the comparison fits into memory
+    timed: bool = True
     fast: bool = False  # compares the layouts that training on a CPU uses as well
     arguments: tuple = ()  # of the model's constructor
 
@@ -287,7 +288,7 @@ def cases(selection):
     for name in ("resnet18", "mobilenet_v2", "googlenet", "mnasnet0_5", "regnet_x_400mf", "shufflenet_v2_x0_5", "resnet50"):
         out += [tv(name, fused=True), tv(name, fused=True, unfold=True)]
     for name, oldest in VARIANTS.items():
-        c = by_name[name]
+        c = dataclasses.replace(by_name[name], timed=False)
         out += [dataclasses.replace(c, constant_folding=False), dataclasses.replace(c, exporter="dynamo", opset=20, constant_folding=False)]
         out += [dataclasses.replace(c, opset=o) for o in (9, 11, 13, 14, 15, 16) if o >= oldest]
         out += [dataclasses.replace(c, exporter="dynamo", opset=o) for o in (18, 22, 23)]
