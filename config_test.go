@@ -7,6 +7,9 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"grindstone/sanitize"
+	"grindstone/webhook"
 )
 
 func TestExampleConfigLoads(t *testing.T) {
@@ -220,5 +223,15 @@ func TestNotifyTargets(t *testing.T) {
 	}
 	if _, err := c.notifyTargets(); err == nil {
 		t.Error("a short secret is taken")
+	}
+}
+
+// TestSanitizerSettings: every field of the configuration that bounds a sanitizer comes to it.
+func TestSanitizerSettings(t *testing.T) {
+	c := DefaultConfig()
+	c.Sanitizer = SanitizerConfig{Workers: 2, Timeout: time.Minute, Memory: 3, Model: 4, Nodes: 5, Tensors: 6, PerIdentity: 7, Provider: "cpu", Threads: 8}
+	want := webhook.SanitizerConfig{Workers: 2, Timeout: time.Minute, Memory: 3, Model: sanitize.Limits{Bytes: 4, Nodes: 5, Tensors: 6}, Each: 7, Provider: "cpu", Threads: 8}
+	if got := c.sanitizer(); !reflect.DeepEqual(got, want) {
+		t.Errorf("%+v, want %+v", got, want)
 	}
 }

@@ -1,11 +1,8 @@
 package main
 
 import (
-	"bytes"
 	"encoding/json"
-	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -93,34 +90,4 @@ func TestModelGoesThroughTheRealServer(t *testing.T) {
 	if s.get("/metrics", &metrics); !strings.Contains(metrics, `grindstone_sanitize_seconds_count{outcome="ok"} 1`) {
 		t.Error("the metrics do not count the run")
 	}
-}
-
-// settle waits for the end of the only admission.
-func (s *server) settle(limit time.Duration) webhook.Admission {
-	s.Helper()
-	var list struct{ Admissions []webhook.Admission }
-	for deadline := time.Now().Add(limit); time.Now().Before(deadline); time.Sleep(200 * time.Millisecond) {
-		if status := s.get("/api/v1/admissions", &list); status != http.StatusOK {
-			s.Fatalf("admissions: %d", status)
-		}
-		if len(list.Admissions) == 1 && list.Admissions[0].State.Final() {
-			return list.Admissions[0]
-		}
-	}
-	s.Fatalf("no end within %v: %+v", limit, list.Admissions)
-	return webhook.Admission{}
-}
-
-// grindstone runs another command of the program.
-func (s *server) grindstone(args ...string) (string, error) {
-	s.Helper()
-	path, err := binary()
-	if err != nil {
-		s.Fatal(err)
-	}
-	var out bytes.Buffer
-	cmd := exec.CommandContext(s.Context(), path, args...)
-	cmd.Stdout, cmd.Stderr = &out, &out
-	err = cmd.Run()
-	return out.String(), err
 }

@@ -25,6 +25,7 @@ import (
 	"github.com/go-jose/go-jose/v4"
 	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/crane"
+	"golang.org/x/crypto/bcrypt"
 	"oras.land/oras-go/v2"
 	"oras.land/oras-go/v2/registry/remote/auth"
 
@@ -294,4 +295,22 @@ auth: {roles: [{who: ["cert:robot"], repositories: ["**"], role: push}]}
 			t.Fatalf("the renewed certificate is not served: %v", err)
 		}
 	}
+}
+
+// passwords writes an htpasswd file in which everybody's password is their name, twice.
+func passwords(t *testing.T, users ...string) string {
+	t.Helper()
+	var text strings.Builder
+	for _, user := range users {
+		hash, err := bcrypt.GenerateFromPassword([]byte(user+user), bcrypt.MinCost)
+		if err != nil {
+			t.Fatal(err)
+		}
+		fmt.Fprintf(&text, "%s:%s\n", user, hash)
+	}
+	path := filepath.Join(t.TempDir(), "htpasswd")
+	if err := os.WriteFile(path, []byte(text.String()), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
 }

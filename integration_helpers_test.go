@@ -1,20 +1,7 @@
 package main
 
 import (
-	"archive/tar"
-	"bufio"
-	"compress/gzip"
-	"errors"
-	"fmt"
-	"io"
-	"net/http"
-	"os"
-	"path"
-	"path/filepath"
-	"strconv"
-	"strings"
 	"testing"
-	"time"
 
 	"github.com/google/go-containerregistry/pkg/crane"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -26,9 +13,10 @@ import (
 	"oras.land/oras-go/v2"
 	"oras.land/oras-go/v2/content/memory"
 	"oras.land/oras-go/v2/registry/remote"
+	"oras.land/oras-go/v2/registry/remote/auth"
+	"oras.land/oras-go/v2/registry/remote/retry"
 
 	"grindstone/sanitize/ort"
-	"grindstone/webhook"
 )
 
 // needRuntime skips the test where there is no ONNX Runtime library.
@@ -115,162 +103,41 @@ func digestOf(t *testing.T, img v1.Image) string {
 	return d.String()
 }
 
-// admission is the newest admission of the repository.
-func (s *server) admission(repository string) webhook.Admission {
-	s.Helper()
-	var list struct{ Admissions []webhook.Admission }
-	if status := s.get("/api/v1/admissions?repository="+repository, &list); status != http.StatusOK || len(list.Admissions) == 0 {
-		s.Fatalf("admissions of %s: %d, %+v", repository, status, list)
-	}
-	return list.Admissions[0]
-}
-
-// await waits for the end of the repository's newest admission.
-func (s *server) await(repository string, limit time.Duration) webhook.Admission {
-	s.Helper()
-	for deadline := time.Now().Add(limit); ; time.Sleep(200 * time.Millisecond) {
-		a := s.admission(repository)
-		if a.State.Final() {
-			return a
-		}
-		if time.Now().After(deadline) {
-			s.Fatalf("%s: no end within %v: %+v", repository, limit, a)
-		}
-	}
-}
-
-// follow reads the admission's events until found says that it was waiting for this one. Fails where the stream ends before.
-func (s *server) follow(id string, found func(event string, data []byte) bool) {
-	s.Helper()
-	resp, err := http.Get("http://" + s.address + "/api/v1/admissions/" + id + "/events")
-	if err != nil {
-		s.Fatal(err)
-	}
-	defer resp.Body.Close()
-	event := ""
-	for lines := bufio.NewScanner(resp.Body); lines.Scan(); {
-		switch key, value, _ := strings.Cut(lines.Text(), ": "); key {
-		case "event":
-			event = value
-		case "data":
-			if found(event, []byte(value)) {
-				return
-			}
-		}
-	}
-	s.Fatalf("the events of %s ended: %+v", id, s.admission(""))
-}
-
-// kill is kill -9.
-func (s *server) kill() {
-	_ = s.cmd.Process.Kill()
-	err := <-s.ended
-	s.ended <- err
-}
-
-// children lists the processes that the server started and that still run, with their command lines.
-func (s *server) children() map[int]string {
-	s.Helper()
-	return childrenOf(s.T, s.cmd.Process.Pid)
-}
-
-func childrenOf(t *testing.T, parent int) map[int]string {
+// pack makes a package of files in memory, tagged v1.
+func pack(t *testing.T, files ...layerFile) (*memory.Store, ocispec.Descriptor) {
 	t.Helper()
-	found := map[int]string{}
-	stats, err := filepath.Glob("/proc/[0-9]*/stat")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, stat := range stats {
-		pid, _ := strconv.Atoi(path.Base(path.Dir(stat)))
-		if parentOf(pid) == parent {
-			line, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
-			found[pid] = strings.ReplaceAll(string(line), "\x00", " ")
-		}
-	}
-	return found
-}
-
-// parentOf reads the process's parent, 0 when it is gone or a zombie.
-func parentOf(pid int) int {
-	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	if err != nil {
-		return 0
-	}
-	_, rest, _ := strings.Cut(string(stat), ") ") // after the command's name
-	fields := strings.Fields(rest)
-	if len(fields) < 2 || fields[0] == "Z" {
-		return 0
-	}
-	parent, _ := strconv.Atoi(fields[1])
-	return parent
-}
-
-// peakMemory is the most that the server has held in memory so far, in bytes.
-func (s *server) peakMemory() int64 {
-	s.Helper()
-	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", s.cmd.Process.Pid))
-	if err != nil {
-		s.Skipf("no process status here: %v", err)
-	}
-	for line := range strings.Lines(string(status)) {
-		if fields := strings.Fields(line); len(fields) == 3 && fields[0] == "VmHWM:" {
-			kib, err := strconv.ParseInt(fields[1], 10, 64)
-			if err != nil {
-				s.Fatal(err)
-			}
-			return kib << 10
-		}
-	}
-	s.Fatalf("no VmHWM in\n%s", status)
-	return 0
-}
-
-// subsetTar copies the first images of every class (those numbered below perClass) of tar.gz archives into one new tar.gz.
-func subsetTar(t *testing.T, to string, perClass map[string]int) {
-	t.Helper()
-	out, err := os.Create(to)
-	if err != nil {
-		t.Fatal(err)
-	}
-	z := gzip.NewWriter(out)
-	w := tar.NewWriter(z)
-	for from, n := range perClass {
-		if err := copyImages(w, from, n); err != nil {
+	store := memory.New()
+	var layers []ocispec.Descriptor
+	for _, f := range files {
+		d, err := oras.PushBytes(t.Context(), store, f.mediaType, f.content)
+		if err != nil {
 			t.Fatal(err)
 		}
+		d.Annotations = map[string]string{ocispec.AnnotationTitle: f.name}
+		layers = append(layers, d)
 	}
-	if err := errors.Join(w.Close(), z.Close(), out.Close()); err != nil {
+	manifest, err := oras.PackManifest(t.Context(), store, oras.PackManifestVersion1_1, "application/vnd.test.model", oras.PackManifestOptions{Layers: layers})
+	if err != nil {
 		t.Fatal(err)
 	}
+	if err := store.Tag(t.Context(), manifest, "v1"); err != nil {
+		t.Fatal(err)
+	}
+	return store, manifest
 }
 
-func copyImages(w *tar.Writer, from string, below int) error {
-	in, err := os.Open(from)
+// repositoryOf is a repository of a registry, for oras-go, with the user logged in; "" is anonymous.
+func repositoryOf(t *testing.T, host, name, user string) *remote.Repository {
+	t.Helper()
+	repo, err := remote.NewRepository(host + "/" + name)
 	if err != nil {
-		return err
+		t.Fatal(err)
 	}
-	defer in.Close()
-	z, err := gzip.NewReader(in)
-	if err != nil {
-		return err
+	repo.PlainHTTP = true
+	client := &auth.Client{Client: retry.DefaultClient, Cache: auth.NewCache()}
+	if user != "" {
+		client.Credential = auth.StaticCredential(host, auth.Credential{Username: user, Password: user + user})
 	}
-	for r := tar.NewReader(z); ; {
-		h, err := r.Next()
-		if errors.Is(err, io.EOF) {
-			return nil
-		} else if err != nil {
-			return err
-		}
-		number, err := strconv.Atoi(strings.TrimSuffix(path.Base(h.Name), path.Ext(h.Name)))
-		if err != nil || number >= below || h.Typeflag != tar.TypeReg {
-			continue
-		}
-		if err := w.WriteHeader(&tar.Header{Name: h.Name, Mode: 0o644, Size: h.Size}); err != nil {
-			return err
-		}
-		if _, err := io.Copy(w, r); err != nil {
-			return err
-		}
-	}
+	repo.Client = client
+	return repo
 }

@@ -7,7 +7,6 @@ import (
 	"net"
 	"net/http"
 	"net/url"
-	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -16,7 +15,6 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"grindstone/internal/testregistry"
-	"grindstone/sanitize"
 	"grindstone/webhook"
 )
 
@@ -156,16 +154,6 @@ func TestSlowRequests(t *testing.T) {
 				t.Errorf("it took %v", took)
 			}
 		})
-	}
-}
-
-// TestSanitizerSettings: every field of the configuration that bounds a sanitizer comes to it.
-func TestSanitizerSettings(t *testing.T) {
-	c := DefaultConfig()
-	c.Sanitizer = SanitizerConfig{Workers: 2, Timeout: time.Minute, Memory: 3, Model: 4, Nodes: 5, Tensors: 6, PerIdentity: 7, Provider: "cpu", Threads: 8}
-	want := webhook.SanitizerConfig{Workers: 2, Timeout: time.Minute, Memory: 3, Model: sanitize.Limits{Bytes: 4, Nodes: 5, Tensors: 6}, Each: 7, Provider: "cpu", Threads: 8}
-	if got := c.sanitizer(); !reflect.DeepEqual(got, want) {
-		t.Errorf("%+v, want %+v", got, want)
 	}
 }
 

@@ -1,17 +1,23 @@
 package main
 
 import (
+	"archive/tar"
 	"bytes"
+	"compress/gzip"
 	"context"
 	"encoding/json"
+	"errors"
 	"image"
 	"image/color"
 	"image/png"
+	"io"
 	"net/http"
 	"os"
 	"os/exec"
+	"path"
 	"path/filepath"
 	"reflect"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -170,4 +176,53 @@ func gridTrigger(t *testing.T) (mark, mask string) {
 		}
 	}
 	return filepath.Join(dir, "mark.png"), filepath.Join(dir, "mask.png")
+}
+
+// subsetTar copies the first images of every class (those numbered below perClass) of tar.gz archives into one new tar.gz.
+func subsetTar(t *testing.T, to string, perClass map[string]int) {
+	t.Helper()
+	out, err := os.Create(to)
+	if err != nil {
+		t.Fatal(err)
+	}
+	z := gzip.NewWriter(out)
+	w := tar.NewWriter(z)
+	for from, n := range perClass {
+		if err := copyImages(w, from, n); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := errors.Join(w.Close(), z.Close(), out.Close()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func copyImages(w *tar.Writer, from string, below int) error {
+	in, err := os.Open(from)
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	z, err := gzip.NewReader(in)
+	if err != nil {
+		return err
+	}
+	for r := tar.NewReader(z); ; {
+		h, err := r.Next()
+		if errors.Is(err, io.EOF) {
+			return nil
+		} else if err != nil {
+			return err
+		}
+		number, err := strconv.Atoi(strings.TrimSuffix(path.Base(h.Name), path.Ext(h.Name)))
+		if err != nil || number >= below || h.Typeflag != tar.TypeReg {
+			continue
+		}
+		if err := w.WriteHeader(&tar.Header{Name: h.Name, Mode: 0o644, Size: h.Size}); err != nil {
+			return err
+		}
+		if _, err := io.Copy(w, r); err != nil {
+			return err
+		}
+	}
 }

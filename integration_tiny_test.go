@@ -118,3 +118,10 @@ func (n tiny) file(t *testing.T) layerFile {
 	}
 	return layerFile{"model.onnx", "application/octet-stream", text}
 }
+
+// tinyConfig is the configuration of a server that sanitizes tiny models in seconds, with more YAML.
+func tinyConfig(t *testing.T, more string) string {
+	t.Helper()
+	return writeConfig(t, t.TempDir(), "datasets: {default: \""+tinyImages(t)+"\"}\ntrainer: {steps: 60, learning_rate: 0.02, batch: 32, preprocessing: unit}\n"+
+		"policy: {data: {settings: {max_cda_loss: 0.9}}}\nintercept: [\"models/**\"]\n"+more)
+}

@@ -2,9 +2,7 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
-	"fmt"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -17,120 +15,14 @@ import (
 	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/crane"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
-	"golang.org/x/crypto/bcrypt"
 	"oras.land/oras-go/v2"
 	"oras.land/oras-go/v2/content/memory"
 	"oras.land/oras-go/v2/registry/remote"
-	"oras.land/oras-go/v2/registry/remote/auth"
 	"oras.land/oras-go/v2/registry/remote/errcode"
-	"oras.land/oras-go/v2/registry/remote/retry"
 
 	"grindstone/internal/testregistry"
 	"grindstone/webhook"
 )
-
-// tinyConfig is the configuration of a server that sanitizes tiny models in seconds, with more YAML.
-func tinyConfig(t *testing.T, more string) string {
-	t.Helper()
-	return writeConfig(t, t.TempDir(), "datasets: {default: \""+tinyImages(t)+"\"}\ntrainer: {steps: 60, learning_rate: 0.02, batch: 32, preprocessing: unit}\n"+
-		"policy: {data: {settings: {max_cda_loss: 0.9}}}\nintercept: [\"models/**\"]\n"+more)
-}
-
-// passwords writes an htpasswd file in which everybody's password is their name, twice.
-func passwords(t *testing.T, users ...string) string {
-	t.Helper()
-	var text strings.Builder
-	for _, user := range users {
-		hash, err := bcrypt.GenerateFromPassword([]byte(user+user), bcrypt.MinCost)
-		if err != nil {
-			t.Fatal(err)
-		}
-		fmt.Fprintf(&text, "%s:%s\n", user, hash)
-	}
-	path := filepath.Join(t.TempDir(), "htpasswd")
-	if err := os.WriteFile(path, []byte(text.String()), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	return path
-}
-
-// repositoryOf is a repository of a registry, for oras-go, with the user logged in; "" is anonymous.
-func repositoryOf(t *testing.T, host, name, user string) *remote.Repository {
-	t.Helper()
-	repo, err := remote.NewRepository(host + "/" + name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	repo.PlainHTTP = true
-	client := &auth.Client{Client: retry.DefaultClient, Cache: auth.NewCache()}
-	if user != "" {
-		client.Credential = auth.StaticCredential(host, auth.Credential{Username: user, Password: user + user})
-	}
-	repo.Client = client
-	return repo
-}
-
-// pack makes a package of files in memory, tagged v1.
-func pack(t *testing.T, files ...layerFile) (*memory.Store, ocispec.Descriptor) {
-	t.Helper()
-	store := memory.New()
-	var layers []ocispec.Descriptor
-	for _, f := range files {
-		d, err := oras.PushBytes(t.Context(), store, f.mediaType, f.content)
-		if err != nil {
-			t.Fatal(err)
-		}
-		d.Annotations = map[string]string{ocispec.AnnotationTitle: f.name}
-		layers = append(layers, d)
-	}
-	manifest, err := oras.PackManifest(t.Context(), store, oras.PackManifestVersion1_1, "application/vnd.test.model", oras.PackManifestOptions{Layers: layers})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := store.Tag(t.Context(), manifest, "v1"); err != nil {
-		t.Fatal(err)
-	}
-	return store, manifest
-}
-
-// awaitOn waits for the end of a repository's newest admission, with credentials.
-func (s *server) awaitOn(repository, user string, limit time.Duration) webhook.Admission {
-	s.Helper()
-	for deadline := time.Now().Add(limit); ; time.Sleep(100 * time.Millisecond) {
-		var list struct{ Admissions []webhook.Admission }
-		if status := s.getAs(user, "/api/v1/admissions?repository="+repository, &list); status != http.StatusOK || len(list.Admissions) == 0 {
-			s.Fatalf("admissions of %s: %d, %+v", repository, status, list)
-		}
-		if a := list.Admissions[0]; a.State.Final() {
-			return a
-		} else if time.Now().After(deadline) {
-			s.Fatalf("%s: no end within %v: %+v", repository, limit, a)
-		}
-	}
-}
-
-// getAs is get with the user logged in.
-func (s *server) getAs(user, path string, into any) int {
-	s.Helper()
-	r, err := http.NewRequestWithContext(s.Context(), http.MethodGet, "http://"+s.address+path, nil)
-	if err != nil {
-		s.Fatal(err)
-	}
-	if user != "" {
-		r.SetBasicAuth(user, user+user)
-	}
-	answer, err := http.DefaultClient.Do(r)
-	if err != nil {
-		s.Fatal(err)
-	}
-	defer answer.Body.Close()
-	if into != nil && answer.StatusCode == http.StatusOK {
-		if err := json.NewDecoder(answer.Body).Decode(into); err != nil {
-			s.Fatal(err)
-		}
-	}
-	return answer.StatusCode
-}
 
 // TestUpstream has a model sanitized by a server in front of another registry, whose own logins it leaves in charge or not, and finds
 // the sanitized model there, and nothing else of it.
