@@ -31,19 +31,19 @@ test: runtime ## vet and run all tests (ARGS: further flags of go test; TIMEOUT)
 	go test -timeout $(TIMEOUT) $(ARGS) -tags fixedsecret ./sanitize # repeatable: tighter bounds, and the same bytes twice
 
 test-clients: runtime ## push, pull and verify models with the real clients: oras, crane, regctl, skopeo, helm, cosign, kit, modctl (builds those that Go can get)
-	GRINDSTONE_PROGRAMS=1 go test -count=1 -timeout $(TIMEOUT) -run '^TestClient' -v $(ARGS) .
+	GRINDSTONE_PROGRAMS=1 go test -count=1 -timeout $(TIMEOUT) -run '^TestClient' -v $(ARGS) ./integration
 
 test-conformance: runtime ## run the OCI distribution-spec's conformance suite against the server, alone and in front of other registries
-	GRINDSTONE_PROGRAMS=1 go test -count=1 -timeout $(TIMEOUT) -run '^TestConformance' -v $(ARGS) .
+	GRINDSTONE_PROGRAMS=1 go test -count=1 -timeout $(TIMEOUT) -run '^TestConformance' -v $(ARGS) ./integration
 
 test-faults: runtime ## kill real processes at random moments of a stream of pushes (FAULTS: how many, 200; SEED of the plan; TIMEOUT; ARGS)
-	go test -run '^TestFault' -count 1 -v -timeout $(TIMEOUT) $(ARGS) . -faults $(FAULTS) -seed $(SEED)
+	go test -run '^TestFault' -count 1 -v -timeout $(TIMEOUT) $(ARGS) ./integration -faults $(FAULTS) -seed $(SEED)
 
 mlflow: ## install MLflow, for test-mlflow
-	test -x .cache/mlflow/bin/mlflow || { python3 -m venv .cache/mlflow && .cache/mlflow/bin/pip install -q -r testdata/mlflow/requirements.txt; }
+	test -x .cache/mlflow/bin/mlflow || { python3 -m venv .cache/mlflow && .cache/mlflow/bin/pip install -q -r integration/testdata/mlflow/requirements.txt; }
 
 test-mlflow: runtime mlflow ## sanitize models of a real MLflow server: its webhook, its client, a new version with an alias
-	go test -count=1 -timeout $(TIMEOUT) -run '^TestMLflow' -v $(ARGS) .
+	go test -count=1 -timeout $(TIMEOUT) -run '^TestMLflow' -v $(ARGS) ./integration
 
 lint: ## vet, staticcheck and more (.golangci.yml), known vulnerabilities (VULN=skip: where their database cannot be reached)
 	GOBIN='$(TOOLS)' go -C scripts/tools install tool

@@ -16,6 +16,11 @@ import (
 	"grindstone/attest"
 )
 
+// TestMain makes the commands of the scripts: the program itself.
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){"grindstone": main})
+}
+
 // TestScripts runs every script under testdata/script. Each finds a signed model: model.onnx, bundle.json and signer.pub, with
 // other.pub as a key that signed nothing.
 func TestScripts(t *testing.T) {
