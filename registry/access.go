@@ -78,14 +78,19 @@ func (g *Gateway) allowed(ctx context.Context, repository string, a Action) erro
 
 // insider reports whether the request may read this manifest or blob in quarantine: its identity pushed it, or is an operator.
 func (g *Gateway) insider(r *http.Request, rt route) bool {
-	if g.upstream != nil && g.upstream.passThrough && r.Header.Get("Authorization") != "" {
-		known, err := g.upstreamIdentity(r, rt)
-		if err != nil {
-			return false
-		}
-		r = known
+	return g.entitled(g.identified(r, rt).Context(), rt.repository, rt.digest)
+}
+
+// identified returns a read with the identity of who makes it, which is not yet known where the upstream checks credentials: none if it refuses them.
+func (g *Gateway) identified(r *http.Request, rt route) *http.Request {
+	if g.upstream == nil || !g.upstream.passThrough || r.Header.Get("Authorization") == "" {
+		return r
 	}
-	return g.entitled(r.Context(), rt.repository, rt.digest)
+	known, err := g.upstreamIdentity(r, rt)
+	if err != nil {
+		return r.WithContext(WithIdentity(r.Context(), ""))
+	}
+	return known
 }
 
 func (g *Gateway) entitled(ctx context.Context, repository string, d digest.Digest) bool {

@@ -21,7 +21,8 @@ import (
 //	blobs      GET         likewise
 //	           HEAD        released, or sent by the same identity: clients ask before an upload and after it
 //	uploads                into quarantine
-//	referrers, tags        released only
+//	referrers              released; of a manifest in quarantine also those there that the same identity pushed, and all to operators
+//	tags                   released only
 //	DELETE                 refused, except of an upload
 func (g *Gateway) serveIntercepted(w http.ResponseWriter, r *http.Request, rt route) error {
 	steady(w, r, g.limits)
@@ -38,7 +39,7 @@ func (g *Gateway) serveIntercepted(w http.ResponseWriter, r *http.Request, rt ro
 	case rt.kind == blobs && read:
 		return g.pullBlob(w, r, rt)
 	case rt.kind == referrers && read:
-		return g.released.referrers(w, r, rt)
+		return g.referrers(w, r, rt)
 	case r.Method == http.MethodDelete:
 		return refuse(http.StatusMethodNotAllowed, codeUnsupported, "nothing can be deleted from %s: its pushes are intercepted", rt.repository)
 	}

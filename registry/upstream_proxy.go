@@ -48,16 +48,24 @@ func (u *upstream) read(w http.ResponseWriter, r *http.Request, rt route, absent
 	return err
 }
 
-// referrers answers for an upstream that has no such endpoint from the fallback tag (specification, section "Referrers Tag Schema").
+// referrers answers for an upstream that has no such endpoint from the fallback tag (specification, section "Referrers Tag Schema"), which is asked for as the
+// request is: with the client's own credentials where the upstream checks them.
 func (u *upstream) referrers(w http.ResponseWriter, r *http.Request, rt route) error {
 	return u.read(w, r, rt, func() error {
-		raw, _, err := u.manifest(r.Context(), rt.repository, rt.digest.Algorithm().String()+"-"+rt.digest.Encoded())
-		if err != nil && !errors.Is(err, ErrNotFound) {
-			return unreachable(err)
-		}
 		index := ocispec.Index{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageIndex, Manifests: []ocispec.Descriptor{}}
-		if err == nil {
-			if err := json.Unmarshal(raw, &index); err != nil {
+		tag := route{kind: manifests, repository: rt.repository, reference: rt.digest.Algorithm().String() + "-" + rt.digest.Encoded()}
+		answer, there := &reply{header: http.Header{}}, true
+		err := u.read(answer, plainGet(r), tag, func() error {
+			there = false
+			return nil
+		})
+		switch {
+		case err != nil:
+			return err
+		case there && answer.status != http.StatusOK: // it is refused
+			return answer.send(w, answer.body.Bytes())
+		case there:
+			if err := json.Unmarshal(answer.body.Bytes(), &index); err != nil {
 				return unreachable(err)
 			}
 		}
