@@ -9,6 +9,7 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unkn
 TOOLS := $(CURDIR)/.cache/tools
 TIMEOUT ?= 30m
 FAULTS ?= 200
+JOBS ?= 2
 SEED ?= 1
 
 .PHONY: help build runtime demo test test-clients test-conformance test-faults mlflow test-mlflow lint bench bench-gate crosscheck models clean
@@ -68,19 +69,19 @@ bench-gate: build ## what the gateway costs: throughput, latency and memory agai
 	go test ./policy -run '^$$' -bench Latency -benchtime 20s
 
 CROSSCHECK = test -x .cache/crosscheck/bin/python || { python3 -m venv .cache/crosscheck && .cache/crosscheck/bin/pip install -q -r bench/crosscheck/requirements.txt; }; \
-  .cache/crosscheck/bin/python bench/crosscheck/crosscheck.py --cache .cache/crosscheck
+  .cache/crosscheck/bin/python bench/crosscheck/crosscheck.py
 
 crosscheck: build runtime ## compare the training step with PyTorch, ten exports; BREAK=Op: that rule, broken by 1 %, must be caught (ARGS: flags of crosscheck.py)
 ifdef BREAK
 	go build -tags breakrule -o .cache/grindstone-broken .
-	$(CROSSCHECK) --grindstone .cache/grindstone-broken --break $(BREAK) $(ARGS)
+	$(CROSSCHECK) --cache .cache/crosscheck --grindstone .cache/grindstone-broken --break $(BREAK) $(ARGS)
 else
-	$(CROSSCHECK) $(ARGS)
+	$(CROSSCHECK) --cache .cache/crosscheck $(ARGS)
 endif
 
-models: build runtime ## compare every model of the table with PyTorch and write docs/models.md (hours; goes on where it stopped)
+models: build runtime ## compare every model of the table with PyTorch and write docs/models.md (hours; goes on where it stopped; JOBS: at a time, 2)
 	test -x .cache/tensorflow/bin/python || { python3 -m venv .cache/tensorflow && .cache/tensorflow/bin/pip install -q -r bench/crosscheck/requirements-tensorflow.txt; }
-	$(CROSSCHECK) --all --time 5 --tensorflow .cache/tensorflow/bin/python --json .cache/models.jsonl --table docs/models.md $(ARGS)
+	$(CROSSCHECK) --all --time 5 --jobs $(JOBS) --timeout 1800 --tensorflow .cache/tensorflow/bin/python --json .cache/models.jsonl --table docs/models.md $(ARGS)
 
 clean: ## remove what was built; the downloaded runtime stays in the user's cache folder
 	rm -rf bin dist .cache

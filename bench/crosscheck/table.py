@@ -15,7 +15,8 @@ gradient, BatchNormalization's running statistics, and the state after five step
   other side of zero changes gradients by more. The columns give the largest relative error over all tensors.
 - *time*: a step's time over PyTorch's in its default layout, in turn, medians of a few steps of a small batch of small images, two threads each, on a
   machine that did other work meanwhile. PyTorch's threads wait for one another and suffer more from that, so that ratios far below 1 are the
-  machine's doing, not a gain. It is no measurement of speed: those are in [results](results/).
+  machine's doing, not a gain. It is no measurement of speed: those are in [results](results/). Not every row is timed.
+- *6 of 24 layers* and the like: so that the comparison in float64 fits into memory; the layers left out are equal to those that are kept.
 - Exporters of torchvision's and timm's models: `torchscript` (PyTorch's older one) keeps BatchNormalization unless *fused*; `dynamo` folds it into
   convolutions. *unfold*: the identity BatchNormalizations that sanitizing inserts are there. The number is the opset.
 - *folded*: how many tensors an exporter has computed from parameters (tables of relative positions). PyTorch has no parameter to compare them with;
