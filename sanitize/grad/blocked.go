@@ -49,7 +49,7 @@ func (t *Tape) depthwiseGrad(n *onnx.Node, g convGeometry, dy string) []string {
 		t.lazy(n, 1, func() string { return t.depthwiseWeightGrad(n, g, d) }),
 	}
 	if len(n.Inputs) > 2 {
-		out = append(out, t.lazy(n, 2, func() string { return t.channelSum(dy, n.Outputs[0]) }))
+		out = append(out, t.lazy(n, 2, func() string { return t.biasGrad(n, dy) }))
 	}
 	return out
 }

@@ -59,9 +59,17 @@ func convGrad(t *Tape, n *onnx.Node, dy []string) []string {
 		t.lazy(n, 1, func() string { return t.convWeightGrad(n, g, dy[0]) }),
 	}
 	if len(n.Inputs) > 2 {
-		out = append(out, t.lazy(n, 2, func() string { return t.channelSum(dy[0], n.Outputs[0]) }))
+		out = append(out, t.lazy(n, 2, func() string { return t.biasGrad(n, dy[0]) }))
 	}
 	return out
+}
+
+// biasGrad is zero where a BatchNormalization behind the convolution takes the bias out again with the mean.
+func (t *Tape) biasGrad(n *onnx.Node, dy string) string {
+	if t.centered[n.Outputs[0]] {
+		return t.zeros(t.shapes[n.Outputs[0]][1])
+	}
+	return t.channelSum(dy, n.Outputs[0])
 }
 
 // convInputGrad: dX. At stride 1 it is a convolution of dY with the flipped kernel, channels exchanged; else a transposed one.

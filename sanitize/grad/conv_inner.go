@@ -101,7 +101,7 @@ func innerConvGrad(t *Tape, n *onnx.Node, dy []string) []string {
 		out = t.bilinearGrad(n, g, dy[0])
 	}
 	if len(n.Inputs) > 2 {
-		out = append(out, t.lazy(n, 2, func() string { return t.channelSum(dy[0], n.Outputs[0]) }))
+		out = append(out, t.lazy(n, 2, func() string { return t.biasGrad(n, dy[0]) }))
 	}
 	return out
 }

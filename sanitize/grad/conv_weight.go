@@ -25,6 +25,9 @@ type Forms struct {
 	// Block is the number of channels that the runtime's NCHWc operators take at once, 0 where it has none; see blocked.go.
 	Block int64
 
+	// Join does a BatchNormalization in training together with the 1x1 convolution to many channels before it; see normalized.go.
+	Join bool
+
 	// ConvWeight picks the formulation of a convolution's weight gradient.
 	ConvWeight func(g convGeometry) convWeightForm
 }

@@ -67,6 +67,9 @@ type Tape struct {
 	// Training holds the names of BatchNormalization outputs that use the batch's own statistics; all others use the running ones.
 	Training map[string]bool
 
+	// Kept holds the names of values that are read beside the nodes: whoever does must say so before Forward.
+	Kept map[string]bool
+
 	// Statistics lists, for every BatchNormalization in Training in emission order, what the running statistics are updated with.
 	Statistics []BatchStatistics
 
@@ -84,7 +87,10 @@ type Tape struct {
 	saved     map[string][]string
 	batch     int64 // its size, and the name of a tensor that holds it; see OpenBatch
 	batchName string
-	reshaped  map[string]string // what reshape has emitted, and of what: of a reshape of a reshape, one is enough
+	pairs     map[*onnx.Node]*onnx.Node // a BatchNormalization and the Conv that is done with it, see normalized.go
+	absorbed  map[*onnx.Node]bool       // these Convs
+	centered  map[string]bool           // values that nothing reads but a BatchNormalization in training
+	reshaped  map[string]string         // what reshape has emitted, and of what: of a reshape of a reshape, one is enough
 }
 
 // BatchStatistics are the emitted names of one BatchNormalization's batch mean and unbiased batch variance, both of shape [C].
@@ -97,7 +103,7 @@ type BatchStatistics struct {
 // among them that are known when the graph is built.
 func NewTape(b *onnx.Builder, shapes map[string][]int64, constants map[string]*onnx.Tensor) *Tape {
 	return &Tape{
-		B: b, shapes: shapes, constants: constants, Training: map[string]bool{}, Forms: DefaultForms,
+		B: b, shapes: shapes, constants: constants, Training: map[string]bool{}, Kept: map[string]bool{}, Forms: DefaultForms,
 		refs: map[placed]string{}, native: map[string]Layout{}, layout: map[*onnx.Node]Layout{}, weight: map[string]bool{},
 		grads: map[string]string{}, parts: map[string][]part{}, needs: map[string]bool{}, saved: map[string][]string{}, reshaped: map[string]string{},
 	}
@@ -152,10 +158,14 @@ func (t *Tape) Saved(value string) []string { return t.saved[value] }
 // Forward emits the nodes, given in topological order.
 func (t *Tape) Forward(nodes []*onnx.Node) {
 	defer func() { t.current = Plain }()
+	t.pairUp(nodes)
 	for _, n := range nodes {
 		t.current = t.layout[n]
 		r, ok := Rules[n.Op]
 		switch {
+		case t.absorbed[n]:
+		case t.pairs[n] != nil:
+			t.joinedForward(t.pairs[n], n)
 		case ok && n.Domain == "" && t.current != Plain && r.Inner != nil:
 			r.Inner.Forward(t, n)
 		case ok && n.Domain == "" && r.Forward != nil:
@@ -210,11 +220,13 @@ func (t *Tape) Backward(nodes []*onnx.Node, seeds map[string]string, wanted []st
 		if t.current != Plain && r.Inner != nil {
 			backward = r.Inner.Backward
 		}
-		for i, g := range backward(t, n, dy) {
-			if in := n.Inputs[i]; g != "" && in != "" && t.needs[in] {
-				t.accumulate(in, g, t.layoutOf(in))
-			}
+		if conv := t.pairs[n]; conv != nil {
+			ofConv, ofNorm := t.joinedGrad(conv, n, dy[0])
+			t.collect(conv, ofConv)
+			t.collect(n, ofNorm)
+			continue
 		}
+		t.collect(n, backward(t, n, dy))
 	}
 	out := map[string]string{}
 	for _, w := range wanted {
@@ -223,6 +235,15 @@ func (t *Tape) Backward(nodes []*onnx.Node, seeds map[string]string, wanted []st
 		}
 	}
 	return out, nil
+}
+
+// collect accumulates the gradients of a node's inputs that are asked for.
+func (t *Tape) collect(n *onnx.Node, grads []string) {
+	for i, g := range grads {
+		if in := n.Inputs[i]; g != "" && in != "" && t.needs[in] {
+			t.accumulate(in, g, t.layoutOf(in))
+		}
+	}
 }
 
 // accumulate adds a gradient that is in the given layout to what the value already has.

@@ -85,7 +85,7 @@ func newStepBuilder(c *classifier.Classifier, o StepOptions, outer, body *onnx.B
 	case o.Forms != nil:
 		s.tape.Forms = *o.Forms
 	case !o.PlainLayout:
-		s.tape.Forms.Block = ort.Block()
+		s.tape.Forms.Block, s.tape.Forms.Join = ort.Block(), true
 	}
 	s.open = s.tape.Forms.OpenBatch
 	if !o.PlainLayout {
@@ -133,6 +133,7 @@ func (s *stepBuilder) pass(x string) (after, error) {
 	if s.open {
 		s.tape.OpenBatch(int64(s.o.Batch), s.b.Op("Shape", []string{"step/labels"}))
 	}
+	s.tape.Kept[s.c.Feature], s.tape.Kept[s.c.Logits] = true, true
 	s.tape.Bind(s.c.Input, x)
 	s.tape.Forward(s.c.Nodes)
 	seeds, metrics := s.loss()
