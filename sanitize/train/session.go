@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"grindstone/sanitize/ort"
 )
@@ -34,11 +35,47 @@ func (t *Trainer) build() error {
 // Micro is the number of images that are in memory at once.
 func (t *Trainer) Micro() int { return t.o.Micro }
 
-// steps runs a chunk of steps.
-func (t *Trainer) steps(ctx context.Context, feed []*ort.Array, metrics *ort.Array) error {
-	return t.splitting(func() error {
-		return t.session.Run(ctx, append(t.state[:], feed...), append(t.next[:], metrics))
-	})
+// steps does a chunk of steps and returns how many it has done. On the CPU each is a run of its own: the runtime's Scan has two more copies
+// of the state where it does several, and the state need not stay on a device.
+func (t *Trainer) steps(ctx context.Context, feed []*ort.Array, metrics *ort.Array) (int, error) {
+	k := int(metrics.Shape[0])
+	per := k
+	if t.run.Provider == ort.CPU {
+		per = 1
+	}
+	for at := 0; at < k; at += per {
+		part := make([]*ort.Array, len(feed))
+		for i, a := range feed {
+			part[i] = span(a, at, at+per)
+		}
+		err := t.splitting(func() error {
+			return t.session.Run(ctx, append(t.state[:], part...), append(t.next[:], span(metrics, at, at+per)))
+		})
+		if err != nil {
+			return at, err
+		}
+		t.state, t.next = t.next, t.state
+	}
+	return k, nil
+}
+
+// span is the part [from, to) of an array along its first axis, in the same memory.
+func span(a *ort.Array, from, to int) *ort.Array {
+	r := &ort.Array{Shape: slices.Clone(a.Shape)}
+	r.Shape[0] = int64(to - from)
+	n := 1
+	for _, d := range a.Shape[1:] {
+		n *= int(d)
+	}
+	switch from, to = from*n, to*n; {
+	case a.F32 != nil:
+		r.F32 = a.F32[from:to]
+	case a.I64 != nil:
+		r.I64 = a.I64[from:to]
+	case a.U8 != nil:
+		r.U8 = a.U8[from:to]
+	}
+	return r
 }
 
 // splitting does what is asked, and where memory does not suffice does it again, from the same state, with smaller micro-batches.

@@ -163,11 +163,10 @@ func (t *Trainer) Run(ctx context.Context, feeder *data.Feeder, targets []float3
 			{Shape: []int64{K, 1}, F32: rate},
 		}
 		t.Waited += time.Since(wait)
-		if err := t.steps(ctx, feed, metrics); err != nil {
-			return fmt.Errorf("training step %d: %w", step, err)
+		if done, err := t.steps(ctx, feed, metrics); err != nil {
+			return fmt.Errorf("training step %d: %w", step+done, err)
 		}
 		wait = time.Now()
-		t.state, t.next = t.next, t.state
 		feeder.Recycle(chunk)
 		out := make([]Metrics, k)
 		for i := range out {

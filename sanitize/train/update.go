@@ -1,13 +1,29 @@
 package train
 
-import "grindstone/sanitize/onnx"
+import (
+	"slices"
 
-// flatten joins the gradients to a vector like the parameters'. Their reshapes stand in the order of the parameters, so that the runtime
-// computes the last layer's gradient first (see schedule). They must be emitted here: the runtime would merge a reshape of a reshape into one
-// that stands behind all others, and compute the weight gradients when the backward pass is through, which keeps all that they read until then.
+	"grindstone/sanitize/onnx"
+)
+
+// flatten joins the gradients to a vector like the parameters'. Their reshapes are emitted in the order opposite to that in which the backward
+// pass leaves the gradients, so that the runtime computes the last layer's first (see schedule), whatever the order of the parameters. They must
+// be emitted here: the runtime would merge a reshape of a reshape into one that stands behind all others, and compute the weight gradients when
+// the backward pass is through, which keeps all that they read until then.
 func (s *stepBuilder) flatten(grads map[string]string) string {
-	flat := make([]string, len(s.step.Parameters))
-	for i, slot := range s.step.Parameters {
+	left := map[string]int{}
+	for i, n := range s.b.Graph("").Nodes {
+		for _, out := range n.Outputs {
+			left[out] = i
+		}
+	}
+	flat, order := make([]string, len(s.step.Parameters)), make([]int, len(s.step.Parameters))
+	for i := range order {
+		order[i] = i
+	}
+	slices.SortStableFunc(order, func(a, b int) int { return left[grads[s.step.Parameters[b].Name]] - left[grads[s.step.Parameters[a].Name]] })
+	for _, i := range order {
+		slot := s.step.Parameters[i]
 		if g := grads[slot.Name]; g != "" {
 			flat[i] = s.tape.Flat(g)
 		} else { // the loss does not depend on it
