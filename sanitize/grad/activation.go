@@ -16,7 +16,11 @@ func (t *Tape) step(a string) string {
 
 // reluGrad masks by the output, which is positive exactly where the input is.
 func reluGrad(t *Tape, n *onnx.Node, dy []string) []string {
-	return []string{t.mul(dy[0], t.step(t.Ref(n.Outputs[0])))}
+	y := t.Ref(n.Outputs[0])
+	if t.masksAgain(n) {
+		y = t.reluAgain(n)
+	}
+	return []string{t.mul(dy[0], t.step(y))}
 }
 
 func leakyReluGrad(t *Tape, n *onnx.Node, dy []string) []string {

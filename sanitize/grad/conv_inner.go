@@ -195,24 +195,36 @@ func (t *Tape) bilinearForward(n *onnx.Node, g convGeometry) string {
 	v, h := bilinearOf(g, 0), bilinearOf(g, 1)
 	xh := t.transform(t.Ref(n.Inputs[0]), v.b, h.b, g.c, g.n)
 	xh = t.reshape(xh, v.products, v.tiles, h.products, h.tiles, g.c, g.n)
-	wh := t.transformWeight(n, g, v, h)
-	t.Save(n.Outputs[0], xh, wh)
-	return t.transform(t.op("MatMul", wh, xh), v.a, h.a, g.k, g.n)
+	if !t.transformsAgain(n) {
+		t.Save(n.Outputs[0], xh)
+	}
+	w := t.transformWeight(t.refIn(n.Inputs[1], Taps), g.k, g.c, v, h)
+	return t.transform(t.op("MatMul", w, xh), v.a, h.a, g.k, g.n)
 }
 
 func (t *Tape) bilinearGrad(n *onnx.Node, g convGeometry, dy string) []string {
 	v, h := bilinearOf(g, 0), bilinearOf(g, 1)
-	saved := t.Saved(n.Outputs[0])
-	xh, wh := saved[0], saved[1]
 	dyh := t.transform(dy, v.a.transposed(), h.a.transposed(), g.k, g.n)
 	dyh = t.reshape(dyh, v.products, v.tiles, h.products, h.tiles, g.k, g.n)
-	swap := []int64{0, 1, 2, 3, 5, 4}
 	return []string{
 		t.lazy(n, 0, func() string {
-			return t.transform(t.op("MatMul", t.transpose(wh, swap...), dyh), v.b.transposed(), h.b.transposed(), g.c, g.n)
+			// Transposed first and transformed again: the transformed weight of the forward pass would have taken 4 times the weight's memory until
+			// now, and takes longer to transpose. One more axis, since the runtime holds memory between values that it knows to have one shape.
+			w := t.transformWeight(t.transpose(t.refIn(n.Inputs[1], Taps), 0, 1, 3, 2), g.c, g.k, v, h, 1)
+			return t.transform(t.op("MatMul", w, dyh), v.b.transposed(), h.b.transposed(), g.c, g.n)
 		}),
 		t.lazy(n, 1, func() string {
-			d := t.sum(t.op("MatMul", dyh, t.transpose(xh, swap...)), false, 1, 3) // over the tiles: [a, b, K, C]
+			xh := ""
+			if t.transformsAgain(n) {
+				xh = t.transformAgain(t.Ref(n.Inputs[0]), v.b, h.b, g.c, g.n)
+				xh = t.reshape(xh, v.products, v.tiles, h.products, h.tiles, g.c, g.n)
+			} else {
+				xh = t.Saved(n.Outputs[0])[0]
+			}
+			d := t.op("MatMul", dyh, t.transpose(xh, 0, 1, 2, 3, 5, 4))
+			if v.tiles*h.tiles > 1 {
+				d = t.sum(d, false, 1, 3) // over the tiles: [a, b, K, C]
+			}
 			p := v.products * h.products
 			d = t.op("MatMul", t.matrix(kron(v.g, h.g).transposed()), t.reshape(d, p, g.k*g.c))
 			d = t.reshape(d, g.kernel[0], g.kernel[1], g.k, g.c)
@@ -221,10 +233,10 @@ func (t *Tape) bilinearGrad(n *onnx.Node, g convGeometry, dy string) []string {
 	}
 }
 
-// transformWeight is [products, 1, products, 1, K, C].
-func (t *Tape) transformWeight(n *onnx.Node, g convGeometry, v, h bilinear) string {
-	w := t.reshape(t.refIn(n.Inputs[1], Taps), size(g.kernel), g.k*g.c)
-	return t.reshape(t.op("MatMul", t.matrix(kron(v.g, h.g)), w), v.products, 1, h.products, 1, g.k, g.c)
+// transformWeight takes a weight [R, S, rows, cols] to [products, 1, products, 1, rows, cols].
+func (t *Tape) transformWeight(w string, rows, cols int64, v, h bilinear, lead ...int64) string {
+	w = t.reshape(w, append(lead, v.g.cols*h.g.cols, rows*cols)...)
+	return t.reshape(t.op("MatMul", t.matrix(kron(v.g, h.g)), w), v.products, 1, h.products, 1, rows, cols)
 }
 
 // transform multiplies the vertical and the horizontal axis of [v.cols*h.cols, C, N] by matrices: [v.rows*h.rows, C, N]

@@ -18,6 +18,10 @@ type Forms struct {
 	// OpenBatch asks for the batch's size to be left out of the graph's shapes, see Tape.OpenBatch.
 	OpenBatch bool
 
+	// Recompute is the size in bytes from which on activations are large enough for what depends on them to be computed again in the backward
+	// pass, see recompute.go. 0: nothing is.
+	Recompute int64
+
 	// AffineConv writes scale*x + shift per channel as a convolution of each channel by itself. On CPUs that has all threads, where
 	// BatchNormalization has one, and the runtime joins a ReLU behind it.
 	AffineConv bool
@@ -33,7 +37,7 @@ type Forms struct {
 }
 
 // DefaultForms suit CPUs.
-var DefaultForms = Forms{Inner: true, OpenBatch: true, AffineConv: true, MaxDirect: 16, MaxUnfold: 32, ConvWeight: convWeightByKernel}
+var DefaultForms = Forms{Inner: true, OpenBatch: true, AffineConv: true, MaxDirect: 16, MaxUnfold: 32, Recompute: 32 << 20, ConvWeight: convWeightByKernel}
 
 // PlainForms keep every activation in the layout of the standard, which suits other providers.
 var PlainForms = Forms{ConvWeight: convWeightByKernel}

@@ -70,7 +70,7 @@ func TestInnerRules(t *testing.T) {
 	}
 }
 
-// TestInnerNetwork compares all gradients of a residual network in both layouts.
+// TestInnerNetwork compares all gradients of a residual network in both layouts, and with what the forward pass left computed again.
 func TestInnerNetwork(t *testing.T) {
 	const n = 16
 	conv := func(out, x, w string, stride, pad int64) *onnx.Node {
@@ -122,16 +122,23 @@ func TestInnerNetwork(t *testing.T) {
 	}
 	values["dy"] = reference.Floats([]int64{n, 2}, seed)
 
-	gradients := func(plan bool) map[string]*reference.Tensor {
+	ops := map[string]int{} // of the last graph
+	gradients := func(plan, direct bool, recompute int64) map[string]*reference.Tensor {
 		b := onnx.NewBuilder()
 		for name, v := range values {
 			b.Input(name, onnx.Double, v.Shape...)
 		}
 		tape := grad.NewTape(b, shapes, map[string]*onnx.Tensor{})
 		tape.Training["n0"], tape.Training["n1"] = true, true
+		tape.Forms.Recompute = recompute
+		layouts := map[string]grad.Layout{"c0": grad.Outer, "r0": grad.Outer, "c1": grad.Inner, "w1": grad.Taps, "c2": grad.Outer, "c3": grad.Inner, "pool": grad.Plain}
+		if !direct {
+			tape.Forms.MaxDirect, tape.Forms.MaxUnfold = 0, 0
+			layouts = map[string]grad.Layout{"c0": grad.Inner, "r0": grad.Inner, "c1": grad.Inner, "c2": grad.Inner, "c3": grad.Inner, "pool": grad.Plain}
+		}
 		if plan {
 			tape.Plan(nodes, wanted)
-			for value, want := range map[string]grad.Layout{"c0": grad.Outer, "r0": grad.Outer, "c1": grad.Inner, "w1": grad.Taps, "c2": grad.Outer, "c3": grad.Inner, "pool": grad.Plain} {
+			for value, want := range layouts {
 				if got := tape.Native(value); got != want {
 					t.Fatalf("%s has layout %d, want %d", value, got, want)
 				}
@@ -155,16 +162,30 @@ func TestInnerNetwork(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		clear(ops)
+		for _, n := range b.Graph("g").Nodes {
+			ops[n.Op]++
+		}
 		return out
 	}
-	plain, fast := gradients(false), gradients(true)
-	for name, want := range plain {
-		scale, diff := 1e-9, 0.0
-		for i, w := range want.F {
-			scale, diff = max(scale, math.Abs(w)), max(diff, math.Abs(w-fast[name].F[i]))
+	plain := gradients(false, true, 0)
+	compare := func(how string, fast map[string]*reference.Tensor) {
+		for name, want := range plain {
+			scale, diff := 1e-9, 0.0
+			for i, w := range want.F {
+				scale, diff = max(scale, math.Abs(w)), max(diff, math.Abs(w-fast[name].F[i]))
+			}
+			if diff/scale > tolerance {
+				t.Errorf("%s: %s: relative difference %.2g", how, name, diff/scale)
+			}
 		}
-		if diff/scale > tolerance {
-			t.Errorf("%s: relative difference %.2g", name, diff/scale)
-		}
+	}
+	compare("direct", gradients(true, true, 0))
+	compare("bilinear", gradients(true, false, 0))
+	kept := maps.Clone(ops)
+	compare("computed again", gradients(true, false, 1))
+	// r0 is kept for c3, so c1's transformed input is computed again from it; r1 is not, and so its mask is.
+	if ops["MatMul"] != kept["MatMul"]+2 || ops["Conv"] != kept["Conv"]+1 {
+		t.Errorf("%d more MatMul and %d more Conv nodes, want 2 and 1", ops["MatMul"]-kept["MatMul"], ops["Conv"]-kept["Conv"])
 	}
 }

@@ -48,6 +48,12 @@ func (t *Tape) Plan(nodes []*onnx.Node, wanted []string) {
 	plainUse := map[string]bool{} // weights that some node reads in the plain layout
 	for _, n := range nodes {
 		t.plan(n)
+		for _, in := range n.Inputs {
+			t.readers[in] = append(t.readers[in], n)
+		}
+		for _, out := range n.Outputs {
+			t.producer[out] = n
+		}
 		if n.Op == "Conv" {
 			t.weight[n.Inputs[1]] = true
 		}

@@ -76,13 +76,15 @@ type Tape struct {
 	shapes    map[string][]int64
 	constants map[string]*onnx.Tensor
 	refs      map[placed]string
-	native    map[string]Layout     // of values; Plain where missing
-	layout    map[*onnx.Node]Layout // that a node is emitted in
-	weight    map[string]bool       // values that a Conv uses as its kernel
-	current   Layout                // of the node being emitted
-	outer     bool                  // the batch is small and Outer suits the whole network
-	grads     map[string]string     // in the value's native layout
-	parts     map[string][]part     // gradients of parts of values, not yet in grads
+	native    map[string]Layout       // of values; Plain where missing
+	layout    map[*onnx.Node]Layout   // that a node is emitted in
+	weight    map[string]bool         // values that a Conv uses as its kernel
+	producer  map[string]*onnx.Node   // of a value of the source graph
+	readers   map[string][]*onnx.Node // of one
+	current   Layout                  // of the node being emitted
+	outer     bool                    // the batch is small and Outer suits the whole network
+	grads     map[string]string       // in the value's native layout
+	parts     map[string][]part       // gradients of parts of values, not yet in grads
 	needs     map[string]bool
 	saved     map[string][]string
 	batch     int64 // its size, and the name of a tensor that holds it; see OpenBatch
@@ -105,6 +107,7 @@ func NewTape(b *onnx.Builder, shapes map[string][]int64, constants map[string]*o
 	return &Tape{
 		B: b, shapes: shapes, constants: constants, Training: map[string]bool{}, Kept: map[string]bool{}, Forms: DefaultForms,
 		refs: map[placed]string{}, native: map[string]Layout{}, layout: map[*onnx.Node]Layout{}, weight: map[string]bool{},
+		producer: map[string]*onnx.Node{}, readers: map[string][]*onnx.Node{},
 		grads: map[string]string{}, parts: map[string][]part{}, needs: map[string]bool{}, saved: map[string][]string{}, reshaped: map[string]string{},
 	}
 }

@@ -7,6 +7,8 @@ import (
 	"io"
 	"maps"
 	"math"
+	"runtime/debug"
+	"slices"
 	"time"
 
 	"grindstone/sanitize/classifier"
@@ -29,7 +31,7 @@ type Trainer struct {
 	run     ort.Options
 	step    *Step
 	session *ort.Session
-	fixed   map[string][]float32
+	fixed   map[string][]float32 // what is not trained
 
 	state, next [3]*ort.Array // parameters, momentum, statistics; next receives a run's results
 }
@@ -58,7 +60,12 @@ func NewTrainer(c *classifier.Classifier, o StepOptions, run ort.Options) (*Trai
 	if err != nil {
 		return nil, err
 	}
-	return t, t.Reset(Values(c))
+	if err := t.Reset(Values(c)); err != nil {
+		return nil, err
+	}
+	// Training allocates next to nothing, so that garbage of reading the model and building the step would stay to its end.
+	debug.FreeOSMemory()
+	return t, nil
 }
 
 // Values returns a copy of all float constants of a classifier by name.
@@ -74,7 +81,10 @@ func Values(c *classifier.Classifier) map[string][]float32 {
 
 // Reset puts the state back to the given weights, with no momentum.
 func (t *Trainer) Reset(values map[string][]float32) error {
-	t.fixed = values
+	t.fixed = maps.Clone(values)
+	for _, s := range slices.Concat(t.step.Parameters, t.step.Statistics) {
+		delete(t.fixed, s.Name)
+	}
 	clear(t.state[1].F32)
 	if err := Fill(t.state[0].F32, t.step.Parameters, values); err != nil {
 		return err

@@ -21,7 +21,9 @@ func (s *stepBuilder) flatten(grads map[string]string) string {
 	for i := range order {
 		order[i] = i
 	}
-	slices.SortStableFunc(order, func(a, b int) int { return left[grads[s.step.Parameters[b].Name]] - left[grads[s.step.Parameters[a].Name]] })
+	slices.SortStableFunc(order, func(a, b int) int {
+		return left[grads[s.step.Parameters[b].Name]] - left[grads[s.step.Parameters[a].Name]]
+	})
 	for _, i := range order {
 		slot := s.step.Parameters[i]
 		if g := grads[slot.Name]; g != "" {
