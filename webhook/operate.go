@@ -96,6 +96,7 @@ func (p *Pipeline) Operate(id, action, by, reason string) (*Admission, error) {
 	p.Log.Info("operator decision", "id", o.ID, "action", action, "operator", by, "reason", reason, "admission", id,
 		"repository", a.Source.Repository, "digest", a.Source.Digest)
 	p.announce(a)
+	p.passing(action + " recorded")
 	if a.State.Final() {
 		p.yield(a)
 		p.interrupt(id)

@@ -2,6 +2,10 @@ package webhook
 
 import (
 	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 )
@@ -88,6 +92,68 @@ func TestATagGoesToTheNewestReleasedPush(t *testing.T) {
 				t.Fatalf("%d %s", status, text)
 			}
 			s.tagBecomes("models/a", "v1", s.become(third, Released).Released.Digest)
+		})
+	}
+}
+
+// TestATagIsClaimedAtTheStart: the newest push of a tag fails, in every way that there is, and the server is killed before it has given the tag back to the push
+// before, which is released by its digest only, in every way that there is. The next start does it.
+func TestATagIsClaimedAtTheStart(t *testing.T) {
+	denying := t.TempDir()
+	for name, text := range map[string]string{"admission": `decision := {"action": "deny", "reasons": ["no more"]}`, "release": `decision := {"release": true}`} {
+		if err := os.WriteFile(filepath.Join(denying, name+".rego"), []byte("package grindstone."+name+"\n"+text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, c := range map[string]struct {
+		winner string   // what the sanitizer does with the push before
+		fails  []string // how the server is started in which the newest push fails
+		state  State    // of the newest push then
+	}{
+		"sanitized, the newest is held":     {"ok", []string{"-sanitizer", "at-chance", "-stop", "held recorded"}, Held},
+		"sanitized, the newest is denied":   {"ok", []string{"-sanitizer", "hang", "-policy", denying, "-stop", "denied recorded"}, Denied},
+		"sanitized, the newest is rejected": {"ok", []string{"-sanitizer", "hang", "-stop", "reject recorded"}, Denied},
+		"approved, the newest is held":      {"at-chance", []string{"-sanitizer", "crash", "-stop", "held recorded"}, Held},
+		"approved, the newest is rejected":  {"at-chance", []string{"-sanitizer", "hang", "-stop", "reject recorded"}, Denied},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			dir := t.TempDir()
+			s := startServer(t, dir, "-workers", "3", "-sanitizer", "named")
+			old := "winner sanitizer:slow-2s;"
+			if c.winner == "at-chance" {
+				old = "winner sanitizer:at-chance;"
+			}
+			winner := s.pushModel("models/a", "v1", old).Digest.String()
+			if c.winner == "at-chance" {
+				s.become(winner, Held)
+			}
+			loser := s.pushModel("models/a", "v1", "newest sanitizer:hang;").Digest.String()
+			s.become(loser, Sanitizing)
+			if c.winner == "at-chance" {
+				if status, text := s.post("/api/v1/admissions/"+s.admissions("?digest=" + winner)[0].ID+"/approve", `{"reason": "known"}`); status != http.StatusOK {
+					t.Fatalf("%d %s", status, text)
+				}
+			}
+			released := s.become(winner, Released)
+			s.kill()
+
+			s = startServer(t, dir, append([]string{"-workers", "3"}, c.fails...)...)
+			if slices.Contains(c.fails, "reject recorded") {
+				id := s.admissions("?digest=" + loser)[0].ID
+				go func() { // it is not answered
+					if answer, err := http.Post("http://"+s.address+"/api/v1/admissions/"+id+"/reject", "application/json", strings.NewReader(`{"reason": "unknown origin"}`)); err == nil {
+						answer.Body.Close()
+					}
+				}()
+			}
+			s.reach()
+			s.kill()
+			s = startServer(t, dir, "-workers", "3", "-sanitizer", "hang")
+			if a := s.admissions("?digest=" + loser)[0]; a.State != c.state {
+				t.Fatalf("the newest push is %s %s", a.State, a.Message)
+			}
+			s.tagBecomes("models/a", "v1", released.Released.Digest)
 		})
 	}
 }
