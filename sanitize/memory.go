@@ -72,7 +72,7 @@ func (r *run) splitBatch(o *train.StepOptions) error {
 	if err != nil || r.arena == 0 || o.Micro != 0 || provider != ort.CPU {
 		return err
 	}
-	state := 6 * r.weightBytes() // parameters and momenta: between steps, after the last, and in the update
+	state := 6 * r.weightBytes() // gradients that micro-batches add up, which a Scan has four times, and what the update makes of them
 	o.Micro, r.report.Memory.Step, err = train.FitMicro(r.c, *o, int64(float64(r.arena-state)/kernels))
 	if err == nil && o.Micro < o.Batch {
 		r.warn("a step of %d images at once would pass the memory limit of %d MiB: the batch is split into micro-batches of %d, by which BatchNormalization normalizes",
