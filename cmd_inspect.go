@@ -119,7 +119,7 @@ Exit status: 0 the model can be sanitized, 3 it cannot (the reason is printed), 
 	cmd.Flags().IntVar(&graph.batch, "batch", 8, "images of a step, in --training-graph and with --provider")
 	cmd.Flags().StringVar(&provider, "provider", "", "run a training step on this provider and show what it left to the CPU: "+providerHelp)
 	cmd.Flags().BoolVar(&graph.unfold, "unfold", false, "in --training-graph, insert BatchNormalizations as sanitizing does, here with mean 0 and variance 1")
-	cmd.Flags().BoolVar(&graph.fast, "fast-layout", false, "in --training-graph, keep activations in the layouts that training on a CPU uses")
+	cmd.Flags().BoolVar(&graph.fast, "fast-layout", false, "in --training-graph, the step that training on this CPU runs, with its layouts and ONNX Runtime's own operators")
 	return cmd
 }
 

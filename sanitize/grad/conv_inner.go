@@ -19,7 +19,7 @@ const minInnerBatch = 16
 
 // chooseConv picks Outer where few channels make the transforms of the bilinear algorithm dearer than the products they save.
 func chooseConv(t *Tape, n *onnx.Node) Layout {
-	if !t.Forms.Inner || len(t.shapes[n.Inputs[0]]) != 4 {
+	if !t.Forms.Inner || t.plain || len(t.shapes[n.Inputs[0]]) != 4 {
 		return Plain
 	}
 	g := t.convGeometry(n)

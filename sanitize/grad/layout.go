@@ -45,6 +45,7 @@ func (t *Tape) ToPlain(value, emitted string) string {
 func (t *Tape) Plan(nodes []*onnx.Node, wanted []string) {
 	t.needs = Reach(nodes, wanted)
 	t.outer = t.Forms.Inner && t.outerOnly(nodes)
+	t.plain = slices.ContainsFunc(nodes, func(n *onnx.Node) bool { return n.Op == "Conv" && n.Domain == "" && t.depthwise(t.convGeometry(n)) })
 	plainUse := map[string]bool{} // weights that some node reads in the plain layout
 	for _, n := range nodes {
 		t.plan(n)

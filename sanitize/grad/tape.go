@@ -82,6 +82,7 @@ type Tape struct {
 	producer  map[string]*onnx.Node   // of a value of the source graph
 	readers   map[string][]*onnx.Node // of one
 	current   Layout                  // of the node being emitted
+	plain     bool                    // there are depthwise convolutions: their neighbours would change the layout at each
 	outer     bool                    // the batch is small and Outer suits the whole network
 	grads     map[string]string       // in the value's native layout
 	parts     map[string][]part       // gradients of parts of values, not yet in grads
