@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -63,18 +64,20 @@ func TestRealDistributionTellsOfPushes(t *testing.T) {
 // TestLimitsOfEvents: the server's file says how many packages are brought in at once, and for how long the records of those that could not be are kept.
 func TestLimitsOfEvents(t *testing.T) {
 	var inside, most atomic.Int32
-	open := make(chan struct{})
+	held := make(chan struct{})
+	open := sync.OnceFunc(func() { close(held) })
 	gate := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if strings.HasPrefix(r.URL.Path, "/v2/in/") {
 			for n := inside.Add(1); n > most.Load(); n = inside.Load() {
 				most.Store(n)
 			}
-			<-open
+			<-held
 			inside.Add(-1)
 		}
 		http.NotFound(w, r)
 	}))
 	defer gate.Close()
+	defer open() // else a failure waits for the gate
 	dir := t.TempDir()
 	if err := os.WriteFile(filepath.Join(dir, "secret"), []byte("a secret of the registry"), 0o600); err != nil {
 		t.Fatal(err)
@@ -96,7 +99,7 @@ func TestLimitsOfEvents(t *testing.T) {
 	}
 	eventually(t, "three downloads wait", func() bool { return inside.Load() == 3 })
 	time.Sleep(time.Second) // for a fourth
-	close(open)
+	open()
 	records := func() (failed []webhook.Ingestion) {
 		files, _ := filepath.Glob(filepath.Join(s.dir, "state", "events", "*.json"))
 		for _, path := range files {
