@@ -32,7 +32,8 @@ Beside the table:
 - A model with 2.16 GB of external data (a linear layer of 537 million weights) was inspected in 2.2 GB of memory, trained for two steps below 18.4 GB with
   that layer frozen, and written again in 70 MB. Training all of such a model takes about ten times its size. `inspect --training-graph` writes a
   single file, and so none above 2 GiB.
-- tf2onnx writes GELU of Keras with an operator that ONNX does not have (Erfc), so such a file does not run anywhere.
+- tf2onnx writes GELU of Keras with an operator that ONNX does not have (Erfc), and leaves constants of Keras's Normalization as inputs, which nobody feeds: such a file does not run anywhere.
+  An input that no node reads any more is no obstacle.
 - An If is read where its condition is a constant; other control flow is an obstacle where it lies on the way.
 - A ConvTranspose whose output_padding or output_shape reaches beyond what its windows cover by a stride or more is refused before it runs: ONNX Runtime
   1.27 reads beyond its buffers there.

@@ -134,10 +134,15 @@ func New(m *onnx.Model, o Options) (*Classifier, error) {
 	return c, nil
 }
 
+// findInput: an input that no node reads is none. Keras leaves some behind when it has folded what read them.
 func (c *Classifier) findInput(g *onnx.Graph, o Options) error {
+	users := c.users()
+	for _, out := range g.Outputs {
+		users[out.Name]++
+	}
 	var images []*onnx.Value
 	for _, in := range g.Inputs {
-		if _, constant := c.Constants[in.Name]; !constant {
+		if _, constant := c.Constants[in.Name]; !constant && users[in.Name] > 0 {
 			images = append(images, in)
 		}
 	}

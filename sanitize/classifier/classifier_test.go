@@ -235,6 +235,16 @@ func TestReshapeAtBatchOne(t *testing.T) {
 	}
 }
 
+// TestIdleInput: Keras leaves inputs behind whose readers it has folded.
+func TestIdleInput(t *testing.T) {
+	n := newNet()
+	y := n.dense(n.pooled(n.stem(-1)), 4, 5)
+	n.Input("normalization/Sub/y:0", onnx.Float, 1, 1, 1, 3)
+	if c := read(t, n.model(t, 17, y), classifier.Options{}); c.Input != "x" {
+		t.Errorf("%q is taken for the images", c.Input)
+	}
+}
+
 func TestOpenImageSize(t *testing.T) {
 	build := func() *onnx.Model {
 		n := newNet()
