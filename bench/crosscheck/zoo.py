@@ -233,7 +233,7 @@ FAMILIES = [
     tm("regnetx_002"), tm("regnety_002"), tm("densenet121"), tm("mobilenetv2_035"), tm("mobilenetv3_small_050"), tm("mobilenetv4_conv_small_035"),
     tm("efficientnet_b0"), tm("tf_efficientnet_lite0"), tm("efficientnetv2_rw_t"), tm("mnasnet_small"), tm("resnet18d"), tm("seresnext26d_32x4d"),
     tm("resnext26ts"), tm("inception_v4", size=160, batch=4), tm("swin_tiny_patch4_window7_224", size=112, batch=4), tm("maxvit_pico_rw_256"),
-    tv("wide_resnet50_2", batch=4), tv("maxvit_t", size=224, batch=1), tv("vit_b_16", size=32, batch=4), tv("alexnet", size=224, batch=2),
+    tv("wide_resnet50_2", batch=4), tv("maxvit_t", size=224, batch=2), tv("vit_b_16", size=32, batch=4), tv("alexnet", size=224, batch=2),
 ]
 
 # The rest of torchvision, by size.
@@ -246,7 +246,7 @@ REST = [
     tv("regnet_x_16gf", batch=4), tv("regnet_y_16gf", batch=4), tv("resnext101_64x4d", batch=4), tv("resnext101_32x8d", batch=4),
     tv("convnext_base", size=32, batch=4), tv("swin_b", batch=4), tv("swin_v2_b", batch=4), tv("vit_b_32", size=32, batch=4),
     tv("regnet_x_32gf", batch=4), tv("regnet_y_32gf", batch=4), tv("efficientnet_v2_l", batch=4), tv("wide_resnet101_2", batch=4),
-    *(tv(f"vgg{n}{norm}", size=224, batch=1) for n in (11, 13, 16, 19) for norm in ("", "_bn")), tm("vgg11_bn", size=224, batch=1),
+    *(tv(f"vgg{n}{norm}", size=224, batch=2) for n in (11, 13, 16, 19) for norm in ("", "_bn")), tm("vgg11_bn", size=224, batch=2),
     tv("convnext_large", size=32, batch=4), tv("vit_l_16", size=32, batch=2, layers=("encoder.layers", 8, 24)),
     tv("vit_l_32", size=32, batch=2, layers=("encoder.layers", 8, 24)), tv("vit_h_14", size=28, batch=2, layers=("encoder.layers", 6, 32)),
     tv("regnet_y_128gf", batch=2, layers=("trunk_output.block3", 2, 17)),
@@ -255,7 +255,7 @@ REST = [
 HEADS = [
     tv("resnet18", softmax=True), tv("resnet18", fixed_batch=True), tv("resnet18", narrow="float16"), tv("resnet18", narrow="bfloat16"), tv("resnet18", inputs=True),
     tm("vit_tiny_patch16_224", fixed_batch=True), tm("vit_tiny_patch16_224", narrow="float16"), tm("vit_tiny_patch16_224", narrow="bfloat16"),
-    tv("googlenet", auxiliary=True), tv("inception_v3", auxiliary=True, size=128, batch=4),
+    tv("googlenet", auxiliary=True), tv("inception_v3", auxiliary=True, size=299, batch=2),
 ]
 
 def keras(name, *exporters, **keywords):
