@@ -115,7 +115,7 @@ def compare(case, grindstone, folder, broken, samples, cache, row):
     batch["rate"] = np.array([rate], np.float32)
     single = Twin(model, pairs, running, head, inserted, torch.float32)
     twin = Twin(model, pairs, running, head, inserted, torch.float64)
-    exact = record(twin, lambda: (twin.step(*arguments, ALPHA, rate), twin.gradients), STEPS)
+    exact = record(twin, arguments, rate, STEPS)
     del twin
     if large:
         exact = stored(exact, folder)
@@ -123,7 +123,7 @@ def compare(case, grindstone, folder, broken, samples, cache, row):
     if folded:
         row["folded"], row["differences"] = len(folded), by_differences(evaluate.Graph(plain).run, wide, {n: values[n] for n in folded})
     ways = {  # each made, compared and forgotten: a large model fills the memory with one
-        "pytorch": lambda: record(single, lambda: (single.step(*arguments, ALPHA, rate), single.gradients), 1),
+        "pytorch": lambda: record(single, arguments, rate, 1),
         "float64": lambda: record_step(evaluate.Graph(plain).run, step, wide, STEPS, folded),
         "float32": lambda: record_step(step.run, step, batch, 1),
     }
@@ -137,11 +137,11 @@ def compare(case, grindstone, folder, broken, samples, cache, row):
             break
         other, step.state = random_batch(case, info, seed), {}
         twin = Twin(model, pairs, running, head, inserted, torch.float64)
-        images, labels, targets = (torch.from_numpy(other[k]) for k in ("images", "labels", "targets"))
-        exact = record(twin, lambda: (twin.step(images, labels, targets, ALPHA, rate), twin.gradients), 1)
+        others = [torch.from_numpy(other[k]) for k in ("images", "labels", "targets")]
+        exact = record(twin, others, rate, 1)
         again = compare_results(record_step(step.run, step, other, 1), exact)["worst"]
         rounding = Twin(model, pairs, running, head, inserted, torch.float32)
-        theirs = compare_results(record(rounding, lambda: (rounding.step(images, labels, targets, ALPHA, rate), rounding.gradients), 1), exact)["worst"]
+        theirs = compare_results(record(rounding, others, rate, 1), exact)["worst"]
         if again <= max(TOLERANCE, NOISE * theirs):
             row.update(float32=again, float32_pytorch=theirs, exact=True, failed=[], reason="")
     if samples and case.timed:
@@ -243,13 +243,13 @@ def onnxruntime_inputs(session):
     return [*session.get_inputs(), *session.get_overridable_initializers()]
 
 
-def record(twin, step, steps):
+def record(twin, arguments, rate, steps):
     """Runs the steps and keeps what is compared: losses of all steps, gradient and running statistics of the first, the state after the last."""
     before = twin.values() if steps > 1 else None
-    losses, gradients = step()
-    out = {"losses": [losses], "gradients": gradients, "running": twin.running()}
+    losses = twin.step(*arguments, ALPHA, rate)
+    out = {"losses": [losses], "gradients": twin.gradients, "running": twin.running()}
     for _ in range(steps - 1):
-        out["losses"].append(step()[0])
+        out["losses"].append(twin.step(*arguments, ALPHA, rate))
     if steps > 1:
         out |= {"momentum": twin.momentum(), "weights": twin.values()}
         out["change"] = {n: v - before.pop(n) for n, v in out["weights"].items()}
