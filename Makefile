@@ -11,6 +11,7 @@ TIMEOUT ?= 30m
 FAULTS ?= 200
 JOBS ?= 2
 SEED ?= 1
+BEHIND ?= distribution
 
 .PHONY: help build runtime demo test test-clients test-conformance test-faults mlflow test-mlflow lint bench bench-gate crosscheck models clean
 
@@ -63,9 +64,14 @@ bench: build runtime ## benchmarks, and the training step against PyTorch (ARGS:
 	test -x .cache/bench/bin/python || { python3 -m venv .cache/bench && .cache/bench/bin/pip install -q -r bench/requirements.txt; }
 	.cache/bench/bin/python bench/step.py $(if $(NAD),--nad '$(NAD)') $(ARGS)
 
-bench-gate: build ## what the gateway costs: throughput, latency and memory against the registry behind it (WORK: folder with 20 GB; ARGS: flags of bench/gate)
+bench-gate: build ## what the gateway costs: throughput, latency, memory, against a registry (BEHIND: distribution, olareg, embedded; WORK: folder with 20 GB; ARGS: flags of bench/gate)
+ifeq ($(BEHIND),distribution)
 	test -x '$(TOOLS)/registry' || GOBIN='$(TOOLS)' GOFLAGS= go install github.com/distribution/distribution/v3/cmd/registry@v3.1.2
 	go run ./bench/gate -registry '$(TOOLS)/registry' -work '$(or $(WORK),.cache/gate)' $(ARGS)
+else
+	go build -o '$(TOOLS)/olareg' github.com/olareg/olareg/cmd/olareg
+	go run ./bench/gate -behind '$(BEHIND)' -registry '$(TOOLS)/olareg' -work '$(or $(WORK),.cache/gate)' $(ARGS)
+endif
 	go test ./policy -run '^$$' -bench Latency -benchtime 20s
 
 CROSSCHECK = test -x .cache/crosscheck/bin/python || { python3 -m venv .cache/crosscheck && .cache/crosscheck/bin/pip install -q -r bench/crosscheck/requirements.txt; }; \

@@ -22,6 +22,7 @@ import (
 // head so that no registry has seen them.
 type artifact struct {
 	config, model []byte
+	name          string // of the model's file
 	weights       ocispec.Descriptor
 	head          []byte
 	noise         *os.File
@@ -29,13 +30,20 @@ type artifact struct {
 
 // newArtifact makes a package that nobody has seen. Its digests are computed here, before any clock runs.
 func newArtifact(noise *os.File, size int64) (*artifact, error) {
-	a := &artifact{config: []byte("{}"), model: onnx(), head: make([]byte, 32), noise: noise}
+	a := &artifact{config: []byte("{}"), model: onnx(), name: "model.onnx", head: make([]byte, 32), noise: noise}
 	if _, err := rand.Read(a.head); err != nil {
 		return nil, err
 	}
 	d, err := digest.FromReader(a.open(size))
 	a.weights = ocispec.Descriptor{MediaType: "application/octet-stream", Digest: d, Size: size, Annotations: map[string]string{ocispec.AnnotationTitle: "weights.bin"}}
 	return a, err
+}
+
+// withoutModel is the package with a text instead of the model, which nothing is done to.
+func (a *artifact) withoutModel() *artifact {
+	other := *a
+	other.model, other.name = []byte("no model"), "README.md"
+	return &other
 }
 
 func (a *artifact) open(size int64) io.Reader {
@@ -49,39 +57,38 @@ func onnx() []byte {
 	return protowire.AppendBytes(protowire.AppendTag(model, 7, protowire.BytesType), graph)
 }
 
-// push pushes as oras does: the blobs, then the manifest under a tag. It returns the manifest's digest.
-func (a *artifact) push(ctx context.Context, c *http.Client, host, repository, tag string) (ocispec.Descriptor, error) {
-	repo, err := open(c, host, repository)
+// push pushes as oras does: the blobs, then the manifest under a tag.
+func (a *artifact) push(ctx context.Context, c *http.Client, at place) error {
+	repo, err := at.open(c)
 	if err != nil {
-		return ocispec.Descriptor{}, err
+		return err
 	}
 	config, model := content.NewDescriptorFromBytes("application/vnd.test.config+json", a.config), content.NewDescriptorFromBytes("application/octet-stream", a.model)
-	model.Annotations = map[string]string{ocispec.AnnotationTitle: "model.onnx"}
+	model.Annotations = map[string]string{ocispec.AnnotationTitle: a.name}
 	for _, blob := range []struct {
 		d ocispec.Descriptor
 		r io.Reader
 	}{{a.weights, a.open(a.weights.Size)}, {model, bytes.NewReader(a.model)}, {config, bytes.NewReader(a.config)}} {
 		if err := repo.Blobs().Push(ctx, blob.d, blob.r); err != nil {
-			return ocispec.Descriptor{}, err
+			return err
 		}
 	}
 	text, err := json.Marshal(ocispec.Manifest{
 		Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageManifest, Config: config, Layers: []ocispec.Descriptor{model, a.weights},
 	})
 	if err != nil {
-		return ocispec.Descriptor{}, err
+		return err
 	}
-	d := content.NewDescriptorFromBytes(ocispec.MediaTypeImageManifest, text)
-	return d, repo.Manifests().PushReference(ctx, d, bytes.NewReader(text), tag)
+	return repo.Manifests().PushReference(ctx, content.NewDescriptorFromBytes(ocispec.MediaTypeImageManifest, text), bytes.NewReader(text), at.tag)
 }
 
 // pull pulls as oras does, and verifies every digest.
-func pull(ctx context.Context, c *http.Client, host, repository, tag string) error {
-	repo, err := open(c, host, repository)
+func pull(ctx context.Context, c *http.Client, from place) error {
+	repo, err := from.open(c)
 	if err != nil {
 		return err
 	}
-	d, err := repo.Resolve(ctx, tag)
+	d, err := repo.Resolve(ctx, from.tag)
 	if err != nil {
 		return err
 	}
@@ -111,8 +118,11 @@ func pull(ctx context.Context, c *http.Client, host, repository, tag string) err
 	return nil
 }
 
-func open(c *http.Client, host, repository string) (*remote.Repository, error) {
-	repo, err := remote.NewRepository(host + "/" + repository)
+// place is where a model is.
+type place struct{ host, repository, tag string }
+
+func (p place) open(c *http.Client) (*remote.Repository, error) {
+	repo, err := remote.NewRepository(p.host + "/" + p.repository)
 	if err != nil {
 		return nil, err
 	}

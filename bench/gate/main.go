@@ -1,6 +1,12 @@
-// Gate measures what the gateway costs: pushes and pulls of models through it, against the registry behind it directly, in turn in one run. The
-// registry is CNCF distribution, both are processes, the client is oras-go, which pushes and verifies as the oras command does. Every push has
-// content that no registry has seen. What any hop costs on the machine is measured beside it: by a process that is Go's reverse proxy and nothing else.
+// Gate measures what the gateway costs: pushes and pulls of models through it, against a registry directly, in turn in one run. All are processes,
+// the client is oras-go, which pushes and verifies as the oras command does. Every push has content that no registry has seen. -behind names the
+// registry and where it stands:
+//
+//	distribution  CNCF distribution, behind the gateway
+//	olareg        olareg, behind the gateway
+//	embedded      olareg as a process of its own; the gateway has nothing behind it and keeps everything in its embedded olareg, as it does by default
+//
+// What any hop costs on the machine is measured beside the first two: by a process that is Go's reverse proxy and nothing else.
 //
 //	go run ./bench/gate -grindstone bin/grindstone -registry .cache/tools/registry -work /var/tmp/gate
 package main
@@ -12,33 +18,26 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/signal"
 	"path/filepath"
 	"strings"
 )
 
-const (
-	mib   = 1 << 20
-	large = 4 << 30
-)
-
-// The ways that are compared. What is intercepted goes to the gateway's quarantine, and is read from the registry once it is released.
-const (
-	direct      = "direct"
-	bare        = "bare proxy"
-	through     = "through"
-	intercepted = "intercepted"
-)
+const mib = 1 << 20
 
 func main() {
 	var b bench
-	var program, registry, only, listen, proxied string
-	flag.StringVar(&program, "grindstone", "bin/grindstone", "the program")
-	flag.StringVar(&registry, "registry", ".cache/tools/registry", "CNCF distribution's program")
-	flag.StringVar(&b.work, "work", "", "folder for what both keep; 20 GB, removed at the end")
-	flag.StringVar(&only, "only", "latency,throughput,memory,crowd", "which parts")
-	flag.IntVar(&b.rounds, "rounds", 5, "of the throughput of 100 MB, and half as many of 4 GB")
+	var only, listen, proxied string
+	var largest int64
+	flag.StringVar(&b.program, "grindstone", "bin/grindstone", "the program")
+	flag.StringVar(&b.behind, "behind", distribution, "distribution, olareg or embedded")
+	flag.StringVar(&b.registry, "registry", ".cache/tools/registry", "the registry's program: CNCF distribution's, or olareg's")
+	flag.StringVar(&b.work, "work", "", "folder for what all keep; 20 GB, removed at the end")
+	flag.StringVar(&only, "only", "latency,push,pull,memory,crowd", "which parts")
+	flag.IntVar(&b.rounds, "rounds", 5, "of pushes and pulls of 4 GB are half as many, of 100 MB twice, of 1 MB 40 times")
+	flag.Int64Var(&largest, "largest", 4096, "MiB of the largest model; larger ones are left out")
 	flag.StringVar(&proxied, "proxy", "", "be a bare proxy of this address, which the measurement starts by itself")
 	flag.StringVar(&listen, "listen", "", "with -proxy: where")
 	flag.Parse()
@@ -46,53 +45,50 @@ func main() {
 		fmt.Fprintln(os.Stderr, "gate:", serveProxy(listen, proxied))
 		os.Exit(1)
 	}
-	b.parts = strings.Split(only, ",")
+	b.parts, b.largest = strings.Split(only, ","), largest*mib
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
-	if err := b.run(ctx, program, registry, os.Stdout); err != nil {
+	if err := b.run(ctx, os.Stdout); err != nil {
 		fmt.Fprintln(os.Stderr, "gate:", err)
 		os.Exit(1)
 	}
 }
 
-// bench is a running registry with a gateway and a bare proxy before it.
+// bench is a running registry and a gateway, and a bare proxy where there is one.
 type bench struct {
-	work    string
-	rounds  int
-	parts   []string
-	noise   *os.File // random bytes, as many as the largest model has
-	behind  *process
-	proxy   *process // bare
-	gateway *process
-	pushed  int // models, for their tags
+	program, registry, behind string
+	work                      string
+	parts                     []string
+	rounds                    int
+	largest                   int64 // bytes
+
+	dir      string   // in work
+	noise    *os.File // random bytes, as many as the largest model has
+	ways     []string
+	alone    *process // the registry
+	proxy    *process // bare; nil without one
+	gateway  *process
+	lastPush int // for the tags
 }
 
-func (b *bench) run(ctx context.Context, program, registry string, w io.Writer) (err error) {
+func (b *bench) run(ctx context.Context, w io.Writer) (err error) {
 	if b.work == "" {
 		return errors.New("-work names a folder with 20 GB of room")
 	}
-	dir := filepath.Join(b.work, "gate")
-	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	if err := os.MkdirAll(dir, 0o755); err != nil {
+	b.dir = filepath.Join(b.work, "gate")
+	defer func() { err = errors.Join(err, os.RemoveAll(b.dir)) }()
+	if err := os.MkdirAll(b.dir, 0o755); err != nil {
 		return err
 	}
-	if err := b.makeNoise(filepath.Join(dir, "noise")); err != nil {
+	if err := b.makeNoise(filepath.Join(b.dir, "noise")); err != nil {
 		return err
 	}
 	defer b.noise.Close()
-	if b.behind, err = startDistribution(registry, filepath.Join(dir, "behind")); err != nil {
+	defer b.stop()
+	if err := b.start(); err != nil {
 		return err
 	}
-	defer b.behind.stop()
-	if b.proxy, err = startProxy(b.behind.host); err != nil {
-		return err
-	}
-	defer b.proxy.stop()
-	if b.gateway, err = startGateway(program, filepath.Join(dir, "gateway"), b.behind.host); err != nil {
-		return err
-	}
-	defer b.gateway.stop()
-	parts := map[string]func(context.Context, io.Writer) error{"latency": b.latency, "throughput": b.throughput, "memory": b.memory, "crowd": b.crowd}
+	parts := map[string]func(context.Context, io.Writer) error{"latency": b.latency, "push": b.push, "pull": b.pull, "memory": b.memory, "crowd": b.crowd}
 	for _, part := range b.parts {
 		if parts[part] == nil {
 			return fmt.Errorf("there is no part %q", part)
@@ -113,7 +109,7 @@ func (b *bench) makeNoise(path string) (err error) {
 	if _, err := rand.Read(block); err != nil {
 		return err
 	}
-	for range large / len(block) {
+	for written := int64(0); written < b.largest; written += int64(len(block)) {
 		if _, err := b.noise.Write(block); err != nil {
 			return err
 		}
@@ -121,37 +117,20 @@ func (b *bench) makeNoise(path string) (err error) {
 	return b.noise.Sync()
 }
 
-// place is where a way's model goes: whom the client asks, and the repository.
-func (b *bench) place(way string) (host, repository string) {
-	switch way {
-	case direct:
-		return b.behind.host, "plain/direct"
-	case bare:
-		return b.proxy.host, "plain/bare"
-	case through:
-		return b.gateway.host, "plain/through"
-	}
-	return b.gateway.host, "models/intercepted"
-}
-
-// forget removes the blobs that both keep, so that the disk does not fill. Nothing asks for them again.
+// forget removes the blobs that all keep, so that the disk does not fill. Nothing asks for them again.
 func (b *bench) forget() error {
-	return errors.Join(
-		os.RemoveAll(filepath.Join(b.behind.dir, "data", "docker", "registry", "v2", "blobs")),
-		removeBlobs(filepath.Join(b.gateway.dir, "data", "registry", "quarantine", "models", "intercepted", "blobs", "sha256")),
-	)
-}
-
-// removeBlobs removes large files of a folder that may not be there.
-func removeBlobs(dir string) error {
-	entries, err := os.ReadDir(dir)
-	if errors.Is(err, os.ErrNotExist) {
-		return nil
+	var errs []error
+	for _, dir := range []string{"registry", "gateway/data/registry"} {
+		errs = append(errs, filepath.WalkDir(filepath.Join(b.dir, dir), func(path string, e fs.DirEntry, err error) error {
+			if err != nil || !e.Type().IsRegular() {
+				return err
+			}
+			info, err := e.Info()
+			if err != nil || info.Size() < mib/2 {
+				return err
+			}
+			return os.Remove(path)
+		}))
 	}
-	for _, e := range entries {
-		if info, ierr := e.Info(); ierr == nil && info.Size() > mib/2 {
-			err = errors.Join(err, os.Remove(filepath.Join(dir, e.Name())))
-		}
-	}
-	return err
+	return errors.Join(errs...)
 }

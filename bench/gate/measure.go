@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"io"
 	"slices"
-	"sync"
-	"sync/atomic"
 	"time"
 )
 
@@ -20,26 +18,23 @@ func quantile(values []float64, q float64) float64 {
 	return sorted[min(len(sorted)-1, int(q*float64(len(sorted))))]
 }
 
+// clock notes how long something takes.
+func (t times) clock(way string, f func() error) error {
+	begin := time.Now()
+	err := f()
+	t[way] = append(t[way], time.Since(begin).Seconds())
+	return err
+}
+
 // pushOnce pushes a fresh model one way and notes how long it took.
-func (b *bench) pushOnce(ctx context.Context, way string, size int64, into times) (tag string, err error) {
+func (b *bench) pushOnce(ctx context.Context, way string, size int64, into times) (place, error) {
 	a, err := newArtifact(b.noise, size)
 	if err != nil {
-		return "", err
+		return place{}, err
 	}
-	return b.pushThis(ctx, a, way, into)
+	at := b.target(way)
+	return at, into.clock(way, func() error { return a.push(ctx, newClient(), at) })
 }
-
-func (b *bench) pushThis(ctx context.Context, a *artifact, way string, into times) (tag string, err error) {
-	b.pushed++
-	host, repository := b.place(way)
-	tag = fmt.Sprint("v", b.pushed)
-	begin := time.Now()
-	_, err = a.push(ctx, newClient(), host, repository, tag)
-	into[way] = append(into[way], time.Since(begin).Seconds())
-	return tag, err
-}
-
-var ways = []string{direct, bare, through, intercepted}
 
 // latency pushes models of 1 MB, the ways in turn.
 func (b *bench) latency(ctx context.Context, w io.Writer) error {
@@ -49,170 +44,124 @@ func (b *bench) latency(ctx context.Context, w io.Writer) error {
 		if i == 10 { // warm
 			took = times{}
 		}
-		for k := range ways {
-			way := ways[(i+k)%len(ways)]
+		for _, way := range b.turn(i) {
 			if _, err := b.pushOnce(ctx, way, mib, took); err != nil {
 				return err
 			}
 		}
 	}
 	fmt.Fprintf(w, "| push of 1 MB, %d times | 10th percentile ms | median ms | 95th percentile ms | added at the 10th percentile, ms | added at the median, ms |\n|---|---|---|---|---|---|\n", pushes)
-	for _, way := range ways {
+	for _, way := range b.ways {
 		tenth, middle := quantile(took[way], 0.1), took.median(way)
 		fmt.Fprintf(w, "| %s | %.2f | %.2f | %.2f | %.2f | %.2f |\n", way, 1e3*tenth, 1e3*middle, 1e3*quantile(took[way], 0.95),
 			1e3*(tenth-quantile(took[direct], 0.1)), 1e3*(middle-took.median(direct)))
 	}
-	return nil
+	return b.forget()
 }
 
-// throughput pushes and pulls models of 100 MB and 4 GB in turn.
-func (b *bench) throughput(ctx context.Context, w io.Writer) error {
-	fmt.Fprintln(w, "| | rounds | direct MB/s | bare proxy MB/s | ratio | through MB/s | ratio | to the bare proxy | intercepted MB/s | ratio |\n|---|---|---|---|---|---|---|---|---|---|")
-	for _, s := range []struct {
-		name   string
-		size   int64
-		rounds int
-	}{{"1 MB", mib, 40 * b.rounds}, {"100 MB", 100 * mib, 2 * b.rounds}, {"4 GB", large, (b.rounds + 1) / 2}} {
-		pushes, pulls := times{}, times{}
-		for i := range s.rounds {
-			for k := range ways {
-				way := ways[(i+k)%len(ways)]
-				tag, err := b.pushOnce(ctx, way, s.size, pushes)
-				if err != nil {
-					return fmt.Errorf("push of %s, %s: %w", s.name, way, err)
-				}
-				if way != direct {
-					continue
-				}
-				if err := b.pullAll(ctx, tag, i, pulls); err != nil {
-					return err
-				}
-			}
-			if s.size >= 100*mib {
-				if err := b.forget(); err != nil {
-					return err
-				}
-			}
-		}
-		rate := func(t times, way string) float64 { return float64(s.size) / 1e6 / t.median(way) }
-		ratio := func(t times, way, to string) float64 { return rate(t, way) / rate(t, to) }
-		row := func(name string, t times) {
-			fmt.Fprintf(w, "| %s of %s | %d | %.0f | %.0f | %.3f | %.0f | %.3f | %.3f |", name, s.name, s.rounds, rate(t, direct), rate(t, bare), ratio(t, bare, direct),
-				rate(t, through), ratio(t, through, direct), ratio(t, through, bare))
-		}
-		row("push", pushes)
-		fmt.Fprintf(w, " %.0f | %.3f |\n", rate(pushes, intercepted), ratio(pushes, intercepted, direct))
-		row("pull", pulls)
-		fmt.Fprintln(w, " | |")
-	}
-	return nil
+// model is a size that is measured, and how often.
+type model struct {
+	name   string
+	size   int64 // bytes
+	rounds int
 }
 
-// pullAll pulls what was pushed directly: directly, through the bare proxy and through the gateway.
-func (b *bench) pullAll(ctx context.Context, tag string, round int, into times) error {
-	_, repository := b.place(direct)
-	hosts := map[string]string{direct: b.behind.host, bare: b.proxy.host, through: b.gateway.host}
-	for k := range len(hosts) {
-		way := ways[(round+k)%len(hosts)]
-		begin := time.Now()
-		if err := pull(ctx, newClient(), hosts[way], repository, tag); err != nil {
-			return err
-		}
-		into[way] = append(into[way], time.Since(begin).Seconds())
-	}
-	return nil
+func (b *bench) models() []model {
+	all := []model{{"1 MB", mib, 40 * b.rounds}, {"100 MB", 100 * mib, 2 * b.rounds}, {"4 GB", 4 << 30, (b.rounds + 1) / 2}}
+	return slices.DeleteFunc(all, func(m model) bool { return m.size > b.largest })
 }
 
-// memory pushes a model of 4 GB while 31 other clients pull one, and sees how much the gateway grows. Pushes are intercepted and not.
-func (b *bench) memory(ctx context.Context, w io.Writer) error {
-	const clients = 32
-	ignored := times{}
-	tag, err := b.pushOnce(ctx, direct, large, ignored)
-	if err != nil {
-		return err
-	}
-	_, repository := b.place(direct)
-	fmt.Fprintf(w, "| push of 4 GB, and %d clients that pull 4 GB | resident before, MiB | at the peak, MiB | growth, MiB |\n|---|---|---|---|\n", clients-1)
-	for _, way := range []string{through, intercepted} {
-		a, err := newArtifact(b.noise, large) // hashing it would take its time from the clients
-		if err != nil {
-			return err
-		}
-		if err := b.gateway.resetPeak(); err != nil {
-			return err
-		}
-		before, _, err := b.gateway.memory()
-		if err != nil {
-			return err
-		}
-		pulling, stop := context.WithCancel(ctx)
-		var group sync.WaitGroup
-		var failed atomic.Value
-		for range clients - 1 {
-			group.Go(func() {
-				for pulling.Err() == nil {
-					if err := pull(pulling, newClient(), b.gateway.host, repository, tag); err != nil && pulling.Err() == nil {
-						failed.Store(err)
-						return
+// push measures how fast pushes are.
+func (b *bench) push(ctx context.Context, w io.Writer) error {
+	b.tableHead(w)
+	for _, m := range b.models() {
+		took := times{}
+		for i := range m.rounds {
+			for _, way := range b.turn(i) {
+				if _, err := b.pushOnce(ctx, way, m.size, took); err != nil {
+					return fmt.Errorf("%s, %s: %w", m.name, way, err)
+				}
+				if m.size > mib { // so that nothing of it is left to be written during the next
+					if err := b.forget(); err != nil {
+						return err
 					}
 				}
-			})
+			}
 		}
-		_, err = b.pushThis(ctx, a, way, ignored)
-		stop()
-		group.Wait()
-		if pulled, ok := failed.Load().(error); ok && err == nil {
-			err = pulled
-		}
-		if err != nil {
-			return err
-		}
-		_, peak, err := b.gateway.memory()
-		if err != nil {
-			return err
-		}
-		fmt.Fprintf(w, "| %s | %.1f | %.1f | %.1f |\n", way, float64(before)/mib, float64(peak)/mib, float64(peak-before)/mib)
+		b.tableRow(w, "push", m, took)
 	}
 	return b.forget()
 }
 
-// crowd has 200 clients push at the same time.
-func (b *bench) crowd(ctx context.Context, w io.Writer) error {
-	const pushers, each = 200, 3
-	fmt.Fprintf(w, "| %d clients push %d models of 1 MB each at once | pushes | errors | median ms | 99th percentile ms |\n|---|---|---|---|---|\n", pushers, each)
-	for _, way := range ways {
-		var mu sync.Mutex
-		var took []float64
-		var failed []error
-		var group sync.WaitGroup
-		host, repository := b.place(way)
-		artifacts := make([]*artifact, pushers*each)
-		for i := range artifacts {
-			var err error
-			if artifacts[i], err = newArtifact(b.noise, mib); err != nil {
-				return err
+// pull measures how fast pulls are, of one model by all ways that can reach it.
+func (b *bench) pull(ctx context.Context, w io.Writer) error {
+	b.tableHead(w)
+	for _, m := range b.models() {
+		from, err := b.stock(ctx, m.size)
+		if err != nil {
+			return fmt.Errorf("%s: %w", m.name, err)
+		}
+		took := times{}
+		for i := range m.rounds {
+			for _, way := range b.turn(i) {
+				if err := took.clock(way, func() error { return pull(ctx, newClient(), from[way]) }); err != nil {
+					return fmt.Errorf("%s, %s: %w", m.name, way, err)
+				}
 			}
 		}
-		for p := range pushers {
-			group.Go(func() {
-				client := newClient()
-				for i := range each {
-					begin := time.Now()
-					_, err := artifacts[p*each+i].push(ctx, client, host, fmt.Sprint(repository, "-", p), fmt.Sprint("v", i))
-					mu.Lock()
-					took = append(took, time.Since(begin).Seconds())
-					if err != nil {
-						failed = append(failed, err)
-					}
-					mu.Unlock()
-				}
-			})
-		}
-		group.Wait()
-		fmt.Fprintf(w, "| %s | %d | %d | %.0f | %.0f |\n", way, len(took), len(failed), 1e3*quantile(took, 0.5), 1e3*quantile(took, 0.99))
-		if len(failed) > 0 {
-			return fmt.Errorf("%s: %w", way, failed[0])
+		b.tableRow(w, "pull", m, took)
+		if err := b.forget(); err != nil {
+			return err
 		}
 	}
 	return nil
+}
+
+// stock pushes what is to be pulled, and says where each way finds it. To an intercepted repository goes one without a model, which is released at once.
+func (b *bench) stock(ctx context.Context, size int64) (map[string]place, error) {
+	a, err := newArtifact(b.noise, size)
+	if err != nil {
+		return nil, err
+	}
+	at := b.target(direct)
+	from := map[string]place{direct: at, through: at, intercepted: b.target(intercepted)}
+	if b.proxy != nil { // one copy, behind all
+		from[bare] = place{b.proxy.host, at.repository, at.tag}
+		from[through] = place{b.gateway.host, at.repository, at.tag}
+	} else {
+		from[through] = b.target(through)
+		if err := a.push(ctx, newClient(), from[through]); err != nil {
+			return nil, err
+		}
+	}
+	if err := a.push(ctx, newClient(), at); err != nil {
+		return nil, err
+	}
+	return from, a.withoutModel().push(ctx, newClient(), from[intercepted])
+}
+
+// tableHead begins a table of throughput: each way's, and its ratio to direct.
+func (b *bench) tableHead(w io.Writer) {
+	fmt.Fprint(w, "| | rounds |")
+	rule := "|---|---|"
+	for _, way := range b.ways {
+		fmt.Fprintf(w, " %s MB/s |", way)
+		rule += "---|"
+		if way != direct {
+			fmt.Fprint(w, " ratio |")
+			rule += "---|"
+		}
+	}
+	fmt.Fprintf(w, "\n%s\n", rule)
+}
+
+func (b *bench) tableRow(w io.Writer, what string, m model, took times) {
+	fmt.Fprintf(w, "| %s of %s | %d |", what, m.name, m.rounds)
+	for _, way := range b.ways {
+		fmt.Fprintf(w, " %.0f |", float64(m.size)/1e6/took.median(way))
+		if way != direct {
+			fmt.Fprintf(w, " %.3f |", took.median(direct)/took.median(way))
+		}
+	}
+	fmt.Fprintln(w)
 }

@@ -8,16 +8,14 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
 )
 
-// process is a registry or a gateway.
+// process is a registry, a proxy or a gateway.
 type process struct {
 	host string
-	dir  string
 	cmd  *exec.Cmd
 	log  bytes.Buffer
 }
@@ -32,8 +30,8 @@ func freePort() (string, error) {
 }
 
 // start runs a program and waits until it answers.
-func start(host, dir, program string, args ...string) (*process, error) {
-	p := &process{host: host, dir: dir, cmd: exec.Command(program, args...)}
+func start(host, program string, args ...string) (*process, error) {
+	p := &process{host: host, cmd: exec.Command(program, args...)}
 	p.cmd.Stderr, p.cmd.Env = &p.log, append(os.Environ(), "OTEL_TRACES_EXPORTER=none")
 	if err := p.cmd.Start(); err != nil {
 		return nil, err
@@ -52,41 +50,6 @@ func start(host, dir, program string, args ...string) (*process, error) {
 func (p *process) stop() {
 	_ = p.cmd.Process.Signal(os.Interrupt)
 	_ = p.cmd.Wait()
-}
-
-// startDistribution runs CNCF distribution on an empty folder.
-func startDistribution(program, dir string) (*process, error) {
-	host, err := freePort()
-	if err != nil {
-		return nil, err
-	}
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return nil, err
-	}
-	file := filepath.Join(dir, "config.yml")
-	text := fmt.Sprintf("version: 0.1\nlog: {level: error, accesslog: {disabled: true}}\nhttp: {addr: %q, secret: bench}\n"+
-		"storage: {filesystem: {rootdirectory: %q}, delete: {enabled: true}, maintenance: {uploadpurging: {enabled: false}}}\n", host, filepath.Join(dir, "data"))
-	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
-		return nil, err
-	}
-	return start(host, dir, program, "serve", file)
-}
-
-// startGateway runs grindstone in front of the registry. What is pushed under models/ is intercepted, and nothing is sanitized: there is no clean data.
-func startGateway(program, dir, upstream string) (*process, error) {
-	host, err := freePort()
-	if err != nil {
-		return nil, err
-	}
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, err
-	}
-	file := filepath.Join(dir, "grindstone.yaml")
-	text := fmt.Sprintf("listen: %q\ndir: data\nintercept: [\"models/**\"]\nupstream: {url: \"http://%s\"}\nlog: {level: warn}\n", host, upstream)
-	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
-		return nil, err
-	}
-	return start(host, dir, program, "serve", "--config", file, "--dir", filepath.Join(dir, "data"))
 }
 
 // memory is the resident set of a process now and its peak, in bytes.

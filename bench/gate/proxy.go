@@ -36,5 +36,5 @@ func startProxy(registry string) (*process, error) {
 	if err != nil {
 		return nil, err
 	}
-	return start(host, "", program, "-proxy", registry, "-listen", host)
+	return start(host, program, "-proxy", registry, "-listen", host)
 }
