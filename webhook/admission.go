@@ -134,6 +134,31 @@ func (a *Admission) again(message string, at time.Time) {
 	a.enter(Quarantined, "", message, at)
 }
 
+// takenUp records that a server has started that goes on with the admission, under the policy of that digest. Of what another policy decided, a run of the
+// sanitizer and what came of it stay, and are reconsidered; what is signed and attached stays as it is; anything else is decided anew.
+func (a *Admission) takenUp(policyDigest string, at time.Time) {
+	const message = "taken up again at the server's start"
+	changed := a.PolicyDigest != policyDigest && a.Approval == nil
+	begun := a.State == Releasing || a.Decision != nil && a.Decision.Action == policy.Sanitize && a.State != Quarantined && a.State != Deciding
+	switch {
+	case a.State == Held:
+		a.Decision = nil
+		a.again(message, at)
+	case changed && !begun:
+		a.Decision, a.Verdict, a.Runs = nil, nil, a.Runs+1
+		a.enter(Deciding, "", "the policy changed", at)
+	case changed && a.State == Attesting:
+		a.enter(Evaluating, "", "the policy changed", at)
+		return
+	default:
+		a.enter(a.State, "", message, at)
+		if changed {
+			return
+		}
+	}
+	a.PolicyDigest = policyDigest
+}
+
 // changes is the number of states entered so far.
 func (a *Admission) changes() int { return a.Dropped + len(a.History) }
 

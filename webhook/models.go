@@ -67,9 +67,9 @@ func (a *Admission) results() []ModelResult {
 	return append([]ModelResult{{a.Source.targets()[0].Name, a.Report, a.Verdict}}, a.Further...)
 }
 
-// judged records the decision about the model that was sanitized last.
-func (a *Admission) judged(d *policy.ReleaseDecision) {
-	if n := len(a.Further); n > 0 {
+// judged records the decision about the n-th model.
+func (a *Admission) judged(n int, d *policy.ReleaseDecision) {
+	if n > 0 {
 		a.Further[n-1].Verdict = d
 		return
 	}
@@ -99,10 +99,10 @@ func (a *Admission) changed(model Model, written, before []ChangedFile) error {
 	return nil
 }
 
-// about names the model that was sanitized last in a message, where there are several.
-func (a *Admission) about(message string) string {
-	if results := a.results(); len(a.Source.targets()) > 1 && len(results) > 0 {
-		return results[len(results)-1].Name + ": " + message
+// about names the model in a message about it, where there are several.
+func (a *Admission) about(m ModelResult, message string) string {
+	if len(a.Source.targets()) > 1 {
+		return m.Name + ": " + message
 	}
 	return message
 }

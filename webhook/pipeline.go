@@ -154,8 +154,7 @@ func (p *Pipeline) startWorker(ctx context.Context) {
 // Wait returns when no worker runs any more.
 func (p *Pipeline) Wait() { p.workers.Wait() }
 
-// resume queues what a former server left unfinished. Models held for the server's configuration get another try, and those
-// decided under another policy are asked again.
+// resume queues what a former server left unfinished. Models held for the server's configuration get another try.
 func (p *Pipeline) resume() error {
 	digest := p.Policy.Digest()
 	unfinished := p.store.List(func(a *Admission) bool {
@@ -163,21 +162,7 @@ func (p *Pipeline) resume() error {
 			a.State == Held && (configurable[a.Reason] || a.Reason == ReasonPolicyHeld && a.PolicyDigest != digest)
 	})
 	for _, a := range unfinished {
-		_, err := p.store.Update(a.ID, func(a *Admission) {
-			now := time.Now().UTC()
-			switch {
-			case a.State == Held:
-				a.Decision = nil
-				a.again("taken up again at the server's start", now)
-			case a.PolicyDigest != digest && a.Approval == nil:
-				a.Decision, a.Verdict, a.Runs = nil, nil, a.Runs+1
-				a.enter(Deciding, "", "the policy changed", now)
-			default:
-				a.enter(a.State, "", "taken up again at the server's start", now)
-			}
-			a.PolicyDigest = digest
-		})
-		if err != nil {
+		if _, err := p.store.Update(a.ID, func(a *Admission) { a.takenUp(digest, time.Now().UTC()) }); err != nil {
 			return err
 		}
 		p.backlog.add(a.ID)

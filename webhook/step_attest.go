@@ -74,7 +74,7 @@ func (p *Pipeline) sign(ctx context.Context, a *Admission) (*attest.Attestation,
 	if err := os.MkdirAll(p.scratch(a.ID), 0o700); err != nil { // nothing was sanitized there, perhaps
 		return nil, err
 	}
-	path := filepath.Join(p.scratch(a.ID), "attestation-"+strings.TrimPrefix(a.Released.Digest, "sha256:")+".json")
+	path := filepath.Join(p.scratch(a.ID), "attestation-"+strings.TrimPrefix(a.Released.Digest, "sha256:")+"-"+a.decidedBy()+".json")
 	var signed attest.Attestation
 	data, err := os.ReadFile(path)
 	if err == nil && json.Unmarshal(data, &signed) == nil {
@@ -94,6 +94,17 @@ func (p *Pipeline) sign(ctx context.Context, a *Admission) (*attest.Attestation,
 	}
 	p.passing("attestation signed")
 	return fresh, nil
+}
+
+// decidedBy is the id of the decision that lets the model be released.
+func (a *Admission) decidedBy() string {
+	switch {
+	case a.Approval != nil:
+		return a.Approval.ID
+	case a.Unsanitized():
+		return a.Decision.ID
+	}
+	return a.Verdict.ID
 }
 
 // attestation is about the released manifest and its model files.

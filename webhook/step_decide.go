@@ -31,6 +31,27 @@ func (p *Pipeline) decide(ctx context.Context, a *Admission) (State, error) {
 	}
 }
 
+// reconsider asks the policy about a model whose sanitizing was decided by another one, before the server's start. A run is worth hours: unless the model is to
+// be denied or kept now, it goes on as it was begun.
+func (p *Pipeline) reconsider(ctx context.Context, a *Admission) error {
+	if a.PolicyDigest == p.Policy.Digest() {
+		return nil
+	}
+	a.PolicyDigest = p.Policy.Digest()
+	d, err := p.Policy.Admission(ctx, p.admissionInput(a.Source, a.tag()))
+	switch {
+	case err != nil:
+		return p.undecided(err)
+	case d.Action == policy.Sanitize || d.Action == policy.Admit:
+		return nil
+	case d.Action == policy.Quarantine:
+		a.Decision = &d
+		return held(p.obstacle(a), reasons(d.Reasons))
+	}
+	a.Decision = &d
+	return &verdict{Denied, ReasonPolicyDenied, reasons(d.Reasons)}
+}
+
 // obstacle finds the reason code for a policy that keeps a model in quarantine: what is plainly missing, else the policy's will.
 func (p *Pipeline) obstacle(a *Admission) Reason {
 	switch {

@@ -18,6 +18,9 @@ import (
 // sanitize writes the next model of the quarantined package into a fresh scratch folder, has a worker run the sanitizer on it, and checks what it wrote. When
 // the server stops, the job stays in the queue, and the server's next start goes on waiting for it.
 func (p *Pipeline) sanitize(ctx context.Context, a *Admission) (State, error) {
+	if err := p.reconsider(ctx, a); err != nil {
+		return "", err
+	}
 	if a.through() > 0 && !p.outputThere(a) {
 		a.forget()
 	}
