@@ -64,6 +64,7 @@ type Classifier struct {
 	quantized  []*quantized       // weights and activations that the file keeps in integers
 	frozen     map[string]bool    // values that frozen nodes make
 	changeable map[string]bool    // constants that the file holds as tensors, and those of Unfold
+	masks      map[string]bool    // of values that are computed of constants: whether they are masks
 	shapes     map[string][]int64 // of all values, for two images
 }
 
@@ -90,7 +91,7 @@ func New(m *onnx.Model, o Options) (*Classifier, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &Classifier{Source: m, Nodes: g.Nodes, Constants: map[string]*onnx.Tensor{}}
+	c := &Classifier{Source: m, Nodes: g.Nodes, Constants: map[string]*onnx.Tensor{}, masks: map[string]bool{}}
 	for _, t := range g.Initializers {
 		c.Constants[t.Name] = t
 	}

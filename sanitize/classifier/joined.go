@@ -32,7 +32,7 @@ var smooth = map[string]bool{
 
 // joined returns the tensors of more than one element that a node joins with what a linear layer has made: constants, or the constants that
 // an input is computed of. Behind other operators than those above, the input itself is returned, which nobody can train.
-// Single numbers (epsilons, temperatures) and masks stay as they are, and before the first linear layer all is preprocessing.
+// Single numbers (epsilons, temperatures) and masks, also computed ones, stay as they are, and before the first linear layer all is preprocessing.
 func (c *Classifier) joined(by map[string]*onnx.Node, n *onnx.Node) []string {
 	if !joins[n.Op] || n.Domain != "" || !slices.ContainsFunc(n.Inputs, func(in string) bool { return c.live[in] && c.learned[in] }) {
 		return nil
@@ -74,7 +74,7 @@ func (l *leaves) follow(value string) {
 		for _, in := range n.Inputs {
 			l.follow(in)
 		}
-	case n != nil && l.holdsTensors(value):
+	case n != nil && l.holdsTensors(value) && !l.computesMask(value):
 		l.found = append(l.found, value)
 	}
 }
@@ -94,6 +94,18 @@ func (l *leaves) holdsTensors(value string) bool {
 		l.holds[value] = held
 	}
 	return held
+}
+
+// computesMask reports whether a value that the file computes of constants is a mask: exporters that fold no constants make those of shifted windows of the
+// windows' numbers.
+func (c *Classifier) computesMask(value string) bool {
+	is, known := c.masks[value]
+	if !known {
+		t, err := c.evaluate(value)
+		is = err == nil && mask(t) // what cannot be computed is refused as a weight that cannot be trained
+		c.masks[value] = is
+	}
+	return is
 }
 
 // isWeight: a tensor that training would change, neither a single number nor a mask.

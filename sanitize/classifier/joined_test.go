@@ -53,6 +53,13 @@ func TestJoinedConstants(t *testing.T) {
 		"mask": {func(n *net, x string) string {
 			return n.Op("Add", []string{x, n.Const(onnx.NewFloat("mask", []int64{1, 1, 8, 8}, mask))})
 		}, nil},
+		"mask computed of numbers of windows": {func(n *net, x string) string { // -100 between pixels of different windows
+			windows := n.Op("ScatterND", []string{n.Const(onnx.NewFloat("none", []int64{8}, make([]float32, 8))),
+				n.Const(onnx.NewInt64("second", []int64{3, 1}, []int64{5, 6, 7})), n.Const(onnx.NewFloat("one", []int64{3}, []float32{1, 1, 1}))})
+			apart := n.Op("Sub", []string{n.Op("Unsqueeze", []string{windows, n.Int64s(0)}), n.Op("Unsqueeze", []string{windows, n.Int64s(1)})})
+			other := n.Op("Not", []string{n.Op("Equal", []string{apart, n.Float(0)})})
+			return n.Op("Add", []string{x, n.Op("Where", []string{other, n.Float(-100), apart})})
+		}, nil},
 		"number": {func(n *net, x string) string {
 			return n.Op("Mul", []string{x, n.Const(onnx.NewFloat("number", []int64{1, 1, 1, 1}, []float32{3}))})
 		}, nil},
@@ -83,6 +90,13 @@ func TestJoinedConstants(t *testing.T) {
 	err := read(t, n.model(t, 17, n.dense(n.pooled(n.Op("Div", []string{n.stem(-1), deviation})), 4, 5)), classifier.Options{}).CheckTrainable()
 	if !errors.Is(err, classifier.ErrFrozen) || !strings.Contains(err.Error(), `"deviation"`) {
 		t.Errorf("behind a square root: %v", err)
+	}
+
+	n = newNet() // as the mask above, but with the differences of the numbers
+	apart := n.Named("apart", "Where", []string{n.Op("Equal", []string{n.weight("windows", 8, 8), n.Float(0)}), n.Float(-100), n.weight("others", 8, 8)})
+	err = read(t, n.model(t, 17, n.dense(n.pooled(n.Op("Add", []string{n.stem(-1), apart})), 4, 5)), classifier.Options{}).CheckTrainable()
+	if !errors.Is(err, classifier.ErrFrozen) || !strings.Contains(err.Error(), `"apart"`) {
+		t.Errorf("chosen among constants: %v", err)
 	}
 
 	n = newNet()

@@ -3,6 +3,7 @@ package classifier
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"grindstone/sanitize/onnx"
 	"grindstone/sanitize/ort"
@@ -44,6 +45,42 @@ func (c *Classifier) Shapes(n int64) (map[string][]int64, error) {
 		shapes[name] = out[i].I64
 	}
 	return shapes, nil
+}
+
+// evaluate computes a value of type float that depends on constants alone.
+func (c *Classifier) evaluate(value string) (*onnx.Tensor, error) {
+	needed := map[string]bool{value: true}
+	var nodes []*onnx.Node // the last one first
+	for _, n := range slices.Backward(c.Nodes) {
+		if slices.ContainsFunc(n.Outputs, func(out string) bool { return needed[out] }) {
+			nodes = append(nodes, n)
+			for _, in := range n.Inputs {
+				needed[in] = true
+			}
+		}
+	}
+	if needed[c.Input] {
+		return nil, fmt.Errorf("%q depends on the image", value)
+	}
+	slices.Reverse(nodes)
+	constant := Classifier{Nodes: nodes, Constants: c.Constants}
+	b := constant.NewBuilder()
+	constant.EmitConstants(b)
+	for _, n := range nodes {
+		b.Add(n)
+	}
+	b.Output(b.Op("Reshape", []string{value, b.Int64s(-1)}), onnx.Float, -1)
+	b.Output(b.Op("Shape", []string{value}), onnx.Int64, -1)
+	s, err := ort.NewModelSession(b.Model(onnx.Opset), ort.Options{Provider: ort.CPU})
+	if err != nil {
+		return nil, err
+	}
+	defer s.Close()
+	out := make([]*ort.Array, 2)
+	if err := s.Run(context.Background(), nil, out); err != nil {
+		return nil, err
+	}
+	return onnx.NewFloat(value, out[1].I64, out[0].F32), nil
 }
 
 // NewBuilder starts a graph whose fresh names stay clear of the classifier's own.
