@@ -61,6 +61,16 @@ func (s *serverProcess) checkApproved(repository, tag, name, says string, a Admi
 	s.checkCleaned(a)
 }
 
+// lineWith is the first line of a text that has the words.
+func lineWith(text, words string) string {
+	for line := range strings.Lines(text) {
+		if strings.Contains(line, words) {
+			return line
+		}
+	}
+	return ""
+}
+
 func TestApprove(t *testing.T) {
 	dir := t.TempDir()
 	s := startServer(t, dir, "-sanitizer", "at-chance")
@@ -84,8 +94,13 @@ func TestApprove(t *testing.T) {
 	}
 	a = s.settle()[0]
 	s.checkApproved("models/a", "v1", "a", "operator loopback: looked at by hand", a)
-	if len(a.Operations) != 1 || a.Operations[0].Action != OperationApprove || !strings.Contains(s.log.String(), a.Operations[0].ID) {
-		t.Errorf("operations %+v are not in the log:\n%s", a.Operations, s.log)
+	if len(a.Operations) != 1 || a.Operations[0].Action != OperationApprove {
+		t.Fatalf("operations %+v", a.Operations)
+	}
+	for _, words := range []string{`msg="operator decision"`, a.Operations[0].ID, "action=approve", "operator=loopback", `reason="looked at by hand"`, a.ID, a.Source.Digest} {
+		if !strings.Contains(lineWith(s.log.String(), "operator decision"), words) {
+			t.Errorf("the decision log lacks %s:\n%s", words, s.log)
+		}
 	}
 	for _, operation := range []string{"approve", "reject", "retry"} {
 		if status, text := s.post(path+"/"+operation, `{"reason": "again"}`); status != http.StatusConflict {

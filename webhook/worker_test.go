@@ -28,6 +28,7 @@ func testWorker(args []string) int {
 	url := flags.String("queue", "", "")
 	behaviour := flags.String("sanitizer", "ok", "")
 	data := flags.String("data", "default", "")
+	labels := flags.String("labels", "", "")
 	_ = flags.Parse(args)
 	ctx, cancel := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer cancel()
@@ -38,7 +39,7 @@ func testWorker(args []string) int {
 		return 1
 	}
 	defer q.Close()
-	w := NewWorker(q, *dir, map[string]string{*data: "/dev/null"}, nil, SanitizerConfig{Command: sanitizerCommand(*behaviour), Timeout: time.Minute}, log)
+	w := NewWorker(q, *dir, map[string]string{*data: "/dev/null"}, strings.Fields(*labels), SanitizerConfig{Command: sanitizerCommand(*behaviour), Timeout: time.Minute}, log)
 	fmt.Println("READY")
 	if err := w.Run(ctx); err != nil {
 		fmt.Fprintln(os.Stderr, "test worker:", err)

@@ -1,0 +1,58 @@
+package webhook
+
+import (
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+
+	"grindstone/sanitize"
+	"grindstone/webhook/queue"
+)
+
+// TestLabels: what the policy gives to CUDA waits for a worker that has that label, while one that has not does the rest.
+func TestLabels(t *testing.T) {
+	dir := policies(t, sanitizesOtherwise, releases)
+	const admission = `package grindstone.admission
+parameters := {"provider": "cuda"} if startswith(input.repository, "gpu/") else := {}
+decision := {"action": "sanitize", "method": "feature-grinding", "transformation": "permute", "dataset": "default", "parameters": parameters}
+`
+	if err := os.WriteFile(filepath.Join(dir, "admission.rego"), []byte(admission), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	at := freePort(t)
+	url := "nats://" + at
+	s := startServer(t, t.TempDir(), "-queue-listen", at, "-workers", "0", "-policy", dir)
+	startWorker(t, url, "ok")
+	gpu := s.pushModel("gpu/a", "v1", "a").Digest.String()
+	s.become(gpu, Sanitizing)
+	for _, name := range []string{"b", "c"} { // by the worker of the machine without a GPU, which is idle
+		s.checkReleased("cpu/"+name, "v1", name, s.become(s.pushModel("cpu/"+name, "v1", name).Digest.String(), Released))
+	}
+	if a := s.admissions("?digest=" + gpu)[0]; a.State != Sanitizing || a.Attempts != 0 {
+		t.Errorf("without a worker for it, it is %s after %d attempts", a.State, a.Attempts)
+	}
+	startWorker(t, url, "ok", "-labels", "cuda any")
+	s.checkReleased("gpu/a", "v1", "a", s.become(gpu, Released))
+	checkQueueEmpty(t, url)
+}
+
+// TestWorkerArguments: every limit that the worker has comes to the sanitizer, and what is no limit does not.
+func TestWorkerArguments(t *testing.T) {
+	for name, c := range map[string]struct {
+		config SanitizerConfig
+		job    queue.Job
+		want   []string
+	}{
+		"no limit": {SanitizerConfig{}, queue.Job{Args: []string{"--batch", "8"}}, []string{"--batch", "8"}},
+		"all": {
+			SanitizerConfig{Memory: 4, Model: sanitize.Limits{Bytes: 1, Nodes: 2, Tensors: 3}, Provider: "cpu", Threads: 5}, queue.Job{},
+			[]string{"--provider", "cpu", "--threads", "5", "--max-bytes", "1", "--max-nodes", "2", "--max-tensors", "3", "--memory-limit", "4"},
+		},
+		"the decision's provider": {SanitizerConfig{Provider: "cpu"}, queue.Job{Provider: "cuda"}, []string{"--provider", "cuda"}},
+	} {
+		if got := (&Worker{Sanitizer: c.config}).args(c.job); !slices.Equal(got, c.want) {
+			t.Errorf("%s: %q, want %q", name, got, c.want)
+		}
+	}
+}
