@@ -172,3 +172,24 @@ func TestByteLimits(t *testing.T) {
 		}
 	}
 }
+
+// TestGracePeriod: a request in flight keeps a server that is stopped for as long as the configuration says, and no longer.
+func TestGracePeriod(t *testing.T) {
+	s := startServer(t, "--config", writeConfig(t, t.TempDir(), "limits: {grace: 1s}\n"))
+	c, err := net.Dial("tcp", s.address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	fmt.Fprintf(c, "PUT /v2/models/a/manifests/v1 HTTP/1.1\r\nHost: %s\r\nExpect: 100-continue\r\nContent-Length: 30000\r\n\r\n", s.address)
+	if _, err := io.ReadFull(c, make([]byte, len("HTTP/1.1 100 Continue\r\n"))); err != nil { // the body is being read
+		t.Fatal(err)
+	}
+	begin := time.Now()
+	if err := s.stop(); err != nil {
+		t.Error(err)
+	}
+	if took := time.Since(begin); took < time.Second || took > 20*time.Second || !strings.Contains(s.log.String(), "at the end of the grace period") {
+		t.Errorf("it took %v\n%s", took, s.log)
+	}
+}
