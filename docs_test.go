@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"go/ast"
 	"go/parser"
 	"go/token"
@@ -12,6 +13,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"grindstone/policy"
 	"grindstone/webhook"
@@ -225,6 +227,28 @@ func TestOperatorsGuideHasEveryMetricAndRoute(t *testing.T) {
 	for _, r := range routes {
 		if !strings.Contains(api, "`GET "+r[1]+"`") {
 			t.Errorf("the guide lacks GET %s", r[1])
+		}
+	}
+}
+
+// TestOperatorsGuideHasTheLimits: the table of limits has the defaults that a server has which is told nothing.
+func TestOperatorsGuideHasTheLimits(t *testing.T) {
+	text, c := section(t, guide(t, "operate.md"), "## Limits"), DefaultConfig()
+	duration := func(d time.Duration) string { return fmt.Sprint(d.Hours(), "h") }
+	for field, want := range map[string]string{
+		"limits.manifest": formatBytes(c.Limits.Manifest), "limits.blob": formatBytes(c.Limits.Blob), "limits.request": duration(c.Limits.Request),
+		"limits.events": fmt.Sprint("10000;", c.Limits.Events), "sanitizer.model": formatBytes(c.Sanitizer.Model), "sanitizer.nodes": fmt.Sprint(c.Sanitizer.Nodes),
+		"sanitizer.tensors": fmt.Sprint(c.Sanitizer.Tensors), "sanitizer.timeout": duration(c.Sanitizer.Timeout), "sanitizer.memory": formatBytes(c.Sanitizer.Memory),
+		"sanitizer.per_identity": fmt.Sprint(c.Sanitizer.PerIdentity), "sanitizer.workers": fmt.Sprint(c.Sanitizer.Workers),
+	} {
+		row := regexp.MustCompile("(?m)^\\|[^|]*\\| `" + regexp.QuoteMeta(field) + "` \\| ([^|;]*(?:;[^|;]*)?)").FindStringSubmatch(text)
+		if row == nil {
+			t.Errorf("the guide has no limit %s", field)
+			continue
+		}
+		got := strings.NewReplacer(" ", "", ",", "").Replace(row[1])
+		if first, _, _ := strings.Cut(got, ";"); got != want && first != want {
+			t.Errorf("the guide says that %s is %s; it is %s", field, row[1], want)
 		}
 	}
 }
