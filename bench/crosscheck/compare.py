@@ -26,7 +26,8 @@ TOLERANCE = 1e-4  # of the norm, by ONNX Runtime in float32
 DIFFERENCES = 1e-5  # of central differences, for constants that PyTorch's exporter has folded
 RETRIES = 3  # with other images, where float64 agrees and float32 does not
 LATER = 75  # exit status of a large model that must wait for another
-LARGE = 40_000_000  # parameters; of such models one is compared at a time, in about 60 bytes of memory a parameter, and the disk helps
+LARGE = 40_000_000  # parameters; the disk helps, so that about 60 bytes of memory a parameter are enough
+ALONE = 90_000_000  # parameters; of such models one is compared at a time
 NOISE = 5  # of PyTorch's own float32 errors, which are allowed where they are larger
 
 
@@ -38,115 +39,27 @@ class Failed(Exception):
         self.stage = stage
 
 
-def check(case, grindstone, folder, broken="", samples=0, cache=None, tensorflow=None):
+def blank(case):
+    """The row of a case of which nothing is known."""
+    return {"model": f"{case.source}/{case.name}", "how": case.how, "exporter": case.exporter, "opset": case.opset, "size": case.size, "batch": case.batch,
+            "reads": False, "trains": False, "exact": False}
+
+
+def check(case, grindstone, folder, broken="", cache=None, tensorflow=None):
     """Returns the row of the table as a dict."""
-    row = {"model": f"{case.source}/{case.name}", "how": case.how, "exporter": case.exporter, "opset": case.opset, "size": case.size, "batch": case.batch,
-           "reads": False, "trains": False, "exact": False}
+    row, folder = blank(case), pathlib.Path(folder)
     started = time.time()
     try:
         if case.source in ("torchvision", "timm"):
-            compare(case, grindstone, pathlib.Path(folder), broken, samples, cache, row)
+            compare(case, Prepared(case, grindstone, folder, cache, row, broken), folder, row)
         else:
             import foreign
 
-            foreign.check(case, grindstone, pathlib.Path(folder), broken, tensorflow, row)
+            foreign.check(case, grindstone, folder, broken, tensorflow, row)
     except Failed as e:
         row["stage"], row["reason"] = e.stage, str(e)
     row["seconds"] = round(time.time() - started, 1)
     return row
-
-
-def compare(case, grindstone, folder, broken, samples, cache, row):
-    torch.backends.mha.set_fastpath_enabled(False)
-    torch.set_num_threads(1)  # threads that wait for one another make a busy machine slow
-    model = zoo.build(case)
-    if case.fused:
-        model = zoo.fuse(model, torch.zeros(2, 3, case.size, case.size))
-    path = pathlib.Path(cache or folder) / (re.sub("[^a-zA-Z0-9_]+", "-", case.label) + f"{case.size}-{case.batch}.onnx")
-    if not path.exists():
-        try:
-            zoo.export(case, model, path)
-        except Exception as e:
-            raise Failed("export", f"{type(e).__name__}: {first_line(e)}") from e
-    if case.exporter == "dynamo" and case.constant_folding:
-        model = zoo.fuse(model, torch.zeros(2, 3, case.size, case.size))
-    if case.narrow:
-        zoo.round_constants(model, case.narrow)
-    info = inspect(grindstone, path)
-    row.update(reads=True, parameters=info["parameters"], feature=info["feature_layer"], feature_width=info["feature_width"])
-    large = info["parameters"] > LARGE
-    if large:
-        alone = open(pathlib.Path(tempfile.gettempdir()) / "grindstone-crosscheck.lock", "w")
-        try:
-            fcntl.flock(alone, fcntl.LOCK_EX | fcntl.LOCK_NB)  # until this process ends
-        except BlockingIOError:
-            sys.exit(LATER)
-
-    plain, fast = folder / "plain.onnx", folder / "fast.onnx"
-    environment = dict(os.environ, GRINDSTONE_BREAK=broken)
-    for out, flags in [(plain, []), (fast, ["--fast-layout"])][: 2 if case.fast or samples and case.timed else 1]:
-        flags = flags + (["--unfold"] if case.unfold else [])
-        run = subprocess.run([grindstone, "inspect", path, "--training-graph", out, "--batch", str(case.batch), *flags], capture_output=True, text=True, env=environment)
-        if run.returncode:
-            raise Failed("train", last_line(run.stderr))
-    onnx.checker.check_model(str(plain), full_check=True)
-    row["trains"] = True
-
-    step = Step(plain, threads=1)
-    source, values = tensors(path)
-    inserted = insertions(source, step) if case.unfold else []
-    close = {"": 1e-5, "float16": 2e-3, "bfloat16": 8e-3}[case.narrow]
-    pairs, missing = pair_up(model, {n: values[n] for n in step.trained if n in values}, close)
-    running, missing_statistics = pair_up(model, {n: values[n] for n in step.statistics if n in values}, close)
-    folded = [n for n in missing if not users(source, n) & LAYERS]  # of a table and an index, say: no parameter of PyTorch's
-    lost = [n for n in missing + missing_statistics if n not in folded]
-    if lost:
-        raise Failed("compare", f"no PyTorch tensor holds the numbers of {', '.join(lost[:4])} ({len(lost)} in all)")
-    for pair in pairs + running:
-        value = torch.from_numpy(np.array(values[pair.name], dtype=np.float32))
-        pair.assign(model, value)
-    head = next(p.module for p in pairs if p.name == info["head_weights"][0])
-    modules = {p.name: p.module for p in pairs}
-    inserted = [(prefix, modules[weight], channels) for prefix, weight, channels in inserted]
-
-    batch = random_batch(case, info, seed=3)
-    arguments = [torch.from_numpy(batch[k]) for k in ("images", "labels", "targets")]
-    rate = gentle_rate(Twin(model, pairs, running, head, inserted, torch.float64), arguments)
-    batch["rate"] = np.array([rate], np.float32)
-    single = Twin(model, pairs, running, head, inserted, torch.float32)
-    twin = Twin(model, pairs, running, head, inserted, torch.float64)
-    exact = record(twin, arguments, rate, STEPS)
-    del twin
-    if large:
-        exact = stored(exact, folder)
-    wide = {k: evaluate.to_torch(v) for k, v in batch.items()}
-    if folded:
-        row["folded"], row["differences"] = len(folded), by_differences(evaluate.Graph(plain).run, wide, {n: values[n] for n in folded})
-    ways = {  # each made, compared and forgotten: a large model fills the memory with one
-        "pytorch": lambda: record(single, arguments, rate, 1),
-        "float64": lambda: record_step(evaluate.Graph(plain).run, step, wide, STEPS, folded),
-        "float32": lambda: record_step(step.run, step, batch, 1),
-    }
-    if case.fast:
-        ways["fast float64"] = lambda: record_step(evaluate.Graph(fast).run, step, wide, 1)
-        ways["fast float32"] = lambda: record_step(Step(fast, threads=1).run, step, batch, 1)
-    judge(row, {name: compare_results(way(), exact) for name, way in ways.items()})
-    for seed in range(4, 4 + RETRIES):
-        # In float32 a ReLU whose input rounds to the other side of zero changes a gradient by leaps, for some batches; a mistake would show for all.
-        if not row["failed"] or set(row["failed"]) - {"float32"}:
-            break
-        other, step.state = random_batch(case, info, seed), {}
-        twin = Twin(model, pairs, running, head, inserted, torch.float64)
-        others = [torch.from_numpy(other[k]) for k in ("images", "labels", "targets")]
-        exact = record(twin, others, rate, 1)
-        again = compare_results(record_step(step.run, step, other, 1), exact)["worst"]
-        rounding = Twin(model, pairs, running, head, inserted, torch.float32)
-        theirs = compare_results(record(rounding, others, rate, 1), exact)["worst"]
-        if again <= max(TOLERANCE, NOISE * theirs):
-            row.update(float32=again, float32_pytorch=theirs, exact=True, failed=[], reason="")
-    if samples and case.timed:
-        torch.set_num_threads(2)
-        row["time_ratio"], row["seconds_grindstone"], row["seconds_pytorch"] = time_ratio(Step(fast, threads=2), single, batch, arguments, rate, samples)
 
 
 LAYERS = {"Conv", "ConvTranspose", "Gemm", "MatMul", "BatchNormalization", "LayerNormalization", "GroupNormalization", "InstanceNormalization"}
@@ -154,6 +67,132 @@ LAYERS = {"Conv", "ConvTranspose", "Gemm", "MatMul", "BatchNormalization", "Laye
 
 def users(source, name):
     return {n.op_type for n in source.graph.node if name in n.input}
+
+
+class Prepared:
+    """An exported model, its training step, and the PyTorch module, which gets the numbers of the file. What is known of the model goes into the row.
+
+    info: what Grindstone says of the model; plain, fast: files of the step in standard operators and, where asked for, as it is trained; step: the former in
+    ONNX Runtime; folded: tensors that the exporter has computed, by name; large: its results go to the disk.
+    """
+
+    def __init__(self, case, grindstone, folder, cache, row, broken="", fast=None):
+        torch.backends.mha.set_fastpath_enabled(False)
+        torch.set_num_threads(1)  # threads that wait for one another make a busy machine slow
+        path = self.export(case, cache or folder)
+        self.info = inspect(grindstone, path)
+        row.update(reads=True, parameters=self.info["parameters"], feature=self.info["feature_layer"], feature_width=self.info["feature_width"])
+        self.large = self.info["parameters"] > LARGE
+        if self.info["parameters"] > ALONE:
+            self.wait_for_others()
+
+        self.plain, self.fast = folder / "plain.onnx", folder / "fast.onnx"
+        environment = dict(os.environ, GRINDSTONE_BREAK=broken)
+        for out, flags in [(self.plain, []), (self.fast, ["--fast-layout"])][: 2 if case.fast or fast else 1]:
+            flags = flags + (["--unfold"] if case.unfold else [])
+            run = subprocess.run([grindstone, "inspect", path, "--training-graph", out, "--batch", str(case.batch), *flags], capture_output=True, text=True, env=environment)
+            if run.returncode:
+                raise Failed("train", last_line(run.stderr))
+        onnx.checker.check_model(str(self.plain), full_check=True)
+        row["trains"] = True
+        self.step = Step(self.plain, threads=1)
+        self.pair(case, *tensors(path))
+
+    def export(self, case, folder):
+        """Makes the module and its file."""
+        model = zoo.build(case)
+        if case.fused:
+            model = zoo.fuse(model, torch.zeros(2, 3, case.size, case.size))
+        path = pathlib.Path(folder) / (re.sub("[^a-zA-Z0-9_]+", "-", case.label) + f"{case.size}-{case.batch}.onnx")
+        if not path.exists():
+            try:
+                zoo.export(case, model, path)
+            except Exception as e:
+                raise Failed("export", f"{type(e).__name__}: {first_line(e)}") from e
+        if case.exporter == "dynamo" and case.constant_folding:
+            model = zoo.fuse(model, torch.zeros(2, 3, case.size, case.size))
+        if case.narrow:
+            zoo.round_constants(model, case.narrow)
+        self.model = model
+        return path
+
+    def wait_for_others(self):
+        """One of the largest models at a time: where another is at work this process ends."""
+        self.alone = open(pathlib.Path(tempfile.gettempdir()) / "grindstone-crosscheck.lock", "w")
+        try:
+            fcntl.flock(self.alone, fcntl.LOCK_EX | fcntl.LOCK_NB)  # until this process ends
+        except BlockingIOError:
+            sys.exit(LATER)
+
+    def pair(self, case, source, values):
+        """Finds the parameter of every tensor, and gives it the file's numbers."""
+        inserted = insertions(source, self.step) if case.unfold else []
+        close = {"": 1e-5, "float16": 2e-3, "bfloat16": 8e-3}[case.narrow]
+        self.pairs, missing = pair_up(self.model, {n: values[n] for n in self.step.trained if n in values}, close)
+        self.running, missing_statistics = pair_up(self.model, {n: values[n] for n in self.step.statistics if n in values}, close)
+        self.folded = {n: values[n] for n in missing if not users(source, n) & LAYERS}  # of a table and an index, say: no parameter of PyTorch's
+        lost = [n for n in missing + missing_statistics if n not in self.folded]
+        if lost:
+            raise Failed("compare", f"no PyTorch tensor holds the numbers of {', '.join(lost[:4])} ({len(lost)} in all)")
+        for pair in self.pairs + self.running:
+            value = torch.from_numpy(np.array(values[pair.name], dtype=np.float32))
+            pair.assign(self.model, value)
+        modules = {p.name: p.module for p in self.pairs}
+        self.head = modules[self.info["head_weights"][0]]
+        self.inserted = [(prefix, modules[weight], channels) for prefix, weight, channels in inserted]
+
+    def twin(self, dtype):
+        """The PyTorch side, at its first step."""
+        return Twin(self.model, self.pairs, self.running, self.head, self.inserted, dtype)
+
+
+def measure(case, grindstone, folder, samples, cache=None):
+    """Returns a step's time over PyTorch's, and both in seconds, two threads each."""
+    prepared = Prepared(case, grindstone, pathlib.Path(folder), cache, blank(case), fast=True)
+    prepared.step = None
+    torch.set_num_threads(2)
+    batch = random_batch(case, prepared.info, seed=3)
+    arguments = [torch.from_numpy(batch[k]) for k in ("images", "labels", "targets")]
+    return time_ratio(Step(prepared.fast, threads=2), prepared.twin(torch.float32), batch, arguments, 0.0, samples)
+
+
+def compare(case, prepared, folder, row):
+    step, folded = prepared.step, prepared.folded
+    batch = random_batch(case, prepared.info, seed=3)
+    arguments = [torch.from_numpy(batch[k]) for k in ("images", "labels", "targets")]
+    rate = gentle_rate(prepared.twin(torch.float64), arguments)
+    batch["rate"] = np.array([rate], np.float32)
+    single = prepared.twin(torch.float32)
+    twin = prepared.twin(torch.float64)
+    exact = record(twin, arguments, rate, STEPS)
+    del twin
+    if prepared.large:
+        exact = stored(exact, folder)
+    wide = {k: evaluate.to_torch(v) for k, v in batch.items()}
+    if folded:
+        row["folded"], row["differences"] = len(folded), by_differences(evaluate.Graph(prepared.plain).run, wide, folded)
+    ways = {  # each made, compared and forgotten: a large model fills the memory with one
+        "pytorch": lambda: record(single, arguments, rate, 1),
+        "float64": lambda: record_step(evaluate.Graph(prepared.plain).run, step, wide, STEPS, folded),
+        "float32": lambda: record_step(step.run, step, batch, 1),
+    }
+    if case.fast:
+        ways["fast float64"] = lambda: record_step(evaluate.Graph(prepared.fast).run, step, wide, 1)
+        ways["fast float32"] = lambda: record_step(Step(prepared.fast, threads=1).run, step, batch, 1)
+    judge(row, {name: compare_results(way(), exact) for name, way in ways.items()})
+    for seed in range(4, 4 + RETRIES):
+        # In float32 a ReLU whose input rounds to the other side of zero changes a gradient by leaps, for some batches; a mistake would show for all.
+        if not row["failed"] or set(row["failed"]) - {"float32"}:
+            break
+        other, step.state = random_batch(case, prepared.info, seed), {}
+        twin = prepared.twin(torch.float64)
+        others = [torch.from_numpy(other[k]) for k in ("images", "labels", "targets")]
+        exact = record(twin, others, rate, 1)
+        again = compare_results(record_step(step.run, step, other, 1), exact)["worst"]
+        rounding = prepared.twin(torch.float32)
+        theirs = compare_results(record(rounding, others, rate, 1), exact)["worst"]
+        if again <= max(TOLERANCE, NOISE * theirs):
+            row.update(float32=again, float32_pytorch=theirs, exact=True, failed=[], reason="")
 
 
 def by_differences(run, batch, values):

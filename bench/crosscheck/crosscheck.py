@@ -39,7 +39,7 @@ def main():
     p.add_argument("--list", action="store_true", help="list the models and stop")
     p.add_argument("--json", type=pathlib.Path, metavar="FILE", help="append a JSON line per model")
     p.add_argument("--again", action="store_true", help="run also what FILE has")
-    p.add_argument("--time", type=int, default=0, metavar="N", help="time N steps of each side as well")
+    p.add_argument("--time", type=int, default=0, metavar="N", help="then time N steps of each side, of rows in FILE that lack it, one model at a time")
     p.add_argument("--jobs", type=int, default=1, metavar="N", help="models at a time")
     p.add_argument("--timeout", type=int, default=600, metavar="SECONDS", help="a model")
     p.add_argument("--break", dest="broken", default="", metavar="OP", help="expect an error")
@@ -56,10 +56,17 @@ def main():
     if not a.no_run:
         known = {(r["model"], r["how"]) for r in rows if not a.again}
         todo = [c for c in cases if (f"{c.source}/{c.name}", c.how) not in known]
-        for i, row in enumerate(run(a, todo)):
+        compared = run([Job(case, compare.check, (case, a.grindstone), (a.broken, a.cache, a.tensorflow), a.timeout) for case in todo], a.jobs)
+        for i, row in enumerate(compared):
             rows.append(row)
             print(f"[{len(cases) - len(todo) + i + 1}/{len(cases)}] {describe(row)}", flush=True)
             if a.json:
+                with a.json.open("a") as f:
+                    f.write(json.dumps(row) + "\n")
+    if a.time:
+        for row in timed(a, cases, rows):
+            print(describe(row), flush=True)
+            if a.json and "time_ratio" in row:
                 with a.json.open("a") as f:
                     f.write(json.dumps(row) + "\n")
     if a.table:
@@ -85,21 +92,43 @@ def read(path):
     return list(rows.values())
 
 
-def run(a, cases):
-    """Yields the rows of the cases as they end, --jobs at a time. Each has a process of its own, so that what it leaves in memory, or crashes, is gone
+def timed(a, cases, rows):
+    """Times the cases that are exact, and yields their rows."""
+    known = {(r["model"], r["how"]): r for r in rows}
+    todo = {}
+    for case in cases:
+        row = known.get((f"{case.source}/{case.name}", case.how))
+        if case.timed and row and row["exact"] and "time_ratio" not in row:
+            todo[case.label] = row
+    jobs = [Job(case, measure, (case, a.grindstone), (a.time, a.cache), a.timeout) for case in cases if case.label in todo]
+    for result in run(jobs, 1):
+        row = todo[f"{result['model']} ({result['how']})"]
+        if "time_ratio" in result:
+            row |= {k: result[k] for k in ("time_ratio", "seconds_grindstone", "seconds_pytorch")}
+        yield row
+
+
+def measure(case, grindstone, folder, samples, cache):
+    ratio, mine, theirs = compare.measure(case, grindstone, folder, samples, cache)
+    return compare.blank(case) | {"time_ratio": ratio, "seconds_grindstone": mine, "seconds_pytorch": theirs}
+
+
+def run(jobs, together):
+    """Yields the rows of the jobs as they end, so many at a time. Each has a process of its own, so that what it leaves in memory, or crashes, is gone
     with it: a fork, since to import PyTorch takes seconds."""
-    os.environ["OMP_NUM_THREADS"] = "2" if a.time else "1"
-    waiting, held, running = list(cases), [], []
+    os.environ["OMP_NUM_THREADS"] = "2" if together == 1 else "1"
+    waiting, held, running = list(jobs), [], []
     try:
         while waiting or running:
-            while waiting and len(running) < a.jobs:
-                running.append(Job(a, waiting.pop(0)))
+            while waiting and len(running) < together:
+                running.append(waiting.pop(0))
+                running[-1].start()
             time.sleep(0.2)
             for job in [j for j in running if j.over()]:
                 running.remove(job)
                 row = job.row()
                 if row is None:
-                    held.append(job.case)
+                    held.append(job)
                 else:
                     waiting, held = held + waiting, []
                     yield row
@@ -109,13 +138,27 @@ def run(a, cases):
 
 
 class Job:
-    """A case at work in a process group of its own."""
+    """A case at work in a process group of its own: do(*before, folder, *behind) makes its row."""
 
-    def __init__(self, a, case):
-        self.case, self.limit, self.begun = case, a.timeout, time.monotonic()
-        self.folder = tempfile.TemporaryDirectory()
-        self.process = multiprocessing.get_context("fork").Process(target=work, args=(a, case, self.folder.name))
+    def __init__(self, case, do, before, behind, limit):
+        self.case, self.do, self.before, self.behind, self.limit = case, do, before, behind, limit
+
+    def start(self):
+        self.begun, self.folder = time.monotonic(), tempfile.TemporaryDirectory()
+        self.process = multiprocessing.get_context("fork").Process(target=self.work)
         self.process.start()
+
+    def work(self):
+        """In the fork: leaves the row in a file."""
+        os.setpgid(0, 0)
+        folder = self.folder.name
+        errors = os.open(f"{folder}/stderr", os.O_CREAT | os.O_WRONLY)
+        os.dup2(errors, 1)
+        os.dup2(errors, 2)
+        row = self.do(*self.before, folder, *self.behind)
+        result = pathlib.Path(folder, "row")
+        result.write_text(json.dumps(row))
+        result.rename(f"{folder}/row.json")
 
     def over(self):
         return not self.process.is_alive() or time.monotonic() - self.begun > self.limit
@@ -130,8 +173,7 @@ class Job:
         """The row of the table; None where another large model was at work."""
         late = self.process.is_alive()
         result, errors = (pathlib.Path(self.folder.name, name) for name in ("row.json", "stderr"))
-        row = {"model": f"{self.case.source}/{self.case.name}", "how": self.case.how, "exporter": self.case.exporter, "opset": self.case.opset,
-               "reads": False, "trains": False, "exact": False}
+        row = compare.blank(self.case)
         if late:
             row |= {"stage": "time", "reason": f"took longer than {self.limit} s"}
         elif result.exists():
@@ -143,18 +185,6 @@ class Job:
         later = self.process.exitcode == compare.LATER
         self.kill()
         return None if later else row
-
-
-def work(a, case, folder):
-    """In the fork: leaves the row in a file."""
-    os.setpgid(0, 0)
-    errors = os.open(f"{folder}/stderr", os.O_CREAT | os.O_WRONLY)
-    os.dup2(errors, 1)
-    os.dup2(errors, 2)
-    row = compare.check(case, a.grindstone, folder, a.broken, a.time, a.cache, a.tensorflow)
-    result = pathlib.Path(folder, "row")
-    result.write_text(json.dumps(row))
-    result.rename(f"{folder}/row.json")
 
 
 def describe(row):

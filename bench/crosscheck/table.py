@@ -13,9 +13,8 @@ gradient, BatchNormalization's running statistics, and the state after five step
 - *exact*: the training step, run in float64, agrees with PyTorch in float64 to 1e-6 of the norm, five steps long, and ONNX Runtime in float32 agrees
   for one step to 1e-4 or to five times what PyTorch in float32 loses itself (*PyTorch's*): in a deep network one ReLU whose input rounds to the
   other side of zero changes gradients by more. The columns give the largest relative error over all tensors.
-- *time*: a step's time over PyTorch's in its default layout, in turn, medians of a few steps of a small batch of small images, two threads each, on a
-  machine that did other work meanwhile. PyTorch's threads wait for one another and suffer more from that, so that ratios far below 1 are the
-  machine's doing, not a gain. It is no measurement of speed: those are in [results](results/). Not every row is timed.
+- *time*: a step's time over PyTorch's in its default layout, in turn, medians of a few steps of a small batch of small images, two threads each, one model at a
+  time. One export of each model is timed. It is no measurement of speed: those are in [results](results/).
 - *6 of 24 layers* and the like: so that the comparison in float64 fits into memory; the layers left out are equal to those that are kept.
 - Exporters of torchvision's and timm's models: `torchscript` (PyTorch's older one) keeps BatchNormalization unless *fused*; `dynamo` folds it into
   convolutions. *unfold*: the identity BatchNormalizations that sanitizing inserts are there. The number is the opset.
@@ -34,6 +33,8 @@ Beside the table:
   single file, and so none above 2 GiB.
 - tf2onnx writes GELU of Keras with an operator that ONNX does not have (Erfc), and leaves constants of Keras's Normalization as inputs, which nobody feeds: such a file does not run anywhere.
   An input that no node reads any more is no obstacle.
+- PyTorch's dynamo exporter folds the keys' bias of Swin v2, which is zero, into a constant, and that is trained. Where images do not fill the windows (8 by 8
+  patches of the last stages: 256 pixels do, 224 do not), the normalization of a padded position divides by next to nothing, and that bias gets gradients of 1e11.
 - An If is read where its condition is a constant; other control flow is an obstacle where it lies on the way.
 - A ConvTranspose whose output_padding or output_shape reaches beyond what its windows cover by a stride or more is refused before it runs: ONNX Runtime
   1.27 reads beyond its buffers there.
