@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"iter"
 	"os"
 	"path"
 	"strings"
@@ -21,7 +22,11 @@ import (
 // A layer may be a tar archive, as it is or compressed by gzip or zstd, with models inside: ModelKits, ModelPacks and images whose files
 // are under /models have such layers. Their models are sanitized like others, and the archive is written anew around them.
 
-const maxEntries = 1 << 17 // of an archive with a model
+const (
+	maxEntries        = 1 << 17 // of an archive with a model
+	maxArchivedModels = 1 << 10 // in one archive; each is told to the policy and recorded
+	maxName           = 1 << 10 // bytes of a file's name
+)
 
 // archived is a regular file in an archive, in the folder of a model or below.
 type archived struct {
@@ -111,6 +116,7 @@ func walkArchive(layer io.Reader, budget int64, visit func(name string, h *tar.H
 func listArchive(layer io.Reader, budget int64) ([]archived, error) {
 	var all []archived
 	seen := map[string]digest.Digest{}
+	beside, models := map[string]bool{}, 0 // folders of the models
 	err := walkArchive(layer, budget, func(name string, h *tar.Header, content io.Reader) error {
 		hash := digest.SHA256.Digester()
 		counted := &counter{}
@@ -130,6 +136,12 @@ func listArchive(layer io.Reader, budget int64) ([]archived, error) {
 		if model && (h.Typeflag == tar.TypeGNUSparse || h.PAXRecords["GNU.sparse.major"] != "") {
 			return errArchive(fmt.Sprintf("%.200q is a sparse file", name))
 		}
+		if model {
+			if models++; models > maxArchivedModels {
+				return errArchive(fmt.Sprintf("it has more than %d models", maxArchivedModels))
+			}
+			beside[path.Dir(name)] = true
+		}
 		all = append(all, f)
 		return nil
 	})
@@ -138,7 +150,7 @@ func listArchive(layer io.Reader, budget int64) ([]archived, error) {
 	}
 	var files []archived
 	for _, f := range all {
-		if f.model || safePath(f.name) && besideModel(f.name, all) {
+		if f.model || safePath(f.name) && besideModel(f.name, beside) {
 			files = append(files, f)
 		}
 	}
@@ -146,13 +158,24 @@ func listArchive(layer io.Reader, budget int64) ([]archived, error) {
 }
 
 // besideModel reports whether a file is in the folder of a model or below, where a model's external data may be.
-func besideModel(name string, all []archived) bool {
-	for _, m := range all {
-		if dir := path.Dir(m.name); m.model && (dir == "." || strings.HasPrefix(name, dir+"/")) {
+func besideModel(name string, beside map[string]bool) bool {
+	if beside["."] {
+		return true
+	}
+	for dir := range folders(name) {
+		if beside[dir] {
 			return true
 		}
 	}
 	return false
+}
+
+// folders yields the folders that a file is in by its clean relative name, the innermost first: "a/b" and "a" of "a/b/c".
+func folders(name string) iter.Seq[string] {
+	return func(yield func(string) bool) {
+		for i := strings.LastIndexByte(name, '/'); i > 0 && yield(name[:i]); i = strings.LastIndexByte(name[:i], '/') {
+		}
+	}
 }
 
 type counter struct{ n int64 }
@@ -165,7 +188,7 @@ func (c *counter) Write(p []byte) (int, error) {
 // safePath reports whether a name stays below the folder that it is written to, on every system.
 func safePath(name string) bool {
 	bad := func(r rune) bool { return r < ' ' || r == 0x7f || r == '\\' || r == ':' }
-	return name != "." && fs.ValidPath(name) && !strings.ContainsFunc(name, bad)
+	return name != "." && len(name) <= maxName && fs.ValidPath(name) && !strings.ContainsFunc(name, bad)
 }
 
 // extract writes files of an archive below root.

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -152,5 +153,59 @@ func TestLinksAndDevicesInArchives(t *testing.T) {
 	head := b.Len() - 1024 - (len(onnx)+511)/512*512 - 512 // what comes before the header of the model
 	if !bytes.Equal(got[:head], b.Bytes()[:head]) || !bytes.Contains(got, sanitized) || bytes.Contains(got, []byte("secret")) {
 		t.Error("the links of the archive changed, or the model did not")
+	}
+}
+
+// Archives of very many files, of very deep folders, of very many models, and of names that contradict each other again and again are looked through in the
+// time that their size takes, and what is said of them is short.
+func TestCrowdedArchives(t *testing.T) {
+	onnx := string(model("m"))
+	many := func(n int, name func(i int) string, content string) []string {
+		var files []string
+		for i := range n {
+			files = append(files, name(i), content)
+		}
+		return files
+	}
+	in := func(folder string) func(int) string { return func(i int) string { return fmt.Sprint(folder, i) } }
+	deep := strings.Repeat("d/", maxName/2-4)
+	s := serve(t, t.TempDir(), Limits{})
+	for name, c := range map[string]struct {
+		files   []string
+		models  int
+		problem string
+	}{
+		"deep folders":           {append(many(1000, in(deep), ""), "m.onnx", onnx), 1, ""},
+		"a long name":            {[]string{"m.onnx", onnx, strings.Repeat("x", maxName+1), ""}, 1, ""},
+		"a long name of a model": {[]string{strings.Repeat("x", maxName) + ".onnx", onnx}, 0, "not a safe relative path"},
+		"as many models":         {many(maxArchivedModels, func(i int) string { return fmt.Sprint(i, ".onnx") }, onnx), maxArchivedModels, ""},
+		"too many models":        {many(maxArchivedModels+1, func(i int) string { return fmt.Sprint(i, ".onnx") }, onnx), 0, "it has more than 1024 models"},
+		"files and folders":      {append(many(500, func(i int) string { return "d" + strings.Repeat("/d", i) }, ""), "m.onnx", onnx), 1, "and 124740 more"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			d, p := s.pushLayer(gzipOf(t, tarOf(t, c.files...)))
+			if len(p.Models) != c.models || !strings.Contains(p.Problem, c.problem) || (p.Problem == "") != (c.problem == "") || len(p.Problem) > 8<<10 {
+				t.Errorf("%d models, %.2000s", len(p.Models), p.Problem)
+			}
+			if name != "a long name" {
+				return
+			}
+			if pkg, err := s.g.Fetch(t.Context(), repo, d, t.TempDir()); err != nil || len(pkg.Files) != 1 {
+				t.Errorf("written out: %+v, %v", pkg, err)
+			}
+		})
+	}
+	// Whether the files are beside the model or not, looking through them takes about as long.
+	took := map[string]time.Duration{}
+	for _, m := range []string{"m.onnx", "m/m.onnx"} {
+		archive := bytes.NewReader(tarOf(t, append(many(40_000, in("d/"), ""), m, onnx)...))
+		begin := time.Now()
+		files, err := listArchive(archive, 1<<40)
+		if took[m] = time.Since(begin); err != nil || len(files) != map[string]int{"m.onnx": 40_001, "m/m.onnx": 1}[m] {
+			t.Fatalf("%s: %d files, %v", m, len(files), err)
+		}
+	}
+	if took["m/m.onnx"] > 5*took["m.onnx"]+time.Second {
+		t.Errorf("%v", took)
 	}
 }

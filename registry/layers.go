@@ -31,10 +31,20 @@ type layerFile struct {
 	layer  digest.Digest // the archive that the file is in; "" for a layer that is the file
 }
 
+// maxProblems is how many problems of a package are told.
+const maxProblems = 10
+
 // files returns the files of a package in the order of its layers, models of other formats than ONNX, and what prevents that all of its models are
 // among the files. inspect looks at the content of a layer, and list into one that is a tar archive with a model.
 func (m *manifest) files(inspect func(digest.Digest) (finding, error), list func(digest.Digest) ([]archived, error)) (files []layerFile, others []OtherModel, problems []string, err error) {
-	problem := func(format string, args ...any) { problems = append(problems, fmt.Sprintf(format, args...)) }
+	more := 0
+	problem := func(format string, args ...any) {
+		if len(problems) < maxProblems {
+			problems = append(problems, fmt.Sprintf(format, args...))
+		} else {
+			more++
+		}
+	}
 	if m.index {
 		problem("this is an image index: push each model as a manifest of its own")
 		return nil, nil, problems, nil
@@ -104,11 +114,14 @@ func (m *manifest) files(inspect func(digest.Digest) (finding, error), list func
 		}
 	}
 	for _, f := range files {
-		for dir := path.Dir(f.Name); dir != "." && dir != "/"; dir = path.Dir(dir) {
+		for dir := range folders(f.Name) {
 			if _, ok := byName[dir]; ok {
 				problem("the title %q is a file and a directory", dir)
 			}
 		}
+	}
+	if more > 0 {
+		problems = append(problems, fmt.Sprintf("and %d more", more))
 	}
 	return files, others, problems, nil
 }
