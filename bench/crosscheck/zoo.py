@@ -270,7 +270,7 @@ FOREIGN = [
     *keras("plain", "keras", "tf2onnx", "tflite"), *keras("residual", "keras", "tf2onnx", "tflite"), *keras("plain", "tf2onnx", opset=9), *keras("residual", "tf2onnx", opset=9),
     *keras("residual", "tf2onnx", opset=13), *keras("residual", "tf2onnx", opset=18), *keras("MobileNet", "tf2onnx", "tflite"), *keras("MobileNetV2", "tf2onnx", "tflite"),
     *keras("MobileNetV3Small", "tf2onnx", "tflite", size=64), *keras("ResNet50V2", "tf2onnx"), *keras("DenseNet121", "tf2onnx"), *keras("EfficientNetB0", "keras", "tflite", size=64),
-    *keras("Xception", "tf2onnx", size=71, batch=1), *keras("NASNetMobile", "tf2onnx"), *keras("ConvNeXtTiny", "tf2onnx"),
+    *keras("Xception", "tf2onnx", size=71, batch=2), *keras("NASNetMobile", "tf2onnx"), *keras("ConvNeXtTiny", "tf2onnx"),
     *(Case("sklearn", activation, size=8, batch=16, exporter="skl2onnx") for activation in ("relu", "tanh", "logistic")),
     *(Case("onnxruntime", name, size=32, exporter=how) for name in ("resnet18", "mobilenet_v2", "squeezenet1_1") for how in ("QDQ", "QOperator")),
 ]
