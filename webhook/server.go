@@ -58,8 +58,8 @@ func (s *Server) routes() {
 		e.Use(exceptEvents(echo.WrapMiddleware(s.config.Access.Middleware)))
 	}
 
-	e.Any("/v2/*", echo.WrapHandler(s.gateway)) // has limits of its own
-	e.Any("/v2", echo.WrapHandler(s.gateway))
+	e.Any("/v2/*", sendFiles(s.gateway)) // has limits of its own
+	e.Any("/v2", sendFiles(s.gateway))
 	get := func(path string, h echo.HandlerFunc) { e.GET(path, h, middleware.BodyLimit("64K")) }
 	get("/api/v1/admissions", s.knownOnly(s.listAdmissions))
 	get("/api/v1/admissions/:id", s.getAdmission)
