@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"path/filepath"
 	"regexp"
 	"strings"
 
@@ -272,6 +273,7 @@ func (g *Gateway) upload(w http.ResponseWriter, r *http.Request, rt route) error
 			return nil
 		}
 	}
+	r.Body = &writtenBody{ReadCloser: r.Body, dir: filepath.Join(g.quarantine.dir(rt.repository), uploadsFolder), write: writeBack}
 	w, settle, err := g.admitUpload(w, r, rt, g.quarantine)
 	if err != nil {
 		return err

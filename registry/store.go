@@ -80,7 +80,7 @@ func sweep(root string) error {
 			return err
 		}
 		switch name := d.Name(); {
-		case d.IsDir() && name == "_uploads":
+		case d.IsDir() && name == uploadsFolder:
 			if err := dir.RemoveAll(path); err != nil {
 				return err
 			}
@@ -117,7 +117,7 @@ func (s *store) repositories() ([]string, error) {
 			return nil
 		case err != nil:
 			return err
-		case d.IsDir() && (d.Name() == "blobs" || d.Name() == "_uploads"):
+		case d.IsDir() && (d.Name() == "blobs" || d.Name() == uploadsFolder):
 			return fs.SkipDir
 		case d.IsDir() || d.Name() != "index.json":
 			return nil
