@@ -198,10 +198,10 @@ func TestCrowdedArchives(t *testing.T) {
 	// Whether the files are beside the model or not, looking through them takes about as long.
 	took := map[string]time.Duration{}
 	for _, m := range []string{"m.onnx", "m/m.onnx"} {
-		archive := bytes.NewReader(tarOf(t, append(many(40_000, in("d/"), ""), m, onnx)...))
+		archive := bytes.NewReader(tarOf(t, append([]string{m, onnx}, many(30_000, in("d/"), "")...)...))
 		begin := time.Now()
 		files, err := listArchive(archive, 1<<40)
-		if took[m] = time.Since(begin); err != nil || len(files) != map[string]int{"m.onnx": 40_001, "m/m.onnx": 1}[m] {
+		if took[m] = time.Since(begin); err != nil || len(files) != map[string]int{"m.onnx": 30_001, "m/m.onnx": 1}[m] {
 			t.Fatalf("%s: %d files, %v", m, len(files), err)
 		}
 	}
