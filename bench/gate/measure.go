@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -16,6 +17,14 @@ func (t times) median(way string) float64 { return quantile(t[way], 0.5) }
 func quantile(values []float64, q float64) float64 {
 	sorted := slices.Sorted(slices.Values(values))
 	return sorted[min(len(sorted)-1, int(q*float64(len(sorted))))]
+}
+
+func mean(values []float64) float64 {
+	sum := 0.0
+	for _, v := range values {
+		sum += v
+	}
+	return sum / float64(len(values))
 }
 
 // clock notes how long something takes.
@@ -75,10 +84,14 @@ func (b *bench) models() []model {
 func (b *bench) push(ctx context.Context, w io.Writer) error {
 	b.tableHead(w)
 	for _, m := range b.models() {
-		took := times{}
+		took, used := times{}, times{}
 		for i := range m.rounds {
 			for _, way := range b.turn(i) {
-				if _, err := b.pushOnce(ctx, way, m.size, took); err != nil {
+				err := b.processors(used, way, func() error {
+					_, err := b.pushOnce(ctx, way, m.size, took)
+					return err
+				})
+				if err != nil {
 					return fmt.Errorf("%s, %s: %w", m.name, way, err)
 				}
 				if m.size > mib { // so that nothing of it is left to be written during the next
@@ -88,7 +101,7 @@ func (b *bench) push(ctx context.Context, w io.Writer) error {
 				}
 			}
 		}
-		b.tableRow(w, "push", m, took)
+		b.tableRow(w, "push", m, took, used)
 	}
 	return b.forget()
 }
@@ -101,15 +114,18 @@ func (b *bench) pull(ctx context.Context, w io.Writer) error {
 		if err != nil {
 			return fmt.Errorf("%s: %w", m.name, err)
 		}
-		took := times{}
+		took, used := times{}, times{}
 		for i := range m.rounds {
 			for _, way := range b.turn(i) {
-				if err := took.clock(way, func() error { return pull(ctx, newClient(), from[way]) }); err != nil {
+				err := b.processors(used, way, func() error {
+					return took.clock(way, func() error { return pull(ctx, newClient(), from[way]) })
+				})
+				if err != nil {
 					return fmt.Errorf("%s, %s: %w", m.name, way, err)
 				}
 			}
 		}
-		b.tableRow(w, "pull", m, took)
+		b.tableRow(w, "pull", m, took, used)
 		if err := b.forget(); err != nil {
 			return err
 		}
@@ -140,13 +156,36 @@ func (b *bench) stock(ctx context.Context, size int64) (map[string]place, error)
 	return from, a.withoutModel().push(ctx, newClient(), from[intercepted])
 }
 
-// tableHead begins a table of throughput: each way's, and its ratio to direct.
+// processors notes how much processor time the registry, the proxy and the gateway take for something, together.
+func (b *bench) processors(used times, way string, f func() error) error {
+	total := func() (all float64, err error) {
+		for _, p := range []*process{b.alone, b.proxy, b.gateway} {
+			if p != nil {
+				seconds, perr := p.processor()
+				all, err = all+seconds, errors.Join(err, perr)
+			}
+		}
+		return all, err
+	}
+	before, err := total()
+	if err != nil {
+		return err
+	}
+	if err := f(); err != nil {
+		return err
+	}
+	after, err := total()
+	used[way] = append(used[way], after-before)
+	return err
+}
+
+// tableHead begins a table of throughput: each way's, its ratio to direct, and what it costs the processors.
 func (b *bench) tableHead(w io.Writer) {
 	fmt.Fprint(w, "| | rounds |")
 	rule := "|---|---|"
 	for _, way := range b.ways {
-		fmt.Fprintf(w, " %s MB/s |", way)
-		rule += "---|"
+		fmt.Fprintf(w, " %s MB/s | processor s/GB |", way)
+		rule += "---|---|"
 		if way != direct {
 			fmt.Fprint(w, " ratio |")
 			rule += "---|"
@@ -155,10 +194,10 @@ func (b *bench) tableHead(w io.Writer) {
 	fmt.Fprintf(w, "\n%s\n", rule)
 }
 
-func (b *bench) tableRow(w io.Writer, what string, m model, took times) {
+func (b *bench) tableRow(w io.Writer, what string, m model, took, used times) {
 	fmt.Fprintf(w, "| %s of %s | %d |", what, m.name, m.rounds)
 	for _, way := range b.ways {
-		fmt.Fprintf(w, " %.0f |", float64(m.size)/1e6/took.median(way))
+		fmt.Fprintf(w, " %.0f | %.2f |", float64(m.size)/1e6/took.median(way), mean(used[way])/float64(m.size)*1e9)
 		if way != direct {
 			fmt.Fprintf(w, " %.3f |", took.median(direct)/took.median(way))
 		}

@@ -52,6 +52,22 @@ func (p *process) stop() {
 	_ = p.cmd.Wait()
 }
 
+// processor is the time that a process has had, in seconds (proc(5), stat: utime and stime in ticks of 10 ms).
+func (p *process) processor() (float64, error) {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p.cmd.Process.Pid))
+	if err != nil {
+		return 0, err
+	}
+	_, rest, _ := strings.Cut(string(text), ") ") // after the command's name
+	fields := strings.Fields(rest)
+	if len(fields) < 13 {
+		return 0, errors.New("no utime and stime")
+	}
+	user, uerr := strconv.ParseFloat(fields[11], 64)
+	system, serr := strconv.ParseFloat(fields[12], 64)
+	return (user + system) / 100, errors.Join(uerr, serr)
+}
+
 // memory is the resident set of a process now and its peak, in bytes.
 func (p *process) memory() (now, peak int64, err error) {
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.cmd.Process.Pid))
