@@ -209,4 +209,21 @@ func TestClientCertificates(t *testing.T) {
 	if body, _, err := ask(optional, ca); err != nil || body != "HTTP/2.0 " {
 		t.Errorf("without a certificate: %q %v", body, err)
 	}
+	// A change of the authority counts without a restart: the stranger is one no more, and who was known is.
+	if err := os.WriteFile(caFile, stranger.pem, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	known, unknown := pair(stranger, "robot", nil), pair(ca, "robot", nil)
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+		body, _, err := ask(required, ca, known)
+		if err == nil && body == "HTTP/2.0 cert:robot" {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("the new authority is not taken: %q %v", body, err)
+		}
+	}
+	if body, _, err := ask(required, ca, unknown); err == nil {
+		t.Errorf("the authority before is still taken: %q", body)
+	}
 }
