@@ -149,11 +149,10 @@ class Prepared:
 def measure(case, grindstone, folder, samples, cache=None):
     """Returns a step's time over PyTorch's, and both in seconds, two threads each."""
     prepared = Prepared(case, grindstone, pathlib.Path(folder), cache, blank(case), fast=True)
-    prepared.step = None
     torch.set_num_threads(2)
     batch = random_batch(case, prepared.info, seed=3)
     arguments = [torch.from_numpy(batch[k]) for k in ("images", "labels", "targets")]
-    return time_ratio(Step(prepared.fast, threads=2), prepared.twin(torch.float32), batch, arguments, 0.0, samples)
+    return time_ratio(Step(prepared.fast, threads=2, keep=True), prepared.twin(torch.float32), batch, arguments, 0.0, samples)
 
 
 def compare(case, prepared, folder, row):
@@ -162,7 +161,6 @@ def compare(case, prepared, folder, row):
     arguments = [torch.from_numpy(batch[k]) for k in ("images", "labels", "targets")]
     rate = gentle_rate(prepared.twin(torch.float64), arguments)
     batch["rate"] = np.array([rate], np.float32)
-    single = prepared.twin(torch.float32)
     twin = prepared.twin(torch.float64)
     exact = record(twin, arguments, rate, STEPS)
     del twin
@@ -172,8 +170,8 @@ def compare(case, prepared, folder, row):
     if folded:
         row["folded"], row["differences"] = len(folded), by_differences(evaluate.Graph(prepared.plain).run, wide, folded)
     ways = {  # each made, compared and forgotten: a large model fills the memory with one
-        "pytorch": lambda: record(single, arguments, rate, 1),
-        "float64": lambda: record_step(evaluate.Graph(prepared.plain).run, step, wide, STEPS, folded),
+        "pytorch": lambda: record(prepared.twin(torch.float32), arguments, rate, 1),
+        "float64": lambda: record_step(evaluate.Graph(prepared.plain, once=True).run, step, wide, STEPS, folded),
         "float32": lambda: record_step(step.run, step, batch, 1),
     }
     if case.fast:
@@ -260,26 +258,27 @@ def insertions(source, step):
 class Step:
     """The training step's file in ONNX Runtime."""
 
-    def __init__(self, path, threads):
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.log_severity_level = 3
-        self.session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        shapes = {i.name: i.shape for i in onnxruntime_inputs(self.session)}
-        self.outputs = [o.name for o in self.session.get_outputs()]
+    def __init__(self, path, threads, keep=False):
+        self.path, self.threads = path, threads
+        session = self.open()
+        shapes = self.inputs = {i.name: i.shape for i in [*session.get_inputs(), *session.get_overridable_initializers()]}
+        self.outputs = [o.name for o in session.get_outputs()]
+        self.session = session if keep else None  # for one run, a session of its own: a large model's takes memory that others need
         self.trained = {n.removesuffix("/gradient"): shapes[n.removesuffix("/gradient")] for n in self.outputs if n.endswith("/gradient")}
         self.statistics = [n.removesuffix("/next") for n in self.outputs
                            if n.endswith("/next") and not n.endswith("/momentum/next") and n.removesuffix("/next") not in self.trained]
         self.state = {}
 
+    def open(self):
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = self.threads
+        options.log_severity_level = 3
+        return onnxruntime.InferenceSession(str(self.path), options, providers=["CPUExecutionProvider"])
+
     def run(self, batch):
-        values = dict(zip(self.outputs, self.session.run(self.outputs, batch | self.state)))
+        values = dict(zip(self.outputs, (self.session or self.open()).run(self.outputs, batch | self.state)))
         self.state = {n.removesuffix("/next"): v for n, v in values.items() if n.endswith("/next")}
         return values
-
-
-def onnxruntime_inputs(session):
-    return [*session.get_inputs(), *session.get_overridable_initializers()]
 
 
 def record(twin, arguments, rate, steps):
@@ -311,6 +310,7 @@ def record_step(run, step, batch, steps, fixed=()):
     state = {}
     out = {"losses": []}
     for i in range(steps):
+        last = None  # before the next one is made
         last = {n: np.asarray(v) for n, v in run(batch | state).items()}
         if i == 0:
             out |= {"gradients": {n: last[n + "/gradient"] for n in step.trained}, "running": {n: last[n + "/next"] for n in step.statistics}}

@@ -22,7 +22,10 @@ def to_torch(array):
 
 
 class Graph:
-    def __init__(self, path):
+    """once: a constant is forgotten as soon as an input has replaced it."""
+
+    def __init__(self, path, once=False):
+        self.once = once
         model = onnx.load(path)
         self.nodes = [(n, {"outputs": len(n.output)} | {a.name: onnx.helper.get_attribute_value(a) for a in n.attribute}) for n in model.graph.node]
         self.constants = {t.name: to_torch(numpy_helper.to_array(t)) for t in model.graph.initializer}
@@ -33,6 +36,9 @@ class Graph:
                 self.last[name] = i
 
     def run(self, inputs):
+        if self.once:
+            for name in inputs:
+                self.constants.pop(name, None)
         values = {"": None} | self.constants | inputs
         keep = set(self.outputs)
         with torch.no_grad():

@@ -135,7 +135,7 @@ class Twin:
         return {name: pair.forward(p.detach()).clone() for name, (pair, p) in self.parameters.items()}
 
     def momentum(self):
-        return {name: pair.forward(self.optimizer.state[p]["momentum_buffer"]).clone() for name, (pair, p) in self.parameters.items()}
+        return {name: pair.forward(self.optimizer.state[p]["momentum_buffer"]) for name, (pair, p) in self.parameters.items()}
 
     def running(self):
         out = {pair.name: pair.get(self.model).clone() for pair in self.statistics}
