@@ -56,3 +56,16 @@ func TestWorkerArguments(t *testing.T) {
 		}
 	}
 }
+
+// TestHeartbeat: a run that takes longer than the heartbeat's time stays its worker's, though another worker waits for jobs.
+func TestHeartbeat(t *testing.T) {
+	s, url := sharedQueue(t, t.TempDir())
+	startWorker(t, url, "slow-6s")
+	startWorker(t, url, "slow-6s")
+	s.pushModel("models/a", "v1", "a")
+	a := s.settle()[0]
+	s.checkReleased("models/a", "v1", "a", a)
+	if a.Attempts != 1 || a.Runs != 1 {
+		t.Errorf("%d attempts in %d runs", a.Attempts, a.Runs)
+	}
+}
