@@ -80,8 +80,8 @@ func testAccess(t *testing.T, s *server) {
 			if challenge := r.header.Get("Www-Authenticate"); (challenge == `Basic realm="here"`) != (want == 401) {
 				t.Errorf("%s %s as %q: the challenge is %q", c.method, c.path, who, challenge)
 			}
-			if codes, messages := []string{""}, ""; want == 401 || want == 403 {
-				codes, messages = r.errors(t)
+			if want == 401 || want == 403 {
+				codes, messages := r.errors(t)
 				if code := map[int]string{401: "UNAUTHORIZED", 403: "DENIED"}[want]; codes[0] != code || want == 403 && !strings.Contains(messages, who+" may not ") {
 					t.Errorf("%s %s as %q: %v %s", c.method, c.path, who, codes, messages)
 				}
