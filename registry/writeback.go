@@ -18,8 +18,9 @@ type writtenBody struct {
 }
 
 const (
-	uploadsFolder = "_uploads" // olareg's, in a repository's
-	writtenEach   = 16 << 20   // bytes that come in between
+	uploadsFolder  = "_uploads" // olareg's, in a repository's
+	writtenEach    = 16 << 20   // bytes that come in between
+	writtenUploads = 64         // of more at a time in one repository, most would be begun in vain
 )
 
 func (b *writtenBody) Read(p []byte) (int, error) {
@@ -29,6 +30,9 @@ func (b *writtenBody) Read(p []byte) (int, error) {
 		go func() { // a disk that is busy may hold it up
 			defer b.busy.Store(false)
 			uploads, _ := os.ReadDir(b.dir)
+			if len(uploads) > writtenUploads {
+				return
+			}
 			for _, u := range uploads {
 				b.write(filepath.Join(b.dir, u.Name()))
 			}
