@@ -78,7 +78,7 @@ class Prepared:
 
     def __init__(self, case, grindstone, folder, cache, row, broken="", fast=None):
         torch.backends.mha.set_fastpath_enabled(False)
-        torch.set_num_threads(1)  # threads that wait for one another make a busy machine slow
+        torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", 1)))  # one where others are at work: threads that wait for one another make a busy machine slow
         path = self.export(case, cache or folder)
         self.info = inspect(grindstone, path)
         row.update(reads=True, parameters=self.info["parameters"], feature=self.info["feature_layer"], feature_width=self.info["feature_width"])
