@@ -21,8 +21,9 @@ gradient, BatchNormalization's running statistics, and the state after five step
 - *folded*: how many tensors an exporter has computed from parameters (tables of relative positions). PyTorch has no parameter to compare them with;
   their gradient is compared with central differences of the loss, to 1e-5.
 - Keras models (exported by tf2onnx, by Keras itself, or by way of TFLite), scikit-learn's perceptrons and models quantized by ONNX Runtime: every
-  gradient is compared with central differences of the loss in float64, to 1e-5, ONNX Runtime in float32 with float64, to 1e-4, and, where the
-  file holds the weights of a model without BatchNormalization unchanged (*by tape*: how many), with tf.GradientTape in float64, to 1e-5.
+  gradient is compared with central differences of the loss in float64, to 1e-5, along a random direction, or up to three others where a ReLU turns over on its
+  way; ONNX Runtime in float32 with float64, to 1e-4, and, where the file holds the weights of a model without BatchNormalization unchanged (*by tape*: how
+  many), with tf.GradientTape in float64, to 1e-5.
 
 Beside the table:
 
