@@ -19,16 +19,25 @@ func (p *Pipeline) decide(ctx context.Context, a *Admission) (State, error) {
 		a.Decision, a.PolicyDigest = &d, p.Policy.Digest()
 	}
 	a.forget()
-	switch d := a.Decision; d.Action {
-	case policy.Sanitize:
-		return Sanitizing, p.sanitizable(a)
-	case policy.Admit:
-		return Attesting, nil
-	case policy.Quarantine:
-		return "", held(p.obstacle(a), reasons(d.Reasons))
-	default:
-		return "", &verdict{Denied, ReasonPolicyDenied, reasons(d.Reasons)}
+	if err := p.refusal(a, a.Decision); err != nil {
+		return "", err
 	}
+	if a.Decision.Action == policy.Admit {
+		return Attesting, nil
+	}
+	return Sanitizing, p.sanitizable(a)
+}
+
+// refusal is what becomes of a model by a decision that denies or keeps it, which is recorded; nil by one that lets it go on.
+func (p *Pipeline) refusal(a *Admission, d *policy.AdmissionDecision) error {
+	if d.Action == policy.Sanitize || d.Action == policy.Admit {
+		return nil
+	}
+	a.Decision = d
+	if d.Action == policy.Quarantine {
+		return held(p.obstacle(a), reasons(d.Reasons))
+	}
+	return &verdict{Denied, ReasonPolicyDenied, reasons(d.Reasons)}
 }
 
 // reconsider asks the policy about a model whose sanitizing was decided by another one, before the server's start. A run is worth hours: unless the model is to
@@ -39,17 +48,10 @@ func (p *Pipeline) reconsider(ctx context.Context, a *Admission) error {
 	}
 	a.PolicyDigest = p.Policy.Digest()
 	d, err := p.Policy.Admission(ctx, p.admissionInput(a.Source, a.tag()))
-	switch {
-	case err != nil:
+	if err != nil {
 		return p.undecided(err)
-	case d.Action == policy.Sanitize || d.Action == policy.Admit:
-		return nil
-	case d.Action == policy.Quarantine:
-		a.Decision = &d
-		return held(p.obstacle(a), reasons(d.Reasons))
 	}
-	a.Decision = &d
-	return &verdict{Denied, ReasonPolicyDenied, reasons(d.Reasons)}
+	return p.refusal(a, &d)
 }
 
 // obstacle finds the reason code for a policy that keeps a model in quarantine: what is plainly missing, else the policy's will.
