@@ -55,7 +55,7 @@ def main():
     rows = read(a.json)
     if not a.no_run:
         known = {(r["model"], r["how"]) for r in rows if not a.again}
-        todo = [c for c in cases if (f"{c.source}/{c.name}", c.how) not in known]
+        todo = [c for c in cases if c.key not in known]
         compared = run([Job(case, compare.check, (case, a.grindstone), (a.broken, a.cache, a.tensorflow), a.timeout) for case in todo], a.jobs)
         for i, row in enumerate(compared):
             rows.append(row)
@@ -72,7 +72,7 @@ def main():
     if a.table:
         import table
 
-        table.write(a.table, read(a.json), [(f"{c.source}/{c.name}", c.how) for c in zoo.cases("all")])
+        table.write(a.table, read(a.json), [c.key for c in zoo.cases("all")])
     if a.broken:
         caught = [r for r in rows if r["trains"] and not r["exact"]]
         print(f"{a.broken} broken: caught by {len(caught)} of {len(rows)} models")
@@ -95,22 +95,10 @@ def read(path):
 def timed(a, cases, rows):
     """Times the cases that are exact, and yields their rows."""
     known = {(r["model"], r["how"]): r for r in rows}
-    todo = {}
-    for case in cases:
-        row = known.get((f"{case.source}/{case.name}", case.how))
-        if case.timed and row and row["exact"] and "time_ratio" not in row:
-            todo[case.label] = row
-    jobs = [Job(case, measure, (case, a.grindstone), (a.time, a.cache), a.timeout) for case in cases if case.label in todo]
-    for result in run(jobs, 1):
-        row = todo[f"{result['model']} ({result['how']})"]
-        if "time_ratio" in result:
-            row |= {k: result[k] for k in ("time_ratio", "seconds_grindstone", "seconds_pytorch")}
-        yield row
-
-
-def measure(case, grindstone, folder, samples, cache):
-    ratio, mine, theirs = compare.measure(case, grindstone, folder, samples, cache)
-    return compare.blank(case) | {"time_ratio": ratio, "seconds_grindstone": mine, "seconds_pytorch": theirs}
+    todo = [c for c in cases if c.timed and c.in_pytorch and c.key in known and known[c.key]["exact"] and "time_ratio" not in known[c.key]]
+    for result in run([Job(case, compare.measure, (case, a.grindstone), (a.time, a.cache), a.timeout) for case in todo], 1):
+        row = known[result["model"], result["how"]]
+        yield row | {k: v for k, v in result.items() if k in ("time_ratio", "seconds_grindstone", "seconds_pytorch")}
 
 
 def run(jobs, together):

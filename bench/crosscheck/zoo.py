@@ -32,6 +32,16 @@ class Case:
     arguments: tuple = ()  # of the model's constructor
 
     @property
+    def in_pytorch(self):
+        """There is a PyTorch module to compare with; the others are foreign.py's."""
+        return self.source in ("torchvision", "timm")
+
+    @property
+    def key(self):
+        """Names the row of the table."""
+        return f"{self.source}/{self.name}", self.how
+
+    @property
     def how(self):
         words = [f"{self.exporter} {self.opset}"]
         for flag in ("fused", "unfold", "fixed_batch", "inputs", "auxiliary", "softmax"):
