@@ -157,3 +157,16 @@ func TestATagIsClaimedAtTheStart(t *testing.T) {
 		})
 	}
 }
+
+// TestATagThatHasNotGoneIsNotMovedAgain: a push of a tag fails while the tag points at the release of the push before. That is not released a second time.
+func TestATagThatHasNotGoneIsNotMovedAgain(t *testing.T) {
+	t.Parallel()
+	s := startServer(t, t.TempDir(), "-sanitizer", "named")
+	first := s.become(s.pushModel("models/a", "v1", "first sanitizer:ok;").Digest.String(), Released)
+	s.become(s.pushModel("models/a", "v1", "second sanitizer:at-chance;").Digest.String(), Held)
+	s.settle()
+	if now := s.admission(first.ID); now.changes() != first.changes() {
+		t.Errorf("the release entered %d states before the next push failed, and %d after: %+v", first.changes(), now.changes(), now.History)
+	}
+	s.tagBecomes("models/a", "v1", first.Released.Digest)
+}

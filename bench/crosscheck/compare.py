@@ -162,17 +162,13 @@ def compare(case, prepared, folder, row):
     arguments = [torch.from_numpy(batch[k]) for k in ("images", "labels", "targets")]
     rate = gentle_rate(prepared.twin(torch.float64), arguments)
     batch["rate"] = np.array([rate], np.float32)
-    twin = prepared.twin(torch.float64)
-    exact = record(twin, arguments, rate, STEPS)
-    del twin
-    if prepared.large:
-        exact = stored(exact, folder)
+    exact = record(prepared.twin(torch.float64), arguments, rate, STEPS, on_disk(folder / "exact") if prepared.large else in_memory)
     wide = {k: evaluate.to_torch(v) for k, v in batch.items()}
     if folded:
         row["folded"], row["differences"] = len(folded), by_differences(evaluate.Graph(prepared.plain).run, wide, folded)
     ways = {  # each made, compared and forgotten: a large model fills the memory with one
         "pytorch": lambda: record(prepared.twin(torch.float32), arguments, rate, 1),
-        "float64": lambda: record_step(evaluate.Graph(prepared.plain, once=True).run, step, wide, STEPS, folded),
+        "float64": lambda: record_step(evaluate.Graph(prepared.plain, once=True).run, step, wide, STEPS, on_disk(folder / "float64") if prepared.large else in_memory, folded),
         "float32": lambda: record_step(step.run, step, batch, 1),
     }
     if case.fast:
@@ -211,7 +207,7 @@ def by_differences(run, batch, values):
 def gentle_rate(twin, arguments):
     """A rate at which a step changes the weights by about 1e-6 of their norm: a random network at a high rate multiplies every rounding error."""
     twin.step(*arguments, ALPHA, 0.0)
-    norm = [float(torch.sqrt(sum((v.double() ** 2).sum() for v in x.values()))) for x in (twin.values(), twin.gradients)]
+    norm = [float(torch.sqrt(sum((v.double() ** 2).sum() for _, v in x))) for x in (twin.values(), twin.gradients())]
     return 2.0 ** np.floor(np.log2(1e-6 * norm[0] / norm[1]))
 
 
@@ -282,43 +278,47 @@ class Step:
         return values
 
 
-def record(twin, arguments, rate, steps):
+def in_memory(kind, tensors):
+    """Keeps what is compared: pairs of name and tensor."""
+    return {n: np.asarray(v, dtype=np.float64) for n, v in tensors}
+
+
+def on_disk(prefix):
+    """The same for a large model: in files, read when they are asked for. Pairs that are made one by one are never in memory together."""
+    def put(path, v):
+        np.save(path, np.asarray(v, dtype=np.float64))
+        return np.load(path, mmap_mode="r") if v.numel() else v.numpy()
+
+    return lambda kind, tensors: {n: put(f"{prefix}-{kind}-{i}.npy", v) for i, (n, v) in enumerate(tensors)}
+
+
+def record(twin, arguments, rate, steps, keep=in_memory):
     """Runs the steps and keeps what is compared: losses of all steps, gradient and running statistics of the first, the state after the last."""
-    before = twin.values() if steps > 1 else None
-    losses = twin.step(*arguments, ALPHA, rate)
-    out = {"losses": [losses], "gradients": twin.gradients, "running": twin.running()}
+    before = keep("before", twin.values()) if steps > 1 else None
+    out = {"losses": [twin.step(*arguments, ALPHA, rate)]}
+    out |= {"gradients": keep("gradients", twin.gradients()), "running": keep("running", twin.running())}
     for _ in range(steps - 1):
         out["losses"].append(twin.step(*arguments, ALPHA, rate))
     if steps > 1:
-        out |= {"momentum": twin.momentum(), "weights": twin.values()}
-        out["change"] = {n: v - before.pop(n) for n, v in out["weights"].items()}
-    return {k: {n: v.double().numpy() for n, v in x.items()} if isinstance(x, dict) else x for k, x in out.items()}
+        out |= {"momentum": keep("momentum", twin.momentum()), "weights": keep("weights", twin.values())}
+        out["change"] = keep("change", ((n, v - torch.tensor(before[n])) for n, v in twin.values()))
+    return out
 
 
-def stored(results, folder):
-    """The same tensors on the disk, read from there when they are asked for."""
-    def put(kind, i, v):
-        path = folder / f"{kind}-{i}.npy"
-        np.save(path, v)
-        return np.load(path, mmap_mode="r") if v.size else v
-
-    return {k: {n: put(k, i, x.pop(n)) for i, n in enumerate(list(x))} if isinstance(x, dict) else x for k, x in results.items()}
-
-
-def record_step(run, step, batch, steps, fixed=()):
+def record_step(run, step, batch, steps, keep=in_memory, fixed=()):
     """The same of the training step's graph. fixed: tensors that stay as they are, since PyTorch's side has none like them."""
     names = [f"{n}{x}" for n in step.trained if n not in fixed for x in ("", "/momentum")] + step.statistics
-    state = {}
-    out = {"losses": []}
+    state, out = {}, {"losses": []}
     for i in range(steps):
         last = None  # before the next one is made
-        last = {n: np.asarray(v) for n, v in run(batch | state).items()}
+        last = {n: torch.as_tensor(v) for n, v in run(batch | state).items()}
         if i == 0:
-            out |= {"gradients": {n: last[n + "/gradient"] for n in step.trained}, "running": {n: last[n + "/next"] for n in step.statistics}}
+            out["gradients"] = keep("gradients", ((n, last.pop(n + "/gradient")) for n in step.trained))
+            out["running"] = keep("running", ((n, last[n + "/next"]) for n in step.statistics))
         out["losses"].append(losses(last))
-        state = {n: torch.from_numpy(last[n + "/next"]) if steps > 1 else last[n + "/next"] for n in names}
+        state = {n: last[n + "/next"] for n in names}
     if steps > 1:
-        out |= {"momentum": {n: last[n + "/momentum/next"] for n in step.trained}, "weights": {n: last[n + "/next"] for n in step.trained}}
+        out |= {kind: keep(kind, ((n, last[n + end]) for n in step.trained)) for kind, end in (("momentum", "/momentum/next"), ("weights", "/next"))}
     return out
 
 

@@ -124,19 +124,22 @@ class Twin:
         loss = alpha * feature_loss + (1 - alpha) * task_loss
         loss.backward()
         self.optimizer.param_groups[0]["lr"] = rate
-        self.gradients = {name: pair.forward(p.grad if p.grad is not None else torch.zeros_like(p)) for name, (pair, p) in self.parameters.items()}
         for _, p in self.parameters.values():
             if p.grad is None:  # weight decay applies all the same
                 p.grad = torch.zeros_like(p)
         self.optimizer.step()
         return {"loss": loss.item(), "feature_loss": feature_loss.item(), "task_loss": task_loss.item()}
 
+    def gradients(self):
+        """Pairs of name and tensor, made one by one, as below."""
+        return ((name, pair.forward(p.grad)) for name, (pair, p) in self.parameters.items())
+
     def values(self):
-        return {name: pair.forward(p.detach()).clone() for name, (pair, p) in self.parameters.items()}
+        return ((name, pair.forward(p.detach()).clone()) for name, (pair, p) in self.parameters.items())
 
     def momentum(self):
-        return {name: pair.forward(self.optimizer.state[p]["momentum_buffer"]) for name, (pair, p) in self.parameters.items()}
+        return ((name, pair.forward(self.optimizer.state[p]["momentum_buffer"])) for name, (pair, p) in self.parameters.items())
 
     def running(self):
-        out = {pair.name: pair.get(self.model).clone() for pair in self.statistics}
-        return out | {name: v.clone() for name, v in self.inserted.items()}
+        statistics = itertools.chain(((pair.name, pair.get(self.model)) for pair in self.statistics), self.inserted.items())
+        return ((name, v.clone()) for name, v in statistics)
