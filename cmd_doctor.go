@@ -16,6 +16,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"grindstone/internal/sandbox"
 	"grindstone/sanitize"
 	"grindstone/sanitize/data"
 	"grindstone/sanitize/ort"
@@ -64,6 +65,7 @@ clock and the clean datasets, and say what to do about what is missing. Exit cod
 				c.Datasets["default"] = flags.data
 			}
 			findings = append(findings, findRuntime(cmd.Context())...)
+			findings = append(findings, findSandbox(c.Sanitizer.Sandbox))
 			findings = append(findings, findWriteAccess(c.Dir), findClock(time.Now()))
 			for name, path := range c.Datasets {
 				findings = append(findings, findDataset(cmd.Context(), name, path))
@@ -154,6 +156,15 @@ func selfTest(ctx context.Context, p ort.Provider) error {
 func firstLine(s string) string {
 	line, _, _ := strings.Cut(strings.TrimSpace(s), "\n")
 	return line
+}
+
+// findSandbox says what would confine the sanitizer. To have nothing is a fault only where it is required.
+func findSandbox(mode string) finding {
+	name, err := sandbox.Available()
+	if err != nil && mode != sandbox.Require {
+		return finding{Name: "sandbox", OK: true, Detail: "none: " + err.Error()}
+	}
+	return examine("sandbox", name, err, "use a kernel with Landlock, or set sanitizer.sandbox to auto")
 }
 
 // findWriteAccess writes a file into dir, or into the nearest folder above that exists.

@@ -6,6 +6,7 @@ import (
 	"io"
 	"math"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -13,13 +14,14 @@ import (
 	"github.com/schollz/progressbar/v3"
 	"github.com/spf13/cobra"
 
+	"grindstone/internal/sandbox"
 	"grindstone/sanitize"
 	"grindstone/sanitize/ort"
 )
 
 func newSanitizeCommand() *cobra.Command {
 	var o sanitize.Options
-	var provider, precision, transform, mirror, size, memory, report string
+	var provider, precision, transform, mirror, size, memory, report, confined string
 	var jsonProgress bool
 	cmd := &cobra.Command{
 		Use:   "sanitize MODEL.onnx -o OUT.onnx --data PATH",
@@ -76,9 +78,15 @@ library, 6 the accuracy is at chance before or after, 7 out of memory, 130 inter
 					*v = math.SmallestNonzeroFloat64
 				}
 			}
+			if !slices.Contains(sandbox.Modes, confined) {
+				return usageError("--sandbox %q: it is one of %s", confined, strings.Join(sandbox.Modes, ", "))
+			}
 			progress := newProgress(cmd.OutOrStdout(), cmd.ErrOrStderr(), jsonProgress)
 			o.Progress = progress.show
-			r, err := sanitize.Run(cmd.Context(), o)
+			var r *sanitize.Report
+			if o.Sandbox, err = confine(confined, &o, report); err == nil {
+				r, err = sanitize.Run(cmd.Context(), o)
+			}
 			if err != nil {
 				progress.failed(err)
 				return err
@@ -128,6 +136,7 @@ library, 6 the accuracy is at chance before or after, 7 out of memory, 130 inter
 	f.Int64Var(&o.Limits.Bytes, "max-bytes", 0, "of the ONNX file and its external data; a larger model is refused (default: no limit but the format's)")
 	f.IntVar(&o.Limits.Nodes, "max-nodes", 0, "nodes of the model")
 	f.IntVar(&o.Limits.Tensors, "max-tensors", 0, "tensors of the model")
+	f.StringVar(&confined, "sandbox", sandbox.Auto, "keep the process from other files than its own and from the network (Landlock, Linux): auto, where that can be had and the CPU computes; require, or fail; off")
 	f.StringVar(&report, "report", "", "file to write the report to, as JSON")
 	f.BoolVar(&jsonProgress, "progress-json", false, "progress as JSON lines on standard output")
 	return cmd
@@ -161,6 +170,9 @@ func printReport(w io.Writer, out string, r *sanitize.Report) {
 	h := r.Hyperparameters
 	fmt.Fprintf(w, "training         %d steps of %d images (%.1f epochs), %d of them grinding, rate %g (%s)\n", h.Steps, h.BatchSize, h.Epochs, h.GrindSteps, h.LearningRate, h.LearningRateFrom)
 	fmt.Fprintf(w, "took             %s, %.0f images/s on %s\n", time.Duration(r.Seconds*float64(time.Second)).Round(time.Second/10), r.ImagesPerSecond, r.Runtime.Provider)
+	if r.Runtime.Sandbox != "" {
+		fmt.Fprintf(w, "sandbox          %s\n", r.Runtime.Sandbox)
+	}
 	if m := r.Memory; m.Peak > 0 {
 		fmt.Fprintf(w, "memory           %d MiB at most\n", m.Peak>>20)
 	}

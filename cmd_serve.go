@@ -86,6 +86,9 @@ func serve(ctx context.Context, c Config, stdout, stderr io.Writer) error {
 	if err := webhook.DisableCoreDumps(); err != nil {
 		log.Warn("core dumps cannot be switched off", "error", err)
 	}
+	if err := c.checkSandbox(log); err != nil {
+		return err
+	}
 	if err := makeFolders(&c); err != nil {
 		return err
 	}

@@ -88,6 +88,9 @@ func withoutPassword(list string) string {
 // work takes jobs from the queue until ctx is cancelled. Jobs that are interrupted go back.
 func work(ctx context.Context, c Config, dir string, stdout, stderr io.Writer) (err error) {
 	log := newLogger(c.Log, stderr)
+	if err := c.checkSandbox(log); err != nil {
+		return err
+	}
 	if dir, err = filepath.Abs(dir); err != nil { // sanitizers work in folders of their own
 		return err
 	}

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"grindstone/internal/sandbox"
 	"grindstone/policy"
 	"grindstone/sanitize/ort"
 )
@@ -66,6 +67,7 @@ type SanitizerConfig struct {
 	Tensors     int
 	PerIdentity int    // models of one identity in work at the same time; 0 is no limit
 	Provider    string // auto, cpu or cuda
+	Sandbox     string // auto, require or off
 	Threads     int    // 0 is all cores
 }
 
@@ -90,7 +92,7 @@ func DefaultConfig() Config {
 		Events:    map[string]*EventConfig{},
 		Queue:     QueueConfig{Labels: []string{}, Replicas: 1, Heartbeat: 30 * time.Second},
 		Log:       LogConfig{Format: "text", Level: "info"},
-		Sanitizer: SanitizerConfig{Workers: 1, Timeout: 2 * time.Hour, Memory: 8 << 30, Model: 16 << 30, Nodes: 100_000, Tensors: 100_000, PerIdentity: 8, Provider: "auto"},
+		Sanitizer: SanitizerConfig{Workers: 1, Timeout: 2 * time.Hour, Memory: 8 << 30, Model: 16 << 30, Nodes: 100_000, Tensors: 100_000, PerIdentity: 8, Provider: "auto", Sandbox: "auto"},
 		Limits:    LimitsConfig{Manifest: 4 << 20, Blob: 16 << 30, Request: time.Hour, Grace: 30 * time.Second, Events: 4, Records: 30 * 24 * time.Hour},
 		Auth:      AuthConfig{OIDC: []OIDCConfig{}, Roles: []RoleConfig{}},
 		TLS:       TLSConfig{ClientAuth: "require"},
@@ -139,7 +141,7 @@ func parseConfig(path string, data []byte) (Config, problems, error) {
 		"key":    d.section(fields{"path": d.path(&c.Key.Path)}),
 		"sanitizer": d.section(fields{
 			"workers": d.number(&c.Sanitizer.Workers), "timeout": d.duration(&c.Sanitizer.Timeout),
-			"memory": d.bytes(&c.Sanitizer.Memory), "provider": d.text(&c.Sanitizer.Provider), "threads": d.number(&c.Sanitizer.Threads),
+			"memory": d.bytes(&c.Sanitizer.Memory), "provider": d.text(&c.Sanitizer.Provider), "sandbox": d.text(&c.Sanitizer.Sandbox), "threads": d.number(&c.Sanitizer.Threads),
 			"model": d.bytes(&c.Sanitizer.Model), "nodes": d.number(&c.Sanitizer.Nodes), "tensors": d.number(&c.Sanitizer.Tensors), "per_identity": d.number(&c.Sanitizer.PerIdentity),
 		}),
 		"notify": c.notifyFields(d),
@@ -240,6 +242,7 @@ func (c Config) check() problems {
 	atLeast("sanitizer.tensors", float64(c.Sanitizer.Tensors), 1)
 	atLeast("sanitizer.per_identity", float64(c.Sanitizer.PerIdentity), 0)
 	oneOf("sanitizer.provider", c.Sanitizer.Provider, providerNames()...)
+	oneOf("sanitizer.sandbox", c.Sanitizer.Sandbox, sandbox.Modes...)
 	atLeast("sanitizer.threads", float64(c.Sanitizer.Threads), 0)
 	c.checkNotify(bad)
 	c.checkQueue(bad)

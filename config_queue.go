@@ -88,6 +88,6 @@ func (c Config) queue(dir string, log *slog.Logger) queue.Config {
 // sanitizer is how sanitizer processes are run.
 func (c Config) sanitizer() webhook.SanitizerConfig {
 	s := c.Sanitizer
-	return webhook.SanitizerConfig{Workers: s.Workers, Timeout: s.Timeout, Memory: s.Memory, Provider: s.Provider, Threads: s.Threads,
+	return webhook.SanitizerConfig{Workers: s.Workers, Timeout: s.Timeout, Memory: s.Memory, Provider: s.Provider, Sandbox: s.Sandbox, Threads: s.Threads,
 		Model: sanitize.Limits{Bytes: s.Model, Nodes: s.Nodes, Tensors: s.Tensors}, Each: s.PerIdentity}
 }

@@ -41,7 +41,7 @@ func TestEveryFieldOfTheExampleIsRead(t *testing.T) {
 	for _, field := range []string{
 		"listen", "host", "dir", "intercept", "intercept[0]", "datasets", "log.format", "log.level", "trainer.epochs", "trainer.grind_epochs",
 		"trainer.steps", "trainer.batch", "trainer.samples", "trainer.learning_rate", "trainer.preprocessing",
-		"policy.dir", "policy.data", "key.path", "sanitizer.workers", "sanitizer.timeout", "sanitizer.memory", "sanitizer.provider",
+		"policy.dir", "policy.data", "key.path", "sanitizer.workers", "sanitizer.timeout", "sanitizer.memory", "sanitizer.provider", "sanitizer.sandbox",
 		"sanitizer.threads", "limits.manifest", "limits.blob", "limits.request", "limits.grace", "limits.events", "limits.event_records", "notify",
 		"queue.url", "queue.credentials", "queue.token_file", "queue.ca", "queue.replicas", "queue.listen", "queue.labels", "queue.heartbeat", "events",
 	} {
@@ -229,8 +229,8 @@ func TestNotifyTargets(t *testing.T) {
 // TestSanitizerSettings: every field of the configuration that bounds a sanitizer comes to it.
 func TestSanitizerSettings(t *testing.T) {
 	c := DefaultConfig()
-	c.Sanitizer = SanitizerConfig{Workers: 2, Timeout: time.Minute, Memory: 3, Model: 4, Nodes: 5, Tensors: 6, PerIdentity: 7, Provider: "cpu", Threads: 8}
-	want := webhook.SanitizerConfig{Workers: 2, Timeout: time.Minute, Memory: 3, Model: sanitize.Limits{Bytes: 4, Nodes: 5, Tensors: 6}, Each: 7, Provider: "cpu", Threads: 8}
+	c.Sanitizer = SanitizerConfig{Workers: 2, Timeout: time.Minute, Memory: 3, Model: 4, Nodes: 5, Tensors: 6, PerIdentity: 7, Provider: "cpu", Sandbox: "require", Threads: 8}
+	want := webhook.SanitizerConfig{Workers: 2, Timeout: time.Minute, Memory: 3, Model: sanitize.Limits{Bytes: 4, Nodes: 5, Tensors: 6}, Each: 7, Provider: "cpu", Sandbox: "require", Threads: 8}
 	if got := c.sanitizer(); !reflect.DeepEqual(got, want) {
 		t.Errorf("%+v, want %+v", got, want)
 	}

@@ -14,6 +14,7 @@ import (
 	"oras.land/oras-go/v2/content/memory"
 	"oras.land/oras-go/v2/registry/remote"
 
+	"grindstone/internal/sandbox"
 	"grindstone/internal/shared"
 	"grindstone/sanitize/ort"
 	"grindstone/webhook"
@@ -63,6 +64,9 @@ func TestModelGoesThroughTheRealServer(t *testing.T) {
 	}
 	if a.Report.After.CDA.Count == 0 || !a.Report.SecretDiscarded || a.Report.Hyperparameters.Steps != 600 {
 		t.Errorf("%+v", a.Report)
+	}
+	if confined, _ := sandbox.Available(); a.Report.Runtime.Sandbox != confined {
+		t.Errorf("%q confined the sanitizer, and this machine has %q", a.Report.Runtime.Sandbox, confined)
 	}
 
 	// A deployer pulls the tag with another client and verifies.

@@ -99,7 +99,7 @@ func (r *run) load(context.Context) error {
 	}
 	r.reportFrozen()
 	r.report.FeatureLayer, r.report.FeatureWidth = r.c.Feature, r.c.FeatureWidth
-	r.report.Runtime = Runtime{Engine: "onnxruntime", Version: info.Version, Device: first(info.Devices), Threads: r.Threads}
+	r.report.Runtime = Runtime{Engine: "onnxruntime", Version: info.Version, Device: first(info.Devices), Threads: r.Threads, Sandbox: r.Sandbox}
 	if r.Threads <= 0 {
 		r.report.Runtime.Threads = runtime.GOMAXPROCS(0)
 	}

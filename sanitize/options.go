@@ -64,6 +64,7 @@ type Options struct {
 	MemoryLimit int64     // bytes that the process may hold in main memory; a batch that would need more is split; 0: no limit
 	MicroBatch  int       // images in memory at once, a divisor of Batch; 0: Batch, or what MemoryLimit allows
 
+	Sandbox  string         // what confines the process, for the report: "" is nothing
 	Progress func(Progress) `json:"-"`
 }
 

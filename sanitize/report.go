@@ -131,7 +131,8 @@ type Runtime struct {
 	Device   string `json:"device"`
 	Threads  int    `json:"threads"`
 
-	Precision Precision `json:"precision"` // of matrix products and convolutions
+	Precision Precision `json:"precision"`         // of matrix products and convolutions
+	Sandbox   string    `json:"sandbox,omitempty"` // what confined the process: "landlock" and the version of its interface; "" is nothing
 }
 
 // Memory is what the run needed of main memory, in bytes.

@@ -46,8 +46,8 @@ func TestWorkerArguments(t *testing.T) {
 	}{
 		"no limit": {SanitizerConfig{}, queue.Job{Args: []string{"--batch", "8"}}, []string{"--batch", "8"}},
 		"all": {
-			SanitizerConfig{Memory: 4, Model: sanitize.Limits{Bytes: 1, Nodes: 2, Tensors: 3}, Provider: "cpu", Threads: 5}, queue.Job{},
-			[]string{"--provider", "cpu", "--threads", "5", "--max-bytes", "1", "--max-nodes", "2", "--max-tensors", "3", "--memory-limit", "4"},
+			SanitizerConfig{Memory: 4, Model: sanitize.Limits{Bytes: 1, Nodes: 2, Tensors: 3}, Provider: "cpu", Sandbox: "require", Threads: 5}, queue.Job{},
+			[]string{"--provider", "cpu", "--sandbox", "require", "--threads", "5", "--max-bytes", "1", "--max-nodes", "2", "--max-tensors", "3", "--memory-limit", "4"},
 		},
 		"the decision's provider": {SanitizerConfig{Provider: "cpu"}, queue.Job{Provider: "cuda"}, []string{"--provider", "cuda"}},
 	} {

@@ -58,6 +58,9 @@ func (s *serverProcess) checkApproved(repository, tag, name, says string, a Admi
 	if err := r.AcceptApproved(); err != nil {
 		s.Errorf("accepted as approved: %v", err)
 	}
+	if a.Approval != nil && (r.Statement == nil || r.Statement.Approval == nil || r.Statement.Approval.Decision.ID != a.Approval.ID || !r.Statement.Approval.ApprovedAt.Equal(a.Approval.At.Truncate(time.Second))) {
+		s.Errorf("the attestation does not name the operation %+v", a.Approval)
+	}
 	s.checkCleaned(a)
 }
 

@@ -28,6 +28,7 @@ type SanitizerConfig struct {
 	Model    sanitize.Limits // what is larger is not sanitized
 	Each     int             // models of one identity that are in work at the same time; 0 is no limit
 	Provider string          // execution provider unless the decision names one
+	Sandbox  string          // "auto", "require" or "off": see internal/sandbox; default auto
 	Threads  int             // 0: all cores
 }
 

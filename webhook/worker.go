@@ -184,6 +184,9 @@ func (w *Worker) args(j queue.Job) []string {
 	if provider := firstOf(j.Provider, w.Sanitizer.Provider); provider != "" {
 		args = append(args, "--provider", provider)
 	}
+	if w.Sanitizer.Sandbox != "" {
+		args = append(args, "--sandbox", w.Sanitizer.Sandbox)
+	}
 	if w.Sanitizer.Threads != 0 {
 		args = append(args, "--threads", strconv.Itoa(w.Sanitizer.Threads))
 	}
