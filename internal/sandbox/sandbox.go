@@ -1,7 +1,7 @@
 // Package sandbox confines this process, for good, to the files that its work needs: what reads a model of strangers shall not read a signing key, even if the
 // model takes over the native code that runs it.
 //
-// It is made of Landlock (https://docs.kernel.org/userspace-api/landlock.html), which asks for no privileges and works in containers. On other systems than Linux, and on
+// It is made of Landlock (https://docs.kernel.org/userspace-api/landlock.html), which asks for no privileges. On other systems than Linux, and on
 // kernels before 5.13, there is none.
 package sandbox
 
