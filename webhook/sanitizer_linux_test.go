@@ -2,6 +2,8 @@ package webhook
 
 import (
 	"errors"
+	"fmt"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -34,5 +36,30 @@ func TestMemoryCeiling(t *testing.T) {
 				t.Errorf("%v; want %s with %q", err, ReasonOutOfMemory, words)
 			}
 		})
+	}
+}
+
+// TestSanitizerIsExpendable: a sanitizer in work leaves no core, which would hold the model and the secret, is the first to go when memory runs out, and has the
+// kernel's ceiling on its memory.
+func TestSanitizerIsExpendable(t *testing.T) {
+	s := startServer(t, t.TempDir(), "-sanitizer", "hang") // with 1 GiB
+	s.pushModel("models/a", "v1", "a")
+	pid := s.sanitizerPID()
+	of := func(file string) string {
+		data, err := os.ReadFile(fmt.Sprintf("/proc/%d/%s", pid, file))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(data)
+	}
+	ceiling := fmt.Sprint(memoryCeiling(1 << 30))
+	for limit, want := range map[string]string{"Max core file size": "0 0 bytes", "Max data size": ceiling + " " + ceiling + " bytes"} {
+		got := strings.TrimPrefix(strings.Join(strings.Fields(lineWith(of("limits"), limit)), " "), limit+" ")
+		if got != want {
+			t.Errorf("%s: %q, want %q", limit, got, want)
+		}
+	}
+	if got := strings.TrimSpace(of("oom_score_adj")); got != "1000" {
+		t.Errorf("oom_score_adj %s", got)
 	}
 }
