@@ -209,3 +209,57 @@ func TestCrowdedArchives(t *testing.T) {
 		t.Errorf("%v", took)
 	}
 }
+
+// TestExtractVerifies: what comes out of an archive is what was listed.
+func TestExtractVerifies(t *testing.T) {
+	root, err := os.OpenRoot(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer root.Close()
+	archive := tarOf(t, "a/b", "content")
+	for want, wrong := range map[string]error{"content": nil, "other": ErrDigest} {
+		err := extract(t.Context(), bytes.NewReader(archive), 1<<20, map[string]digest.Digest{"a/b": digest.FromString(want)}, root)
+		if !errors.Is(err, wrong) {
+			t.Errorf("listed as %q: %v", want, err)
+		}
+	}
+}
+
+// TestSparseModels: a model that is a sparse file is not sanitized: it could not be put back as it was. Beside a model it is a file like others.
+func TestSparseModels(t *testing.T) {
+	sparse := func(name, content string) []byte {
+		var b bytes.Buffer
+		w := tar.NewWriter(&b)
+		if err := w.WriteHeader(&tar.Header{Name: name, Mode: 0o644, Size: int64(len(content)), Format: tar.FormatGNU}); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.WriteString(w, content); err != nil {
+			t.Fatal(err)
+		}
+		if err := w.Close(); err != nil {
+			t.Fatal(err)
+		}
+		head := b.Bytes()[:512] // archive/tar writes none: the old GNU format has the map of the file in the header
+		head[156] = tar.TypeGNUSparse
+		copy(head[386:], fmt.Sprintf("%011o\x00%011o\x00", 0, len(content))) // first piece: offset, length
+		copy(head[483:], fmt.Sprintf("%011o\x00", len(content)))             // length of the whole
+		copy(head[148:], "        ")
+		sum := 0
+		for _, c := range head {
+			sum += int(c)
+		}
+		copy(head[148:], fmt.Sprintf("%06o\x00 ", sum))
+		return b.Bytes()
+	}
+	onnx := string(model("m"))
+	if _, err := listArchive(bytes.NewReader(sparse("m.onnx", onnx)), 1<<20); err == nil || !strings.Contains(err.Error(), "sparse") {
+		t.Errorf("a sparse model: %v", err)
+	}
+	data := sparse("w.bin", "weights")
+	end := len(data) - 1024 // without the end of the archive
+	files, err := listArchive(bytes.NewReader(append(data[:end:end], tarOf(t, "m.onnx", onnx)...)), 1<<20)
+	if err != nil || len(files) != 2 || files[0].digest != digest.FromString("weights") {
+		t.Errorf("beside a model: %+v, %v", files, err)
+	}
+}
