@@ -26,7 +26,7 @@ TOLERANCE = 1e-4  # of the norm, by ONNX Runtime in float32
 DIFFERENCES = 1e-5  # of central differences, for constants that PyTorch's exporter has folded
 RETRIES = 3  # with other images, where float64 agrees and float32 does not
 LATER = 75  # exit status of a large model that must wait for another
-LARGE = 40_000_000  # parameters; the disk helps; about 110 bytes of memory a parameter are needed all the same
+LARGE = 40_000_000  # parameters; the disk helps; about 80 bytes of memory a parameter are needed all the same
 ALONE = 90_000_000  # parameters; of such models one is compared at a time
 NOISE = 5  # of PyTorch's own float32 errors, which are allowed where they are larger
 

@@ -99,7 +99,8 @@ class Twin:
         self.inserted = {}
         for prefix, where, channels in inserted:
             self.insert(prefix, self.model.get_submodule(where), channels)
-        self.model.get_submodule(head).register_forward_pre_hook(self.keep_feature)
+        self.kept = kept = {}  # the hook knows nothing of self: a circle would keep a large model in memory
+        self.model.get_submodule(head).register_forward_pre_hook(lambda module, args: kept.update(feature=args[0]))
         self.optimizer = torch.optim.SGD([p for _, p in self.parameters.values()], lr=1.0, momentum=MOMENTUM, nesterov=True, weight_decay=DECAY)
 
     def insert(self, prefix, module, channels):
@@ -111,14 +112,11 @@ class Twin:
         self.inserted[prefix + "/mean"], self.inserted[prefix + "/variance"] = mean, variance
         module.register_forward_hook(lambda m, args, out: F.batch_norm(out, mean, variance, scale, shift, True, 0.1, EPSILON))
 
-    def keep_feature(self, module, args):
-        self.feature = args[0]
-
     def step(self, images, labels, targets, alpha, rate):
         """One step of SGD. Returns the losses."""
         self.optimizer.zero_grad(set_to_none=True)
         logits = self.model(images.to(self.dtype))
-        difference = self.feature.flatten(1) - targets.to(self.dtype)
+        difference = self.kept.pop("feature").flatten(1) - targets.to(self.dtype)
         feature_loss = torch.sqrt((difference * difference).sum(1) + 1e-12).mean()
         task_loss = F.cross_entropy(logits, labels)
         loss = alpha * feature_loss + (1 - alpha) * task_loss

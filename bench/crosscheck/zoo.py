@@ -275,7 +275,7 @@ REST = [
     tv("convnext_base", size=32, batch=4), tv("swin_b", batch=4), tv("swin_v2_b", size=256, batch=2), tv("vit_b_32", size=32, batch=4),
     tv("regnet_x_32gf", batch=4), tv("regnet_y_32gf", batch=4), tv("efficientnet_v2_l", batch=4), tv("wide_resnet101_2", batch=4),
     *(tv(f"vgg{n}{norm}", size=224, batch=2) for n in (11, 13, 16, 19) for norm in ("", "_bn")), tm("vgg11_bn", size=224, batch=2),
-    tv("convnext_large", size=32, batch=4, layers=("features.5", 9, 27)), tv("vit_l_16", size=32, batch=2, layers=("encoder.layers", 8, 24)),
+    tv("convnext_large", size=32, batch=4), tv("vit_l_16", size=32, batch=2, layers=("encoder.layers", 8, 24)),
     tv("vit_l_32", size=32, batch=2, layers=("encoder.layers", 8, 24)), tv("vit_h_14", size=28, batch=2, layers=("encoder.layers", 6, 32)),
     tv("regnet_y_128gf", batch=2, layers=("trunk_output.block3", 2, 17)),
 ]
