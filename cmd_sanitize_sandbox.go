@@ -32,11 +32,11 @@ func confine(mode string, o *sanitize.Options, report string) (string, error) {
 		return "", err
 	}
 	files := sandbox.Files{
-		Read:  []string{o.Model, filepath.Dir(o.Model), info.Path, filepath.Dir(info.Path)}, // both with what is beside them: external data, and the library's parts
+		Read:  []string{o.Model, filepath.Dir(o.Model)}, // with its external data
 		Write: []string{filepath.Dir(o.Output), os.TempDir()},
 	}
-	if real, err := filepath.EvalSymlinks(info.Path); err == nil {
-		files.Read = append(files.Read, filepath.Dir(real))
+	if library, err := filepath.EvalSymlinks(info.Path); err == nil { // else it is the system's
+		files.Read = append(files.Read, filepath.Dir(library))
 	}
 	for _, path := range []string{o.Data, o.HeldOut} {
 		if path != "" {
