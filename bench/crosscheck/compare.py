@@ -72,14 +72,14 @@ def users(source, name):
 class Prepared:
     """An exported model, its training step, and the PyTorch module, which gets the numbers of the file. What is known of the model goes into the row.
 
-    info: what Grindstone says of the model; plain, fast: files of the step in standard operators and, where asked for, as it is trained; step: the former in
+    path: the model; info: what Grindstone says of it; plain, fast: files of the step in standard operators and, where asked for, as it is trained; step: the former in
     ONNX Runtime; folded: tensors that the exporter has computed, by name; large: its results go to the disk.
     """
 
-    def __init__(self, case, grindstone, folder, cache, row, broken="", fast=None):
+    def __init__(self, case, grindstone, folder, cache, row, broken=""):
         torch.backends.mha.set_fastpath_enabled(False)
         torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", 1)))  # one where others are at work: threads that wait for one another make a busy machine slow
-        path = self.export(case, cache or folder)
+        self.path = path = self.export(case, cache or folder)
         self.info = inspect(grindstone, path)
         row.update(reads=True, parameters=self.info["parameters"], feature=self.info["feature_layer"], feature_width=self.info["feature_width"])
         self.large = self.info["parameters"] > LARGE
@@ -88,7 +88,7 @@ class Prepared:
 
         self.plain, self.fast = folder / "plain.onnx", folder / "fast.onnx"
         environment = dict(os.environ, GRINDSTONE_BREAK=broken)
-        for out, flags in [(self.plain, []), (self.fast, ["--fast-layout"])][: 2 if case.fast or fast else 1]:
+        for out, flags in [(self.plain, []), (self.fast, ["--fast-layout"])][: 2 if case.fast else 1]:
             flags = flags + (["--unfold"] if case.unfold else [])
             run = subprocess.run([grindstone, "inspect", path, "--training-graph", out, "--batch", str(case.batch), *flags], capture_output=True, text=True, env=environment)
             if run.returncode:
@@ -147,13 +147,22 @@ class Prepared:
 
 
 def measure(case, grindstone, folder, samples, cache=None):
-    """Returns a row with a step's time over PyTorch's, and both in seconds, two threads each."""
-    prepared = Prepared(case, grindstone, pathlib.Path(folder), cache, blank(case), fast=True)
+    """Returns a row with the time of a step as it is trained (`grindstone bench step`), PyTorch's, in seconds, medians, two threads each, and their ratio."""
+    prepared = Prepared(case, grindstone, pathlib.Path(folder), cache, blank(case))
+    flags = ["--batch", str(case.batch), "--samples", str(samples), "--threads", "2", "--provider", "cpu", "--json"] + ([] if case.unfold else ["--no-unfold"])
+    run = subprocess.run([grindstone, "bench", "step", "--model", prepared.path, *flags], capture_output=True, text=True)
+    if run.returncode:
+        raise Failed("time", last_line(run.stderr))
+    mine = json.loads(run.stdout)["median_seconds"]
     torch.set_num_threads(2)
-    batch = random_batch(case, prepared.info, seed=3)
-    arguments = [torch.from_numpy(batch[k]) for k in ("images", "labels", "targets")]
-    times = time_ratio(Step(prepared.fast, threads=2, keep=True), prepared.twin(torch.float32), batch, arguments, 0.0, samples)
-    return blank(case) | dict(zip(("time_ratio", "seconds_grindstone", "seconds_pytorch"), times))
+    batch, twin = random_batch(case, prepared.info, seed=3), prepared.twin(torch.float32)
+    times = []
+    for _ in range(samples + 1):
+        started = time.perf_counter()
+        twin.step(*(torch.from_numpy(batch[k]) for k in ("images", "labels", "targets")), ALPHA, 0.0)
+        times.append(time.perf_counter() - started)
+    theirs = statistics.median(times[1:])
+    return blank(case) | {"time_ratio": round(mine / theirs, 2), "seconds_grindstone": mine, "seconds_pytorch": theirs}
 
 
 def compare(case, prepared, folder, row):
@@ -255,12 +264,11 @@ def insertions(source, step):
 class Step:
     """The training step's file in ONNX Runtime."""
 
-    def __init__(self, path, threads, keep=False):
+    def __init__(self, path, threads):
         self.path, self.threads = path, threads
         session = self.open()
         shapes = self.inputs = {i.name: i.shape for i in [*session.get_inputs(), *session.get_overridable_initializers()]}
         self.outputs = [o.name for o in session.get_outputs()]
-        self.session = session if keep else None  # for one run, a session of its own: a large model's takes memory that others need
         self.trained = {n.removesuffix("/gradient"): shapes[n.removesuffix("/gradient")] for n in self.outputs if n.endswith("/gradient")}
         self.statistics = [n.removesuffix("/next") for n in self.outputs
                            if n.endswith("/next") and not n.endswith("/momentum/next") and n.removesuffix("/next") not in self.trained]
@@ -273,7 +281,8 @@ class Step:
         return onnxruntime.InferenceSession(str(self.path), options, providers=["CPUExecutionProvider"])
 
     def run(self, batch):
-        values = dict(zip(self.outputs, (self.session or self.open()).run(self.outputs, batch | self.state)))
+        session = self.open()  # one of its own for each run: a large model's takes memory that others need
+        values = dict(zip(self.outputs, session.run(self.outputs, batch | self.state)))
         self.state = {n.removesuffix("/next"): v for n, v in values.items() if n.endswith("/next")}
         return values
 
@@ -368,21 +377,6 @@ def compare_results(got, exact):
             # a tensor whose gradient vanishes is measured by the whole gradient
             see(off / max(np.linalg.norm(scale[n]), 1e-3 * whole, 1e-30), kind, n)
     return out
-
-
-def time_ratio(step, twin, batch, arguments, rate, samples):
-    """Median times of a step, in turn; the ratio is the median of the turns' ratios."""
-    mine, theirs = [], []
-    for i in range(samples + 1):
-        a = time.perf_counter()
-        step.run(batch)
-        b = time.perf_counter()
-        twin.step(*arguments, ALPHA, rate)
-        c = time.perf_counter()
-        if i:
-            mine.append(b - a)
-            theirs.append(c - b)
-    return round(statistics.median(m / t for m, t in zip(mine, theirs)), 2), statistics.median(mine), statistics.median(theirs)
 
 
 def first_line(e):

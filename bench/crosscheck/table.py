@@ -13,9 +13,8 @@ gradient, BatchNormalization's running statistics, and the state after five step
 - *exact*: the training step, run in float64, agrees with PyTorch in float64 to 1e-6 of the norm, five steps long, and ONNX Runtime in float32 agrees
   for one step to 1e-4 or to five times what PyTorch in float32 loses itself (*PyTorch's*): in a deep network one ReLU whose input rounds to the
   other side of zero changes gradients by more. The columns give the largest relative error over all tensors.
-- *time*: a step's time over PyTorch's in its default layout, in turn, medians of a few steps of a small batch of small images, two threads each, one model at a
-  time. One export of each model is timed, where it has been so far; beside other work PyTorch's threads suffer more, so that ratios far below 1 are the machine's
-  doing. It is no measurement of speed: those are in [results](results/).
+- *time*: a step's time (`grindstone bench step`) over PyTorch's in its default layout, medians of three, two threads each, of one export of each model, on a machine that
+  did nothing else. Batch and images are as small as in the comparison, so that much of a step is the update of the weights; steps of a usual size are in [results](results/).
 - *6 of 24 layers* and the like: so that the comparison in float64 fits into memory; the layers left out are equal to those that are kept.
 - Exporters of torchvision's and timm's models: `torchscript` (PyTorch's older one) keeps BatchNormalization unless *fused*; `dynamo` folds it into
   convolutions. *unfold*: the identity BatchNormalizations that sanitizing inserts are there. The number is the opset.
