@@ -14,7 +14,8 @@ gradient, BatchNormalization's running statistics, and the state after five step
   for one step to 1e-4 or to five times what PyTorch in float32 loses itself (*PyTorch's*): in a deep network one ReLU whose input rounds to the
   other side of zero changes gradients by more. The columns give the largest relative error over all tensors.
 - *time*: a step's time (`grindstone bench step`) over PyTorch's in its default layout, medians of three, two threads each, of one export of each model, on a machine that
-  did nothing else. Batch and images are as small as in the comparison, so that much of a step is the update of the weights; steps of a usual size are in [results](results/). A cell that is empty has not been timed.
+  did nothing else. Batch and images are as small as in the comparison, so that much of a step is the update of the weights; steps of a usual size are in
+  [results](results/). A cell that is empty has not been timed.
 - *6 of 24 layers* and the like: so that the comparison in float64 fits into memory; the layers left out are equal to those that are kept.
 - Exporters of torchvision's and timm's models: `torchscript` (PyTorch's older one) keeps BatchNormalization unless *fused*; `dynamo` folds it into
   convolutions. *unfold*: the identity BatchNormalizations that sanitizing inserts are there. The number is the opset.
