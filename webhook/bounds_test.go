@@ -85,3 +85,24 @@ func TestEventsLeftOut(t *testing.T) {
 		}
 	}
 }
+
+// TestTargetWants: a target is told of the states and of the repositories that it asks for, and without either of all.
+func TestTargetWants(t *testing.T) {
+	a := &Admission{State: Held, Source: Source{Repository: "models/a"}}
+	of := func(repository string) func(string) bool { return func(r string) bool { return r == repository } }
+	for name, c := range map[string]struct {
+		target Target
+		want   bool
+	}{
+		"everything":               {Target{}, true},
+		"the state":                {Target{States: []State{Released, Held}}, true},
+		"another state":            {Target{States: []State{Released}}, false},
+		"the repository":           {Target{Matches: of("models/a")}, true},
+		"another repository":       {Target{Matches: of("models/b")}, false},
+		"state but not repository": {Target{States: []State{Held}, Matches: of("models/b")}, false},
+	} {
+		if got := c.target.wants(a); got != c.want {
+			t.Errorf("%s: %v", name, got)
+		}
+	}
+}
