@@ -95,7 +95,7 @@ class Prepared:
                 raise Failed("train", last_line(run.stderr))
         onnx.checker.check_model(str(self.plain), full_check=True)
         row["trains"] = True
-        self.step = Step(self.plain, threads=1)
+        self.step = Step(self.plain)
         self.pair(case, *tensors(path))
 
     def export(self, case, folder):
@@ -155,11 +155,11 @@ def measure(case, grindstone, folder, samples, cache=None):
         raise Failed("time", last_line(run.stderr))
     mine = json.loads(run.stdout)["median_seconds"]
     torch.set_num_threads(2)
-    batch, twin = random_batch(case, prepared.info, seed=3), prepared.twin(torch.float32)
-    times = []
+    batch, twin, times = random_batch(case, prepared.info, seed=3), prepared.twin(torch.float32), []
+    arguments = [torch.from_numpy(batch[k]) for k in ("images", "labels", "targets")]
     for _ in range(samples + 1):
         started = time.perf_counter()
-        twin.step(*(torch.from_numpy(batch[k]) for k in ("images", "labels", "targets")), ALPHA, 0.0)
+        twin.step(*arguments, ALPHA, 0.0)
         times.append(time.perf_counter() - started)
     theirs = statistics.median(times[1:])
     return blank(case) | {"time_ratio": round(mine / theirs, 2), "seconds_grindstone": mine, "seconds_pytorch": theirs}
@@ -171,18 +171,19 @@ def compare(case, prepared, folder, row):
     arguments = [torch.from_numpy(batch[k]) for k in ("images", "labels", "targets")]
     rate = gentle_rate(prepared.twin(torch.float64), arguments)
     batch["rate"] = np.array([rate], np.float32)
-    exact = record(prepared.twin(torch.float64), arguments, rate, STEPS, on_disk(folder / "exact") if prepared.large else in_memory)
+    keep = (lambda name: on_disk(folder / name)) if prepared.large else lambda name: in_memory
+    exact = record(prepared.twin(torch.float64), arguments, rate, STEPS, keep("exact"))
     wide = {k: evaluate.to_torch(v) for k, v in batch.items()}
     if folded:
         row["folded"], row["differences"] = len(folded), by_differences(evaluate.Graph(prepared.plain).run, wide, folded)
     ways = {  # each made, compared and forgotten: a large model fills the memory with one
         "pytorch": lambda: record(prepared.twin(torch.float32), arguments, rate, 1),
-        "float64": lambda: record_step(evaluate.Graph(prepared.plain, once=True).run, step, wide, STEPS, on_disk(folder / "float64") if prepared.large else in_memory, folded),
+        "float64": lambda: record_step(evaluate.Graph(prepared.plain, once=True).run, step, wide, STEPS, keep("float64"), folded),
         "float32": lambda: record_step(step.run, step, batch, 1),
     }
     if case.fast:
         ways["fast float64"] = lambda: record_step(evaluate.Graph(prepared.fast).run, step, wide, 1)
-        ways["fast float32"] = lambda: record_step(Step(prepared.fast, threads=1).run, step, batch, 1)
+        ways["fast float32"] = lambda: record_step(Step(prepared.fast).run, step, batch, 1)
     judge(row, {name: compare_results(way(), exact) for name, way in ways.items()})
     for seed in range(4, 4 + RETRIES):
         # In float32 a ReLU whose input rounds to the other side of zero changes a gradient by leaps, for some batches; a mistake would show for all.
@@ -264,8 +265,8 @@ def insertions(source, step):
 class Step:
     """The training step's file in ONNX Runtime."""
 
-    def __init__(self, path, threads):
-        self.path, self.threads = path, threads
+    def __init__(self, path):
+        self.path = path
         session = self.open()
         shapes = self.inputs = {i.name: i.shape for i in [*session.get_inputs(), *session.get_overridable_initializers()]}
         self.outputs = [o.name for o in session.get_outputs()]
@@ -276,7 +277,7 @@ class Step:
 
     def open(self):
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = self.threads
+        options.intra_op_num_threads = 1
         options.log_severity_level = 3
         return onnxruntime.InferenceSession(str(self.path), options, providers=["CPUExecutionProvider"])
 

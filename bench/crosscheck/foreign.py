@@ -40,7 +40,7 @@ def check(case, grindstone, folder, broken, tensorflow, row):
     row["trains"] = True
 
     known = dict(np.load(reference)) if reference.exists() else {}
-    step = compare.Step(plain, threads=1)
+    step = compare.Step(plain)
     batch = random_batch(case, info, step, known)
     wide = {k: evaluate.to_torch(v) for k, v in batch.items()}
     graph = evaluate.Graph(plain)
