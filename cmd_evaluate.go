@@ -19,6 +19,7 @@ type evaluation struct {
 	Digest        string                 `json:"dataset_digest"`
 	Images        int                    `json:"images"`
 	Preprocessing sanitize.Preprocessing `json:"preprocessing"`
+	Sandbox       string                 `json:"sandbox,omitempty"` // what confined the process; "" is nothing
 	*sanitize.Evaluation
 }
 
@@ -27,6 +28,7 @@ func newEvaluateCommand() *cobra.Command {
 		path, image, mask, size, preprocess, provider string
 		target, samples, threads                      int
 		asJSON                                        bool
+		confined                                      confinement
 	)
 	cmd := &cobra.Command{
 		Use:   "evaluate MODEL.onnx --data PATH",
@@ -60,6 +62,14 @@ Exit status: 0 done, 1 failed, 2 wrong usage, 3 the model cannot be read, 4 the 
 				return usageError("%w", err)
 			}
 			o.Rounded = true
+			if err := confined.check(); err != nil {
+				return err
+			}
+			confined.provider, confined.model, confined.trusted = run.Provider, args[0], []string{path, image, mask}
+			sandboxed, err := confined.enter()
+			if err != nil {
+				return err
+			}
 			c, err := classifier.Open(args[0], o)
 			if err != nil {
 				return err
@@ -89,7 +99,7 @@ Exit status: 0 done, 1 failed, 2 wrong usage, 3 the model cannot be read, 4 the 
 			if err != nil {
 				return err
 			}
-			result := evaluation{File: args[0], Dataset: d.Name, Digest: d.Digest(), Images: d.Len(), Preprocessing: info, Evaluation: e}
+			result := evaluation{File: args[0], Dataset: d.Name, Digest: d.Digest(), Images: d.Len(), Preprocessing: info, Sandbox: sandboxed, Evaluation: e}
 			if asJSON {
 				return printJSON(cmd.OutOrStdout(), result)
 			}
@@ -107,6 +117,7 @@ Exit status: 0 done, 1 failed, 2 wrong usage, 3 the model cannot be read, 4 the 
 	f.StringVar(&size, "size", "", "image size HxW, where the model leaves it open")
 	f.StringVar(&provider, "provider", "auto", providerHelp)
 	f.IntVar(&threads, "threads", 0, "CPU threads (default all)")
+	confined.flag(cmd)
 	f.BoolVar(&asJSON, "json", false, "print JSON")
 	return cmd
 }

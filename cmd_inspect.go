@@ -44,6 +44,7 @@ type inspection struct {
 	Unsupported  []nodeInfo       `json:"unsupported"`      // nodes without a gradient rule in the way of training
 	Operators    map[string]int   `json:"operators"`
 	Placement    *placement       `json:"placement,omitempty"` // with --provider
+	Sandbox      string           `json:"sandbox,omitempty"`   // what confined the process; "" is nothing
 }
 
 type tensorInfo struct {
@@ -62,6 +63,7 @@ func newInspectCommand() *cobra.Command {
 	var size, feature, provider string
 	var freeze []string
 	var graph trainingGraph
+	var confined confinement
 	cmd := &cobra.Command{
 		Use:   "inspect MODEL.onnx",
 		Short: "Show how Grindstone sees a model",
@@ -84,16 +86,28 @@ Exit status: 0 the model can be sanitized, 3 it cannot (the reason is printed), 
 			if err := parseSize(size, &o.Height, &o.Width); err != nil {
 				return usageError("%w", err)
 			}
+			p := ort.CPU
+			if provider != "" {
+				var err error
+				if p, err = ort.ParseProvider(provider); err != nil {
+					return usageError("%w", err)
+				}
+			}
+			if err := confined.check(); err != nil {
+				return err
+			}
+			confined.provider, confined.model, confined.write = p, args[0], []string{graph.file}
+			sandboxed, err := confined.enter()
+			if err != nil {
+				return err
+			}
 			c, err := classifier.Open(args[0], o)
 			if err != nil {
 				return err
 			}
 			in := inspect(args[0], c)
+			in.Sandbox = sandboxed
 			if provider != "" && c.CheckTrainable() == nil {
-				p, err := ort.ParseProvider(provider)
-				if err != nil {
-					return usageError("%w", err)
-				}
 				if in.Placement, err = placeStep(cmd.Context(), c, p, graph.batch); err != nil {
 					return err
 				}
@@ -119,6 +133,7 @@ Exit status: 0 the model can be sanitized, 3 it cannot (the reason is printed), 
 	cmd.Flags().IntVar(&graph.batch, "batch", 8, "images of a step, in --training-graph and with --provider")
 	cmd.Flags().StringVar(&provider, "provider", "", "run a training step on this provider and show what it left to the CPU: "+providerHelp)
 	cmd.Flags().BoolVar(&graph.unfold, "unfold", false, "in --training-graph, insert BatchNormalizations as sanitizing does, here with mean 0 and variance 1")
+	confined.flag(cmd)
 	cmd.Flags().BoolVar(&graph.fast, "fast-layout", false, "in --training-graph, the step that training on this CPU runs, with its layouts and ONNX Runtime's own operators")
 	return cmd
 }

@@ -6,7 +6,6 @@ import (
 	"io"
 	"math"
 	"os"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -14,14 +13,14 @@ import (
 	"github.com/schollz/progressbar/v3"
 	"github.com/spf13/cobra"
 
-	"grindstone/internal/sandbox"
 	"grindstone/sanitize"
 	"grindstone/sanitize/ort"
 )
 
 func newSanitizeCommand() *cobra.Command {
 	var o sanitize.Options
-	var provider, precision, transform, mirror, size, memory, report, confined string
+	var provider, precision, transform, mirror, size, memory, report string
+	var confined confinement
 	var jsonProgress bool
 	cmd := &cobra.Command{
 		Use:   "sanitize MODEL.onnx -o OUT.onnx --data PATH",
@@ -78,13 +77,14 @@ library, 6 the accuracy is at chance before or after, 7 out of memory, 130 inter
 					*v = math.SmallestNonzeroFloat64
 				}
 			}
-			if !slices.Contains(sandbox.Modes, confined) {
-				return usageError("--sandbox %q: it is one of %s", confined, strings.Join(sandbox.Modes, ", "))
+			if err := confined.check(); err != nil {
+				return err
 			}
+			confined.provider, confined.model, confined.trusted, confined.write = o.Provider, o.Model, []string{o.Data, o.HeldOut}, []string{o.Output, report}
 			progress := newProgress(cmd.OutOrStdout(), cmd.ErrOrStderr(), jsonProgress)
 			o.Progress = progress.show
 			var r *sanitize.Report
-			if o.Sandbox, err = confine(confined, &o, report); err == nil {
+			if o.Sandbox, err = confined.enter(); err == nil {
 				r, err = sanitize.Run(cmd.Context(), o)
 			}
 			if err != nil {
@@ -136,7 +136,7 @@ library, 6 the accuracy is at chance before or after, 7 out of memory, 130 inter
 	f.Int64Var(&o.Limits.Bytes, "max-bytes", 0, "of the ONNX file and its external data; a larger model is refused (default: no limit but the format's)")
 	f.IntVar(&o.Limits.Nodes, "max-nodes", 0, "nodes of the model")
 	f.IntVar(&o.Limits.Tensors, "max-tensors", 0, "tensors of the model")
-	f.StringVar(&confined, "sandbox", sandbox.Auto, "keep the process from other files than its own and from the network (Landlock, Linux): auto, where that can be had and the CPU computes; require, or fail; off")
+	confined.flag(cmd)
 	f.StringVar(&report, "report", "", "file to write the report to, as JSON")
 	f.BoolVar(&jsonProgress, "progress-json", false, "progress as JSON lines on standard output")
 	return cmd

@@ -12,7 +12,7 @@ import (
 	"grindstone/sanitize/ort"
 )
 
-// command runs a command line and returns what it prints.
+// command runs a command line in this process and returns what it prints. What would confine the process needs --sandbox off.
 func command(t *testing.T, args ...string) (string, error) {
 	t.Helper()
 	root := newRootCommand()
@@ -28,7 +28,7 @@ func command(t *testing.T, args ...string) (string, error) {
 // TestInspectPlacement: the nodes of a step by provider; a provider that is not there is an error.
 func TestInspectPlacement(t *testing.T) {
 	model := shared.Path(t, "models", "vnncomp-cifar_base_kw.onnx")
-	out, err := command(t, "inspect", model, "--provider", "cpu", "--json")
+	out, err := command(t, "inspect", model, "--sandbox", "off", "--provider", "cpu", "--json")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -45,11 +45,11 @@ func TestInspectPlacement(t *testing.T) {
 		t.Fatal(err)
 	}
 	for p := range info.Missing {
-		if out, err := command(t, "inspect", model, "--provider", string(p)); err == nil || !strings.Contains(err.Error(), string(p)) {
+		if out, err := command(t, "inspect", model, "--sandbox", "off", "--provider", string(p)); err == nil || !strings.Contains(err.Error(), string(p)) {
 			t.Errorf("%s, which this library does not have: %v\n%s", p, err, out)
 		}
 	}
-	if _, err := command(t, "inspect", model, "--provider", "abacus"); err == nil || !strings.Contains(err.Error(), "abacus") {
+	if _, err := command(t, "inspect", model, "--sandbox", "off", "--provider", "abacus"); err == nil || !strings.Contains(err.Error(), "abacus") {
 		t.Errorf("an unknown provider: %v", err)
 	}
 }
@@ -111,7 +111,7 @@ func TestOutOfMemoryExit(t *testing.T) {
 // TestSanitizeMemoryFlags: what cannot be meant is an error before anything is read.
 func TestSanitizeMemoryFlags(t *testing.T) {
 	for flag, value := range map[string]string{"--memory-limit": "much", "--micro-batch": "5", "--precision": "half"} {
-		if _, err := command(t, "sanitize", "nowhere.onnx", "-o", "out.onnx", "--data", "nowhere", flag, value); err == nil || !strings.Contains(err.Error(), value) {
+		if _, err := command(t, "sanitize", "nowhere.onnx", "--sandbox", "off", "-o", "out.onnx", "--data", "nowhere", flag, value); err == nil || !strings.Contains(err.Error(), value) {
 			t.Errorf("%s %s: %v", flag, value, err)
 		}
 	}

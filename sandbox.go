@@ -5,23 +5,48 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
 
 	"grindstone/internal/sandbox"
-	"grindstone/sanitize"
 	"grindstone/sanitize/ort"
 )
 
-// confine shuts this process in before it reads the model, and returns what confines it. Unless a sandbox is required, there is none where a GPU computes: nobody has
-// tried what its driver needs.
-func confine(mode string, o *sanitize.Options, report string) (string, error) {
-	if mode == sandbox.Off {
+// confinement is what a command that runs a model may use once it has the model's bytes before it.
+type confinement struct {
+	mode     string
+	provider ort.Provider
+	model    string   // a file, read with what lies beside it: external data
+	trusted  []string // files and folders that whoever runs the command chose: links in them are followed
+	write    []string // files; "" is none
+}
+
+// flag adds --sandbox.
+func (c *confinement) flag(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&c.mode, "sandbox", sandbox.Auto, "keep the process from other files than its own and from the network (Landlock, Linux): auto, where that can be had and the CPU computes; require, or fail; off")
+}
+
+// check says whether the mode is one.
+func (c *confinement) check() error {
+	if !slices.Contains(sandbox.Modes, c.mode) {
+		return usageError("--sandbox %q: it is one of %s", c.mode, strings.Join(sandbox.Modes, ", "))
+	}
+	return nil
+}
+
+// enter shuts this process in, for good, and returns what confines it. Unless a sandbox is required, there is none where a GPU computes: nobody has tried what its
+// driver needs.
+func (c *confinement) enter() (string, error) {
+	if c.mode == sandbox.Off {
 		return "", nil
 	}
-	provider, err := ort.Resolve(o.Provider)
+	provider, err := ort.Resolve(c.provider)
 	switch {
 	case err != nil:
 		return "", err
-	case provider != ort.CPU && mode == sandbox.Require:
+	case provider != ort.CPU && c.mode == sandbox.Require:
 		return "", fmt.Errorf("there is no sandbox for the provider %s: run on the CPU (--provider cpu), or without one (--sandbox off)", provider)
 	case provider != ort.CPU:
 		return "", nil
@@ -30,22 +55,21 @@ func confine(mode string, o *sanitize.Options, report string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	files := sandbox.Files{
-		Read:  []string{o.Model, filepath.Dir(o.Model)}, // with its external data
-		Write: []string{filepath.Dir(o.Output), os.TempDir()},
-	}
+	files := sandbox.Files{Read: []string{c.model, filepath.Dir(c.model)}, Write: []string{os.TempDir()}}
 	if library, err := filepath.EvalSymlinks(info.Path); err == nil { // else it is the system's
 		files.Read = append(files.Read, filepath.Dir(library))
 	}
-	for _, path := range []string{o.Data, o.HeldOut} {
+	for _, path := range c.trusted {
 		if path != "" {
 			files.Trusted = append(files.Trusted, path)
 		}
 	}
-	if report != "" {
-		files.Write = append(files.Write, filepath.Dir(report))
+	for _, path := range c.write {
+		if path != "" {
+			files.Write = append(files.Write, filepath.Dir(path))
+		}
 	}
-	return sandbox.Enter(mode, files)
+	return sandbox.Enter(c.mode, files)
 }
 
 // checkSandbox says at the start what confines the sanitizers of this machine. It is an error if one is required and there is none.

@@ -1,10 +1,14 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
+	"image"
+	"image/png"
 	"os"
 	"path/filepath"
 	"strings"
@@ -14,6 +18,9 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"grindstone/attest"
+	"grindstone/internal/sandbox"
+	"grindstone/sanitize/onnx"
+	"grindstone/sanitize/ort"
 )
 
 // TestMain makes the commands of the scripts: the program itself.
@@ -32,6 +39,64 @@ func TestScripts(t *testing.T) {
 			return signModel(e.WorkDir)
 		},
 	})
+}
+
+// TestEngineScripts runs the scripts of commands that run a model. Each finds one, model.onnx, and images of its three classes.
+func TestEngineScripts(t *testing.T) {
+	info, err := ort.Load()
+	if err != nil {
+		t.Fatal(err)
+	}
+	testscript.Run(t, testscript.Params{
+		Dir:                 "testdata/engine",
+		RequireExplicitExec: true,
+		Condition: func(name string) (bool, error) {
+			_, err := sandbox.Available()
+			return err == nil, nil // there is one condition, sandbox
+		},
+		Setup: func(e *testscript.Env) error {
+			e.Setenv("ORT_LIBRARY", info.Path)
+			return errors.Join(writeClassifier(filepath.Join(e.WorkDir, "model.onnx")), writeImages(filepath.Join(e.WorkDir, "images")))
+		},
+	})
+}
+
+// writeClassifier writes a classifier of 4x4 images whose class is the brightest colour.
+func writeClassifier(path string) error {
+	b := onnx.NewBuilder()
+	b.Input("x", onnx.Float, -1, 3, 4, 4)
+	b.Named("feature", "Flatten", []string{b.Op("GlobalAveragePool", []string{"x"})})
+	weight := b.Const(onnx.NewFloat("weight", []int64{3, 3}, []float32{1, 0, 0, 0, 1, 0, 0, 0, 1}))
+	b.Named("logits", "MatMul", []string{"feature", weight})
+	b.Output("logits", onnx.Float, -1, 3)
+	raw, err := b.Model(onnx.Opset).Marshal()
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(path, raw, 0o600)
+}
+
+// writeImages makes a folder of images for it, a folder for each class.
+func writeImages(dir string) error {
+	for class, name := range []string{"0-red", "1-green", "2-blue"} {
+		if err := os.MkdirAll(filepath.Join(dir, name), 0o700); err != nil {
+			return err
+		}
+		for i := range 4 {
+			m := image.NewNRGBA(image.Rect(0, 0, 4, 4))
+			for at := 0; at < len(m.Pix); at += 4 {
+				m.Pix[at+class], m.Pix[at+3] = byte(200+i), 255
+			}
+			var text bytes.Buffer
+			if err := png.Encode(&text, m); err != nil {
+				return err
+			}
+			if err := os.WriteFile(filepath.Join(dir, name, fmt.Sprint(i, ".png")), text.Bytes(), 0o600); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 func signModel(dir string) error {

@@ -6,9 +6,11 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"github.com/landlock-lsm/go-landlock/landlock"
 	ll "github.com/landlock-lsm/go-landlock/landlock/syscall"
+	"golang.org/x/sys/unix"
 )
 
 // system is where the system's libraries are, and what they and their loader read of the machine. /etc is not: keys and passwords are there. Nor are the folders of
@@ -32,6 +34,9 @@ func Available() (name string, err error) {
 
 // enter confines the process. Before version 4 of the interface TCP is not restricted, before version 6 signals are not.
 func enter(files Files) error {
+	if err := pin(system); err != nil {
+		return err
+	}
 	rules := []landlock.Rule{landlock.RWFiles(devices...).IgnoreIfMissing()}
 	for _, path := range slices.Concat(system, filepath.SplitList(os.Getenv("LD_LIBRARY_PATH")), files.Read) {
 		info, err := os.Stat(path)
@@ -47,4 +52,19 @@ func enter(files Files) error {
 	}
 	rules = append(rules, landlock.RWDirs(files.Write...).IgnoreIfMissing())
 	return landlock.V7.BestEffort().Restrict(rules...)
+}
+
+// pin keeps those of /proc open as long as the process lives. A rule is about an inode, and when the kernel wants memory it forgets those of /proc that nobody has open,
+// to make others when they are asked for, which the rule knows nothing of: the process could not read of itself any more, and would die on its way in, where the C
+// library's threads are confined by what /proc/self/task lists.
+func pin(paths []string) error {
+	for _, path := range append(slices.Clone(paths), "/proc/self/task") {
+		if !strings.HasPrefix(path, "/proc/") {
+			continue
+		}
+		if _, err := unix.Open(path, unix.O_PATH|unix.O_CLOEXEC, 0); err != nil && !errors.Is(err, unix.ENOENT) {
+			return &os.PathError{Op: "open", Path: path, Err: err}
+		}
+	}
+	return nil
 }

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -89,7 +90,20 @@ func attempt(text string) {
 	try("rename", os.Rename(a.Inside, a.Inside+".renamed"))
 	try("remove", os.Remove(a.Inside+".renamed"))
 	try("null", write(os.DevNull))
+	try("its own threads", read("/proc/self/status"))
+	if !isOpen("/proc/" + strconv.Itoa(os.Getpid()) + "/task") {
+		refused["its own threads, when memory is short"] = "nothing keeps them open"
+	}
 	_ = json.NewEncoder(os.Stdout).Encode(refused)
+}
+
+// isOpen tells whether this process has a file open.
+func isOpen(path string) bool {
+	all, _ := os.ReadDir("/proc/self/fd")
+	return slices.ContainsFunc(all, func(fd os.DirEntry) bool {
+		target, _ := os.Readlink("/proc/self/fd/" + fd.Name())
+		return target == path
+	})
 }
 
 // TestEnter: a process that is confined reads and writes what it may, and nothing else, by no thread, link, file of /proc, child or connection.
@@ -157,7 +171,7 @@ func TestEnter(t *testing.T) {
 			t.Errorf("%s: refused %v %s", what, ok, why)
 		}
 	}
-	for _, what := range []string{"read", "read by a link", "write", "rename", "remove", "null"} {
+	for _, what := range []string{"read", "read by a link", "write", "rename", "remove", "null", "its own threads", "its own threads, when memory is short"} {
 		if why, ok := refused[what]; ok {
 			t.Errorf("%s is refused: %s", what, why)
 		}
