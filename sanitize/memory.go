@@ -14,9 +14,9 @@ import (
 )
 
 const (
-	// weightCopies is how often the weights are in Go's memory while the step is built and run: as read, where training started, the parameters
-	// and momenta before and after a run, and the graph as bytes.
-	weightCopies = 8
+	// weightCopies is how often the weights are in Go's memory while the step is built and run: as read, as the model's bytes, where training started,
+	// parameters and momenta, the gradient and that of a further micro-batch.
+	weightCopies = 7
 
 	// kernels is what the runtime needs for each byte of the estimate: kernels have buffers of their own, and an arena has gaps. Measured
 	// are 1.1 (ResNet-18) and 1.2 (Wide ResNet-16).
@@ -72,8 +72,7 @@ func (r *run) splitBatch(o *train.StepOptions) error {
 	if err != nil || r.arena == 0 || o.Micro != 0 || provider != ort.CPU {
 		return err
 	}
-	state := 6 * r.weightBytes() // gradients that micro-batches add up, which a Scan has four times, and what the update makes of them
-	o.Micro, r.report.Memory.Step, err = train.FitMicro(r.c, *o, int64(float64(r.arena-state)/kernels))
+	o.Micro, r.report.Memory.Step, err = train.FitMicro(r.c, *o, int64(float64(r.arena)/kernels))
 	if err == nil && o.Micro < o.Batch {
 		r.warn("a step of %d images at once would pass the memory limit of %d MiB: the batch is split into micro-batches of %d, by which BatchNormalization normalizes",
 			o.Batch, r.MemoryLimit>>20, o.Micro)

@@ -18,15 +18,11 @@ import (
 // Outputs: loss, feature_loss, task_loss, accuracy, each [1]; then per trainable tensor W/gradient, of the loss alone, without weight
 // decay, W/next and W/momentum/next; and per statistic S/next.
 func BuildGraph(c *classifier.Classifier, o StepOptions) (*onnx.Model, error) {
-	if err := c.CheckTrainable(); err != nil {
-		return nil, err
-	}
-	shapes, err := c.Shapes(int64(o.Batch))
+	b := c.NewBuilder()
+	s, err := newStepBuilder(c, o, b, b)
 	if err != nil {
 		return nil, err
 	}
-	b := c.NewBuilder()
-	s := newStepBuilder(c, o, b, b, shapes)
 	s.open = false // the file says what it takes
 	n := int64(o.Batch)
 	b.Input("images", onnx.Float, c.ImageShape(n)...)
@@ -34,15 +30,15 @@ func BuildGraph(c *classifier.Classifier, o StepOptions) (*onnx.Model, error) {
 	b.Named("step/targets", "Identity", []string{b.Input("targets", onnx.Float, n, int64(c.FeatureWidth))})
 	b.Named("step/alpha", "Identity", []string{b.Input("alpha", onnx.Float, 1)})
 	b.Named("step/rate", "Identity", []string{b.Input("rate", onnx.Float, 1)})
-	s.join("step/parameters", s.step.Parameters, func(slot Slot) *onnx.Tensor {
+	s.joinInputs("step/parameters", s.step.Parameters, func(slot Slot) *onnx.Tensor {
 		return onnx.NewFloat(slot.Name, slot.Shape, c.Constants[slot.Name].Floats())
 	})
-	s.join("step/momentum", s.step.Parameters, func(slot Slot) *onnx.Tensor {
+	s.joinInputs("step/momentum", s.step.Parameters, func(slot Slot) *onnx.Tensor {
 		return onnx.NewFloat(slot.Name+"/momentum", slot.Shape, make([]float32, slot.Size))
 	})
 	statistics := len(s.step.Statistics) > 1 // else the one that stands for none
 	if statistics {
-		s.join("step/statistics", s.step.Statistics, func(slot Slot) *onnx.Tensor {
+		s.joinInputs("step/statistics", s.step.Statistics, func(slot Slot) *onnx.Tensor {
 			return onnx.NewFloat(slot.Name, slot.Shape, c.Constants[slot.Name].Floats())
 		})
 	} else {
@@ -68,8 +64,8 @@ func BuildGraph(c *classifier.Classifier, o StepOptions) (*onnx.Model, error) {
 	return m, b.Err()
 }
 
-// join makes one flat vector of tensors that are inputs of their own, with defaults.
-func (s *stepBuilder) join(name string, slots []Slot, initial func(Slot) *onnx.Tensor) {
+// joinInputs makes one flat vector of tensors that are inputs of their own, with defaults.
+func (s *stepBuilder) joinInputs(name string, slots []Slot, initial func(Slot) *onnx.Tensor) {
 	flat := make([]string, len(slots))
 	for i, slot := range slots {
 		x := s.b.Default(initial(slot))

@@ -16,7 +16,8 @@ type block struct {
 	first, last int // node that allocates it, and last node that uses it
 }
 
-// peak is the largest sum of node outputs that are in memory at the same time, given their types and shapes. Inputs and constants do not count.
+// peak is the largest sum of node outputs that are in memory at the same time, given their types and shapes. Inputs, constants and what the graph puts
+// out do not count: they have their places.
 //
 // ONNX Runtime decides before it runs which values share memory (AllocationPlanner in onnxruntime/core/framework/allocation_planner.cc): a view has
 // its input's, an elementwise operator writes over an input that is of no more use, and any other output takes what the latest value of the same
@@ -29,8 +30,9 @@ func peak(g *onnx.Graph, outputs, planned map[string]ort.Port) int64 {
 			reads[in]++
 		}
 	}
+	placed := map[string]bool{}
 	for _, o := range g.Outputs {
-		reads[o.Name]++
+		placed[o.Name] = true
 	}
 	nodes := execution(g)
 	blocks := map[string]*block{}
@@ -44,6 +46,9 @@ func peak(g *onnx.Graph, outputs, planned map[string]ort.Port) int64 {
 	}
 	for i, n := range nodes {
 		for _, out := range n.Outputs {
+			if placed[out] {
+				continue
+			}
 			port := outputs[out]
 			of := fmt.Sprint(port.Type, port.Shape)
 			if slices.Contains(planned[out].Shape, -1) {
@@ -68,16 +73,13 @@ func peak(g *onnx.Graph, outputs, planned map[string]ort.Port) int64 {
 			}
 		}
 		for _, out := range n.Outputs {
-			if reads[out] == 0 {
-				leave(blocks[out], i)
+			if b := blocks[out]; b != nil && reads[out] == 0 {
+				leave(b, i)
 			}
 		}
 	}
 	change := make([]int64, len(nodes)+1)
 	for _, b := range all {
-		if b.reads > 0 { // an output of the graph
-			b.last = len(nodes) - 1
-		}
 		change[b.first] += b.bytes
 		change[b.last+1] -= b.bytes
 	}

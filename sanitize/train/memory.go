@@ -31,31 +31,16 @@ func StepMemory(c *classifier.Classifier, o StepOptions) (int64, error) {
 	if o.Micro != 0 {
 		o.Batch = o.Micro
 	}
-	shapes, err := c.Shapes(int64(o.Batch))
-	if err != nil {
-		return 0, err
-	}
 	b := c.NewBuilder()
-	s := newStepBuilder(c, o, b, b, shapes)
-	p := length(s.step.Parameters)
-	b.Input("step/parameters", onnx.Float, p)
-	b.Input("step/momentum", onnx.Float, p)
-	b.Input("step/statistics", onnx.Float, length(s.step.Statistics))
-	s.batchInputs(b, "step/", 1)
-	b.Input("step/alpha", onnx.Float, 1)
-	b.Input("step/rate", onnx.Float, 1)
-	a, err := s.emit(emitInput(b, "step/images", c.Layout, o.Scale, o.Shift))
+	s, err := newStepBuilder(c, o, b, b)
 	if err != nil {
 		return 0, err
 	}
-	for _, name := range []string{a.parameters, a.momentum, a.statistics, a.metrics} {
-		b.Output(name, onnx.Float, -1)
-	}
-	m := b.Model(onnx.Opset)
-	schedule(m.Graph, []string{"step/images"}, []string{"step/labels", "step/targets"})
-	if err := b.Err(); err != nil {
+	p, err := s.buildPass()
+	if err != nil {
 		return 0, err
 	}
+	m := p.Model
 	planned, err := infer(m)
 	if err != nil {
 		return 0, err

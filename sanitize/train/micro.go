@@ -14,7 +14,7 @@ var ErrMicroBatch = errors.New("a batch is split into equal micro-batches of at 
 func (s *stepBuilder) emitParts(parts int) (after, error) {
 	step, n, f := s.b, s.size(1), int64(s.c.FeatureWidth)
 	p, st := length(s.step.Parameters), length(s.step.Statistics)
-	s.bindParameters()
+	s.bindVector()
 
 	part := s.outer.Child()
 	s.b, s.tape.B = part, part
@@ -22,7 +22,7 @@ func (s *stepBuilder) emitParts(parts int) (after, error) {
 	part.Input("parts/gradient", onnx.Float, p)
 	part.Input("parts/metrics", onnx.Float, 4)
 	s.batchInputs(part, "step/", 1)
-	a, err := s.pass(emitInput(part, "step/images", s.c.Layout, s.o.Scale, s.o.Shift))
+	a, err := s.vectorPass(emitInput(part, "step/images", s.c.Layout, s.o.Scale, s.o.Shift))
 	if err != nil {
 		return after{}, err
 	}

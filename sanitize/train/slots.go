@@ -26,6 +26,17 @@ func appendSlot(slots []Slot, name string, shape []int64) []Slot {
 	return append(slots, Slot{Name: name, Shape: shape, Offset: int(length(slots)), Size: size})
 }
 
+// aligned are the same tensors, each at the beginning of a cache line of 64 bytes, where kernels read them fastest.
+func aligned(slots []Slot) []Slot {
+	const line = 16 // elements
+	var placed []Slot
+	for _, s := range slots {
+		s.Offset = int(length(placed)+line-1) / line * line
+		placed = append(placed, s)
+	}
+	return placed
+}
+
 func length(slots []Slot) int64 {
 	if len(slots) == 0 {
 		return 0
@@ -67,6 +78,9 @@ func (s Slot) stored() []int64 {
 	}
 	return s.Shape
 }
+
+// in is the tensor's part of the flat vector.
+func (s Slot) in(flat []float32) []float32 { return flat[s.Offset : s.Offset+s.Size : s.Offset+s.Size] }
 
 // write puts a tensor into the flat vector.
 func (s Slot) write(flat, v []float32) {

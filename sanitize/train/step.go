@@ -45,27 +45,31 @@ type Step struct {
 // With Micro images at once the step adds up the gradients of micro-batches (gradient accumulation) and updates once: what comes out is the
 // step of the whole batch, but for BatchNormalization, which normalizes by the micro-batch, and whose running statistics move with each.
 func BuildStep(c *classifier.Classifier, o StepOptions) (*Step, error) {
-	if err := c.CheckTrainable(); err != nil {
-		return nil, err
-	}
-	parts := 1
-	if o.Micro != 0 && o.Micro != o.Batch {
-		if o.Micro < 2 || o.Batch%o.Micro != 0 {
-			return nil, fmt.Errorf("%w: %d of a batch of %d images", ErrMicroBatch, o.Micro, o.Batch)
-		}
-		parts = o.Batch / o.Micro
-		o.Batch = o.Micro
-	}
-	shapes, err := c.Shapes(int64(o.Batch))
+	parts, err := o.split()
 	if err != nil {
 		return nil, err
 	}
 	outer := c.NewBuilder()
-	s := newStepBuilder(c, o, outer, outer.Child(), shapes)
+	s, err := newStepBuilder(c, o, outer, outer.Child())
+	if err != nil {
+		return nil, err
+	}
 	if err := s.scan(parts); err != nil {
 		return nil, err
 	}
 	return s.step, nil
+}
+
+// split makes the batch that of the graph, a micro-batch, and returns how many of them a step has.
+func (o *StepOptions) split() (parts int, err error) {
+	if o.Micro == 0 || o.Micro == o.Batch {
+		return 1, nil
+	}
+	if o.Micro < 2 || o.Batch%o.Micro != 0 {
+		return 0, fmt.Errorf("%w: %d of a batch of %d images", ErrMicroBatch, o.Micro, o.Batch)
+	}
+	parts, o.Batch = o.Batch/o.Micro, o.Micro
+	return parts, nil
 }
 
 type stepBuilder struct {
@@ -79,7 +83,15 @@ type stepBuilder struct {
 	step   *Step
 }
 
-func newStepBuilder(c *classifier.Classifier, o StepOptions, outer, body *onnx.Builder, shapes map[string][]int64) *stepBuilder {
+// newStepBuilder begins a step of o.Batch images.
+func newStepBuilder(c *classifier.Classifier, o StepOptions, outer, body *onnx.Builder) (*stepBuilder, error) {
+	if err := c.CheckTrainable(); err != nil {
+		return nil, err
+	}
+	shapes, err := c.Shapes(int64(o.Batch))
+	if err != nil {
+		return nil, err
+	}
 	s := &stepBuilder{c: c, o: o, outer: outer, b: body, tape: grad.NewTape(body, shapes, c.Constants), shapes: shapes, step: &Step{}}
 	switch {
 	case o.Forms != nil:
@@ -92,7 +104,7 @@ func newStepBuilder(c *classifier.Classifier, o StepOptions, outer, body *onnx.B
 		s.tape.Plan(c.Nodes, c.Trainable)
 	}
 	s.layOut()
-	return s
+	return s, nil
 }
 
 // after names what one step leaves behind.
@@ -103,8 +115,8 @@ type after struct {
 // emit writes one step into the body: x is the name of the model's input; the state and the rest of what the step reads are called
 // step/parameters, step/momentum, step/statistics, step/labels, step/targets, step/alpha and step/rate.
 func (s *stepBuilder) emit(x string) (after, error) {
-	s.bindParameters()
-	a, err := s.pass(x)
+	s.bindVector()
+	a, err := s.vectorPass(x)
 	if err != nil {
 		return after{}, err
 	}
@@ -128,8 +140,8 @@ func (s *stepBuilder) batchInputs(b *onnx.Builder, prefix string, parts int) {
 	b.Input(prefix+"targets", onnx.Float, n, int64(s.c.FeatureWidth))
 }
 
-// pass emits the forward and the backward pass, and leaves gradient, statistics and metrics.
-func (s *stepBuilder) pass(x string) (after, error) {
+// pass emits the forward and the backward pass. What it leaves are the gradients of the parameters that the loss depends on, and the metrics.
+func (s *stepBuilder) pass(x string) (grads map[string]string, metrics string, err error) {
 	if s.open {
 		s.tape.OpenBatch(int64(s.o.Batch), s.b.Op("Shape", []string{"step/labels"}))
 	}
@@ -137,11 +149,17 @@ func (s *stepBuilder) pass(x string) (after, error) {
 	s.tape.Bind(s.c.Input, x)
 	s.tape.Forward(s.c.Nodes)
 	seeds, metrics := s.loss()
-	grads, err := s.tape.Backward(s.c.Nodes, seeds, s.c.Trainable)
+	grads, err = s.tape.Backward(s.c.Nodes, seeds, s.c.Trainable)
+	return grads, metrics, err
+}
+
+// vectorPass emits a pass, and leaves its gradients as one vector.
+func (s *stepBuilder) vectorPass(x string) (after, error) {
+	grads, metrics, err := s.pass(x)
 	if err != nil {
 		return after{}, err
 	}
-	return after{gradient: s.flatten(grads), statistics: s.updateStatistics(), metrics: metrics}, nil
+	return after{gradient: s.join(grads), statistics: s.updateStatistics(), metrics: metrics}, nil
 }
 
 // scan puts the step into a Scan over K steps.
@@ -218,20 +236,24 @@ func (s *stepBuilder) layOut() {
 	}
 }
 
-// bindParameters cuts the flat vector into tensors and puts the other constants into the model.
-func (s *stepBuilder) bindParameters() {
+// bindVector cuts the flat vector into tensors and puts the other constants into the model.
+func (s *stepBuilder) bindVector() {
 	sizes := make([]int64, len(s.step.Parameters))
-	trained := map[string]bool{}
 	for i, slot := range s.step.Parameters {
 		sizes[i] = int64(slot.Size)
-		trained[slot.Name] = true
 	}
 	parts := s.b.OpN("Split", len(sizes), []string{"step/parameters", s.b.Int64s(sizes...)}, onnx.I("axis", 0))
 	for i, slot := range s.step.Parameters {
 		s.tape.Bind(slot.Name, s.b.Op("Reshape", []string{parts[i], s.b.Int64s(slot.stored()...)}))
 	}
-	for _, slot := range s.step.Statistics {
-		trained[slot.Name] = true // not read while training: no need to carry them
+	s.constants()
+}
+
+// constants puts what is not trained into the model.
+func (s *stepBuilder) constants() {
+	trained := map[string]bool{}
+	for _, slot := range slices.Concat(s.step.Parameters, s.step.Statistics) { // statistics are not read while training: no need to carry them
+		trained[slot.Name] = true
 	}
 	for _, n := range s.c.Nodes {
 		for _, in := range n.Inputs {

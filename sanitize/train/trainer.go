@@ -21,19 +21,16 @@ import (
 // ErrDiverged means that the loss was no longer a number: the rate is too high for this network.
 var ErrDiverged = errors.New("training diverged: the loss is not finite")
 
-// Trainer holds a training step's session and state.
+// Trainer trains a classifier.
 type Trainer struct {
 	// Waited is the time between the device's runs, in which it has nothing to do: waiting for the feeder, gathering targets, telling of progress.
 	Waited time.Duration
 
-	c       *classifier.Classifier
-	o       StepOptions
-	run     ort.Options
-	step    *Step
-	session *ort.Session
-	fixed   map[string][]float32 // what is not trained
-
-	state, next [3]*ort.Array // parameters, momentum, statistics; next receives a run's results
+	c      *classifier.Classifier
+	o      StepOptions
+	run    ort.Options
+	engine engine               // nil until it is built
+	fixed  map[string][]float32 // what is not trained
 }
 
 // NewTrainer builds the step of a classifier and starts at its weights.
@@ -52,7 +49,7 @@ func NewTrainer(c *classifier.Classifier, o StepOptions, run ort.Options) (*Trai
 	run.NoPattern = true
 	t := &Trainer{c: c, o: o, run: run}
 	err = t.splitting(func() error {
-		if t.session != nil { // by splitting
+		if t.engine != nil { // by splitting
 			return nil
 		}
 		return t.build()
@@ -82,14 +79,11 @@ func Values(c *classifier.Classifier) map[string][]float32 {
 // Reset puts the state back to the given weights, with no momentum.
 func (t *Trainer) Reset(values map[string][]float32) error {
 	t.fixed = maps.Clone(values)
-	for _, s := range slices.Concat(t.step.Parameters, t.step.Statistics) {
-		delete(t.fixed, s.Name)
+	s := t.engine.now()
+	for _, slot := range slices.Concat(s.slots, s.statisticsSlots) {
+		delete(t.fixed, slot.Name)
 	}
-	clear(t.state[1].F32)
-	if err := Fill(t.state[0].F32, t.step.Parameters, values); err != nil {
-		return err
-	}
-	return Fill(t.state[2].F32, t.step.Statistics, values)
+	return s.reset(values)
 }
 
 // Values returns all constants by name, with the trained ones as they are now.
@@ -98,16 +92,17 @@ func (t *Trainer) Values() map[string][]float32 {
 	for name, v := range t.fixed {
 		values[name] = append([]float32(nil), v...)
 	}
-	maps.Copy(values, read(t.state[0].F32, t.step.Parameters))
-	maps.Copy(values, read(t.state[2].F32, t.step.Statistics))
+	s := t.engine.now()
+	maps.Copy(values, read(s.parameters, s.slots))
+	maps.Copy(values, read(s.statistics, s.statisticsSlots))
 	return values
 }
 
 // Provider is what the step runs on.
-func (t *Trainer) Provider() ort.Provider { return t.session.Provider() }
+func (t *Trainer) Provider() ort.Provider { return t.engine.Provider() }
 
 // Close frees the session.
-func (t *Trainer) Close() error { return t.session.Close() }
+func (t *Trainer) Close() error { return t.engine.Close() }
 
 // Plan is a training schedule: cosine from Rate to zero over all steps, alpha as given for the first GrindSteps and for the rest.
 type Plan struct {

@@ -6,11 +6,11 @@ import (
 	"grindstone/sanitize/onnx"
 )
 
-// flatten joins the gradients to a vector like the parameters'. Their reshapes are emitted in the order opposite to that in which the backward
+// flatten emits the gradients as vectors, in the parameters' order. Their reshapes are emitted in the order opposite to that in which the backward
 // pass leaves the gradients, so that the runtime computes the last layer's first (see schedule), whatever the order of the parameters. They must
 // be emitted here: the runtime would merge a reshape of a reshape into one that stands behind all others, and compute the weight gradients when
 // the backward pass is through, which keeps all that they read until then.
-func (s *stepBuilder) flatten(grads map[string]string) string {
+func (s *stepBuilder) flatten(grads map[string]string) []string {
 	left := map[string]int{}
 	for i, n := range s.b.Graph("").Nodes {
 		for _, out := range n.Outputs {
@@ -25,10 +25,18 @@ func (s *stepBuilder) flatten(grads map[string]string) string {
 		return left[grads[s.step.Parameters[b].Name]] - left[grads[s.step.Parameters[a].Name]]
 	})
 	for _, i := range order {
-		slot := s.step.Parameters[i]
-		if g := grads[slot.Name]; g != "" {
+		if g := grads[s.step.Parameters[i].Name]; g != "" { // else the loss does not depend on it
 			flat[i] = s.tape.Flat(g)
-		} else { // the loss does not depend on it
+		}
+	}
+	return flat
+}
+
+// join makes one vector of the gradients, like the parameters'.
+func (s *stepBuilder) join(grads map[string]string) string {
+	flat := s.flatten(grads)
+	for i, slot := range s.step.Parameters {
+		if flat[i] == "" {
 			flat[i] = s.b.Floats([]int64{int64(slot.Size)}, make([]float32, slot.Size))
 		}
 	}
