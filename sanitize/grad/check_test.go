@@ -126,8 +126,9 @@ func (s sample) gradient(shapes map[string][]int64, values map[string]*reference
 		if !s.direct {
 			tape.Forms.MaxDirect = 0
 		}
+		tape.Forms.UnfoldPositions = 1 << 20
 		if !s.unfold {
-			tape.Forms.MaxUnfold = 0
+			tape.Forms.MaxUnfold, tape.Forms.UnfoldPositions = 0, 0
 		}
 		tape.Plan(nodes, s.wrt)
 		for name := range s.inputs {

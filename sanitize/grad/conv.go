@@ -84,11 +84,7 @@ func (t *Tape) convInputGrad(n *onnx.Node, g convGeometry, dy string) string {
 			ok = ok && pads[i] >= 0 && pads[d+i] >= 0
 		}
 		if ok {
-			w = t.exchange(w, g)
-			if !g.all(g.kernel, 1) {
-				w = t.flip(w, sequence(d + 2)[2:]...)
-			}
-			return t.B.Op("Conv", []string{dy, w}, onnx.Is("kernel_shape", g.kernel...), onnx.Is("pads", pads...),
+			return t.B.Op("Conv", []string{dy, t.turn(w, g)}, onnx.Is("kernel_shape", g.kernel...), onnx.Is("pads", pads...),
 				onnx.Is("dilations", g.dilation...), onnx.I("group", g.group))
 		}
 	}
@@ -102,16 +98,30 @@ func (t *Tape) convInputGrad(n *onnx.Node, g convGeometry, dy string) string {
 		onnx.Is("pads", append(dims(g.before), g.after...)...), onnx.Is("output_padding", extra...))
 }
 
-// exchange lets input and output channels of a kernel change places: [K, C/group, ...] becomes [C, K/group, ...].
-func (t *Tape) exchange(w string, g convGeometry) string {
-	in, out := g.c/g.group, g.k/g.group
-	if in == 1 && out == 1 {
-		return w
+// turn lets input and output channels of a kernel change places, and reverses its taps: [K, C/group, ...] becomes [C, K/group, ...]. A product with the
+// matrix that reverses, on whose way the runtime transposes, takes a fourth of the time of the Slice that reverses and a Transpose.
+func (t *Tape) turn(w string, g convGeometry) string {
+	in, out, taps := g.c/g.group, g.k/g.group, size(g.kernel)
+	if in > 1 || out > 1 {
+		if g.group == 1 {
+			w = t.transpose(t.reshape(w, out, in, taps), 1, 0, 2)
+		} else {
+			w = t.transpose(t.reshape(w, g.group, out, in, taps), 0, 2, 1, 3)
+		}
 	}
-	perm := sequence(len(g.kernel) + 3)
-	perm[1], perm[2] = 2, 1
-	w = t.transpose(t.reshape(w, append([]int64{g.group, out, in}, g.kernel...)...), perm...)
+	if taps > 1 {
+		w = t.op("MatMul", t.reshape(w, g.c, out, taps), t.matrix(reversal(taps)))
+	}
 	return t.reshape(w, append([]int64{g.c, out}, g.kernel...)...)
+}
+
+// reversal is the matrix that reverses a row of n.
+func reversal(n int64) matrix {
+	m := newMatrix(n, n)
+	for i := range n {
+		m.v[i*n+n-1-i] = 1
+	}
+	return m
 }
 
 // channelSum sums an activation, or something of its shape and layout, over all but the channels. It works in two stages, over what

@@ -23,8 +23,7 @@ func (t *Tape) directConv(x, w string, in, out int64, g convGeometry) string {
 func (t *Tape) directGrad(n *onnx.Node, g convGeometry, dy string) []string {
 	return []string{
 		t.lazy(n, 0, func() string {
-			w := t.transpose(t.flip(t.refIn(n.Inputs[1], Plain), 2, 3), 1, 0, 2, 3)
-			return t.directConv(dy, w, g.k, g.c, g)
+			return t.directConv(dy, t.turn(t.refIn(n.Inputs[1], Plain), g), g.k, g.c, g)
 		}),
 		t.lazy(n, 1, func() string { return t.directWeightGrad(n, g, dy) }),
 	}

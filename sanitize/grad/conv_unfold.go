@@ -5,9 +5,18 @@ import "grindstone/sanitize/onnx"
 // Unfolding lays a convolution's kernel windows out once, shared by the forward pass and the weight gradient, each of which is then one
 // matrix product.
 
-// unfolds: stems, and convolutions at stride 2 in Outer, or of few channels, where the bilinear algorithm saves little.
+// unfolds: stems, and convolutions at stride 2 in Outer, or of few channels, where the bilinear algorithm saves little; in Outer also those at
+// stride 1 whose windows are small beside the weight, which the direct form takes apart, turns and puts together again.
 func (t *Tape) unfolds(n *onnx.Node, g convGeometry) bool {
-	return t.stem(n, g) || g.kernel[0] == 3 && g.stride[0] == 2 && (g.c <= t.Forms.MaxUnfold || t.current == Outer)
+	switch {
+	case t.stem(n, g):
+		return true
+	case g.kernel[0] != 3:
+		return false
+	case t.current == Outer:
+		return g.stride[0] == 2 || g.n*size(g.out) <= t.Forms.UnfoldPositions*g.k
+	}
+	return g.stride[0] == 2 && g.c <= t.Forms.MaxUnfold
 }
 
 // stem: few channels, and an input that needs no gradient.
@@ -69,26 +78,29 @@ func (t *Tape) unfoldGrad(n *onnx.Node, g convGeometry, dy string) []string {
 }
 
 // unfoldInputGrad: the gradients of all windows, folded back. An input position gathers those of the windows that read it, and zeros where
-// fewer do than elsewhere: they come from one more tap, whose weights are zero.
+// fewer do than elsewhere: they come from one more tap, whose weights are zero, or in Outer from one more output, whose gradient is.
 func (t *Tape) unfoldInputGrad(n *onnx.Node, g convGeometry, dy string) string {
-	taps := size(g.kernel)
+	taps, outputs := size(g.kernel), size(g.out)
 	var windows string
 	var at func(output, tap int64) int64 // position in windows
-	if t.current == Outer {              // [C, tap and output, N]
-		w := t.transpose(t.reshape(t.refIn(n.Inputs[1], Plain), g.k, g.c, taps), 1, 2, 0)
-		w = t.reshape(t.pad(w, 0, 0, 0, 0, 1, 0), g.c*(taps+1), g.k)
-		windows = t.reshape(t.op("MatMul", w, t.reshape(dy, g.k, -1)), g.c, (taps+1)*size(g.out), g.n)
-		at = func(output, tap int64) int64 { return tap*size(g.out) + output }
+	var zero int64
+	if t.current == Outer { // [C, tap and output, N]
+		w := t.transpose(t.reshape(t.refIn(n.Inputs[1], Plain), g.k, g.c*taps), 1, 0)
+		y := t.reshape(t.pad(t.reshape(dy, g.k, outputs, g.n), 0, 0, 0, 0, 1, 0), g.k, (outputs+1)*g.n)
+		windows = t.reshape(t.op("MatMul", w, y), g.c, taps*(outputs+1), g.n)
+		at = func(output, tap int64) int64 { return tap*(outputs+1) + output }
+		zero = at(outputs, 0)
 	} else { // [output and tap, C, N]
 		w := t.transpose(t.reshape(t.refIn(n.Inputs[1], Taps), taps, g.k, g.c), 0, 2, 1)
 		w = t.reshape(t.pad(w, 0, 0, 0, 1, 0, 0), (taps+1)*g.c, g.k)
-		windows = t.reshape(t.op("MatMul", w, dy), size(g.out)*(taps+1), g.c, g.n)
+		windows = t.reshape(t.op("MatMul", w, dy), outputs*(taps+1), g.c, g.n)
 		at = func(output, tap int64) int64 { return output*(taps+1) + tap }
+		zero = at(0, taps)
 	}
 
 	readers := make([][]int64, size(g.in))
 	most := 0
-	for o := range size(g.out) {
+	for o := range outputs {
 		for tap := range taps {
 			y := o/g.out[1]*g.stride[0] + tap/g.kernel[1] - g.before[0]
 			x := o%g.out[1]*g.stride[1] + tap%g.kernel[1] - g.before[1]
@@ -103,7 +115,7 @@ func (t *Tape) unfoldInputGrad(n *onnx.Node, g convGeometry, dy string) string {
 	for i := range most {
 		from := make([]int64, len(readers))
 		for p, r := range readers {
-			from[p] = at(0, taps)
+			from[p] = zero
 			if i < len(r) {
 				from[p] = r[i]
 			}

@@ -15,6 +15,10 @@ type Forms struct {
 	// unfolded input.
 	MaxUnfold int64
 
+	// UnfoldPositions is the number of output positions in the batch, for each output channel, up to which a 3x3 convolution in Outer is done on
+	// its unfolded input.
+	UnfoldPositions int64
+
 	// OpenBatch asks for the batch's size to be left out of the graph's shapes, see Tape.OpenBatch.
 	OpenBatch bool
 
@@ -37,7 +41,7 @@ type Forms struct {
 }
 
 // DefaultForms suit CPUs.
-var DefaultForms = Forms{Inner: true, OpenBatch: true, AffineConv: true, MaxDirect: 16, MaxUnfold: 32, Recompute: 32 << 20, ConvWeight: convWeightByKernel}
+var DefaultForms = Forms{Inner: true, OpenBatch: true, AffineConv: true, MaxDirect: 16, MaxUnfold: 32, UnfoldPositions: 2, Recompute: 32 << 20, ConvWeight: convWeightByKernel}
 
 // PlainForms keep every activation in the layout of the standard, which suits other providers.
 var PlainForms = Forms{ConvWeight: convWeightByKernel}

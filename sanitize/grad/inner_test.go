@@ -133,7 +133,7 @@ func TestInnerNetwork(t *testing.T) {
 		tape.Forms.Recompute = recompute
 		layouts := map[string]grad.Layout{"c0": grad.Outer, "r0": grad.Outer, "c1": grad.Inner, "w1": grad.Taps, "c2": grad.Outer, "c3": grad.Inner, "pool": grad.Plain}
 		if !direct {
-			tape.Forms.MaxDirect, tape.Forms.MaxUnfold = 0, 0
+			tape.Forms.MaxDirect, tape.Forms.MaxUnfold, tape.Forms.UnfoldPositions = 0, 0, 0
 			layouts = map[string]grad.Layout{"c0": grad.Inner, "r0": grad.Inner, "c1": grad.Inner, "c2": grad.Inner, "c3": grad.Inner, "pool": grad.Plain}
 		}
 		if plan {
