@@ -7,6 +7,8 @@ import (
 	"io"
 	"slices"
 	"time"
+
+	"oras.land/oras-go/v2/errdef"
 )
 
 // times are the seconds of one kind of request, by way.
@@ -133,7 +135,8 @@ func (b *bench) pull(ctx context.Context, w io.Writer) error {
 	return nil
 }
 
-// stock pushes what is to be pulled, and says where each way finds it. To an intercepted repository goes one without a model, which is released at once.
+// stock pushes what is to be pulled, and says where each way finds it. To an intercepted repository goes one without a model, which is released as it is:
+// at once, or a little later where that takes longer than a push waits for it.
 func (b *bench) stock(ctx context.Context, size int64) (map[string]place, error) {
 	a, err := newArtifact(b.noise, size)
 	if err != nil {
@@ -153,7 +156,31 @@ func (b *bench) stock(ctx context.Context, size int64) (map[string]place, error)
 	if err := a.push(ctx, newClient(), at); err != nil {
 		return nil, err
 	}
-	return from, a.withoutModel().push(ctx, newClient(), from[intercepted])
+	if err := a.withoutModel().push(ctx, newClient(), from[intercepted]); err != nil {
+		return nil, err
+	}
+	return from, released(ctx, from[intercepted])
+}
+
+// released waits until a tag can be read.
+func released(ctx context.Context, at place) error {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Minute)
+	defer cancel()
+	repo, err := at.open(newClient())
+	if err != nil {
+		return err
+	}
+	for {
+		_, err := repo.Resolve(ctx, at.tag)
+		if !errors.Is(err, errdef.ErrNotFound) {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("%s:%s: not released: %w", at.repository, at.tag, err)
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
 }
 
 // processors notes how much processor time the registry, the proxy and the gateway take for something, together.
