@@ -205,11 +205,11 @@ func (c *Classifier) Unsupported() []*onnx.Node {
 	return grad.Unsupported(c.Nodes, c.Trainable, c.Logits)
 }
 
-// CheckTrainable returns an error naming every weight that training cannot change, or else every node without a gradient rule on the
-// way from a trainable weight to the logits.
+// CheckTrainable returns an error naming the weights that training cannot change, or else the nodes without a gradient rule on the
+// way from a trainable weight to the logits; of many the first few.
 func (c *Classifier) CheckTrainable() error {
 	if bad := c.untrainable(); len(bad) > 0 {
-		return errors.Join(bad...)
+		return several(bad)
 	}
 	bad := c.Unsupported()
 	if len(bad) == 0 {
@@ -219,5 +219,14 @@ func (c *Classifier) CheckTrainable() error {
 	for _, n := range bad {
 		list = append(list, grad.Check(n))
 	}
-	return fmt.Errorf("%w: %w", ErrUnsupported, errors.Join(list...))
+	return fmt.Errorf("%w: %w", ErrUnsupported, several(list))
+}
+
+// several joins errors. A network has hundreds of layers: what is wrong with each would be pages.
+func several(all []error) error {
+	const shown = 8
+	if more := len(all) - shown; more > 0 {
+		all = append(all[:shown:shown], fmt.Errorf("and %d more", more))
+	}
+	return errors.Join(all...)
 }

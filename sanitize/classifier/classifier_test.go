@@ -2,6 +2,7 @@ package classifier_test
 
 import (
 	"errors"
+	"fmt"
 	"math"
 	"slices"
 	"strings"
@@ -454,6 +455,18 @@ func TestFrozen(t *testing.T) {
 	err := read(t, n.model(t, 17, n.dense(n.pooled(x), 4, 5)), classifier.Options{}).CheckTrainable()
 	if !errors.Is(err, classifier.ErrShared) || !strings.Contains(err.Error(), `"variance"`) {
 		t.Errorf("shared statistics: %v", err)
+	}
+
+	// Of what is wrong with each of many layers the first few are told.
+	n = newNet()
+	x = n.stem(-1)
+	for i := range 12 {
+		x = n.Op("BatchNormalization", []string{x, n.weight(fmt.Sprint("scale", i), 4), n.weight(fmt.Sprint("shift", i), 4), n.weight(fmt.Sprint("mean", i), 4), "variance"})
+	}
+	n.filled("variance", 1, 4)
+	err = read(t, n.model(t, 17, n.dense(n.pooled(x), 4, 5)), classifier.Options{}).CheckTrainable()
+	if lines := strings.Split(err.Error(), "\n"); len(lines) != 9 || lines[8] != "and 4 more" {
+		t.Errorf("twelve layers share their statistics: %v", err)
 	}
 
 	// Products of two activations have no weights.
