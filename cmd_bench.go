@@ -32,7 +32,7 @@ func newBenchCommand() *cobra.Command {
 type stepTiming struct {
 	Model           string  `json:"model"`
 	Batch           int     `json:"batch"`
-	Samples         int     `json:"samples"`        // measured runs of the runtime, of several steps each
+	Samples         int     `json:"samples"`        // measured runs, of several steps each
 	MedianSeconds   float64 `json:"median_seconds"` // of one step
 	MinSeconds      float64 `json:"min_seconds"`
 	MaxSeconds      float64 `json:"max_seconds"`
@@ -56,8 +56,8 @@ func newBenchStepCommand() *cobra.Command {
 		Use:   "step --model MODEL.onnx",
 		Short: "Time a training step: feeding, forward, backward, update",
 		Long: `Step times the training step that sanitizing runs, on random images with random crop and cutout: feeding, forward pass, both losses,
-backward pass and SGD update, with BatchNormalizations unfolded. A measured run does several steps in one call of ONNX Runtime, as
-sanitizing does.`,
+backward pass and SGD update, with BatchNormalizations unfolded. A measured run does several steps, as sanitizing does between two reports of
+its progress.`,
 		Example: `  grindstone bench step --model resnet18.onnx --batch 128 --json`,
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {

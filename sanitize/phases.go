@@ -11,7 +11,7 @@ import (
 	"grindstone/sanitize/train"
 )
 
-// StepsPerRun is the number of training steps that one call of the runtime does: progress and interruption happen between calls.
+// StepsPerRun is the number of training steps between two reports of progress. A device does them in one call of the runtime.
 const StepsPerRun = 8
 
 // fineTune grinds and restores, at the rate given or found.

@@ -212,6 +212,11 @@ func TestEventSecrets(t *testing.T) {
 			t.Errorf("%s: %v", name, got)
 		}
 	}
+	nameless := httptest.NewRequest(http.MethodPost, "/", nil) // could be sent again and again: duplicates are known by their ids
+	signWebhook(nameless, testSecret, "", now, body)
+	if e.authentic(nameless, body, now) {
+		t.Error("a signature over no id passes")
+	}
 	if r := signed(now); e.authentic(r, []byte("another body"), now) {
 		t.Error("another body passes with the signature")
 	}

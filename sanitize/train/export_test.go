@@ -12,3 +12,6 @@ func OnDevice(t *Trainer) error {
 	t.engine = device
 	return errors.Join(device.now().take(host.now()), host.Close())
 }
+
+// Shrink has a trainer go on with smaller micro-batches.
+func Shrink(t *Trainer, micro int) error { return t.shrink(micro) }

@@ -217,3 +217,24 @@ func TestOutOfMemory(t *testing.T) {
 		t.Errorf("a prime batch: %v", err)
 	}
 }
+
+// TestShrinkAgain: what was learnt outlives a failing try to go on with smaller micro-batches.
+func TestShrinkAgain(t *testing.T) {
+	c := plainNet(t)
+	tr := microTrainer(t, c, 48, 0, 0.9)
+	if _, err := fit(t.Context(), t, tr, c, plainData(t, 96), make([]float32, 96*c.FeatureWidth), train.Plan{Steps: 2, Rate: 0.1}, 48, 1, nothing); err != nil {
+		t.Fatal(err)
+	}
+	want := tr.Values()
+	if err := train.Shrink(tr, 5); !errors.Is(err, train.ErrMicroBatch) {
+		t.Fatalf("5 of 48 images: %v", err)
+	}
+	if err := train.Shrink(tr, 16); err != nil {
+		t.Fatal(err)
+	}
+	for name, v := range tr.Values() {
+		if !slices.Equal(v, want[name]) {
+			t.Errorf("%s is not what it was", name)
+		}
+	}
+}

@@ -1,7 +1,8 @@
 // Package train turns a classifier into a training step that stock ONNX Runtime executes, and runs it.
 //
-// One Run of the step's graph does several steps of SGD inside an ONNX Scan, so that the state stays on the device between them. The
-// state is three flat vectors: all trainable tensors, their momenta, and the running statistics of BatchNormalization.
+// On a device one run of the step's graph does several steps of SGD inside an ONNX Scan, so that the state stays there between them; in main memory a
+// run is a forward and a backward pass, and SGD is done beside it. The state is three flat vectors: all trainable tensors, their momenta, and the running
+// statistics of BatchNormalization.
 package train
 
 import (

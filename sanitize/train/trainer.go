@@ -65,6 +65,19 @@ func NewTrainer(c *classifier.Classifier, o StepOptions, run ort.Options) (*Trai
 	return t, nil
 }
 
+// build makes the engine. The one before stays if it cannot.
+func (t *Trainer) build() error {
+	start := newDevice
+	if t.run.Provider == ort.CPU {
+		start = newHost
+	}
+	e, err := start(t.c, t.o, t.run)
+	if err == nil {
+		t.engine = e
+	}
+	return err
+}
+
 // Values returns a copy of all float constants of a classifier by name.
 func Values(c *classifier.Classifier) map[string][]float32 {
 	values := map[string][]float32{}
@@ -97,6 +110,9 @@ func (t *Trainer) Values() map[string][]float32 {
 	maps.Copy(values, read(s.statistics, s.statisticsSlots))
 	return values
 }
+
+// Micro is the number of images that are in memory at once.
+func (t *Trainer) Micro() int { return t.o.Micro }
 
 // Provider is what the step runs on.
 func (t *Trainer) Provider() ort.Provider { return t.engine.Provider() }

@@ -8,19 +8,6 @@ import (
 	"grindstone/sanitize/ort"
 )
 
-// build makes the engine.
-func (t *Trainer) build() (err error) {
-	if t.run.Provider == ort.CPU {
-		t.engine, err = newHost(t.c, t.o, t.run)
-	} else {
-		t.engine, err = newDevice(t.c, t.o, t.run)
-	}
-	return err
-}
-
-// Micro is the number of images that are in memory at once.
-func (t *Trainer) Micro() int { return t.o.Micro }
-
 // steps does a chunk of steps, in smaller micro-batches where memory does not suffice, and returns how many it has done.
 func (t *Trainer) steps(ctx context.Context, feed []*ort.Array, metrics *ort.Array) (done int, err error) {
 	k := int(metrics.Shape[0])
@@ -54,20 +41,19 @@ func (t *Trainer) splitting(do func() error) error {
 	return err
 }
 
-// shrink rebuilds the engine with smaller micro-batches, and keeps the state.
+// shrink rebuilds the engine with smaller micro-batches, and keeps the state. If it cannot, the engine before has it still, for the next try.
 func (t *Trainer) shrink(micro int) error {
-	var kept *state
-	if t.engine != nil {
-		kept = t.engine.now()
-		if err := t.engine.Close(); err != nil {
+	before := t.engine
+	if before != nil {
+		if err := before.Close(); err != nil {
 			return err
 		}
 	}
-	t.o.Micro, t.engine = micro, nil
-	if err := t.build(); err != nil || kept == nil {
+	t.o.Micro = micro
+	if err := t.build(); err != nil || before == nil {
 		return err
 	}
-	return t.engine.now().take(kept)
+	return t.engine.now().take(before.now())
 }
 
 // divisor returns the largest divisor of a batch that is at most limit images and at least 2; 0 when there is none.
