@@ -15,7 +15,7 @@ gradient, BatchNormalization's running statistics, and the state after five step
   other side of zero changes gradients by more. The columns give the largest relative error over all tensors.
 - *time*: a step's time (`grindstone bench step`) over PyTorch's in its default layout, medians of three, two threads each, of one export of each model, on a machine that
   did nothing else. Batch and images are as small as in the comparison, so that much of a step is the update of the weights; steps of a usual size are in
-  [results](results/). A cell that is empty has not been timed.
+  [results](results/). A cell that is empty has not been timed. Those of VGG with 13 layers and more, and timm's with 11, are from when the update was in the graph.
 - *6 of 24 layers* and the like: so that the comparison in float64 fits into memory; the layers left out are equal to those that are kept.
 - Exporters of torchvision's and timm's models: `torchscript` (PyTorch's older one) keeps BatchNormalization unless *fused*; `dynamo` folds it into
   convolutions. *unfold*: the identity BatchNormalizations that sanitizing inserts are there. The number is the opset.
@@ -31,7 +31,7 @@ Beside the table:
 - Quantized models are read in the QDQ form (QuantizeLinear and DequantizeLinear around operators on floats). Other forms (QLinearConv, QLinearMatMul,
   ConvInteger, ONNX Runtime's own QLinear operators, dynamic quantization) are refused, and the message says how to quantize instead.
 - A model with 2.16 GB of external data (a linear layer of 537 million weights) was inspected in 2.2 GB of memory, trained for two steps below 18.4 GB with
-  that layer frozen, and written again in 70 MB. Training all of such a model takes about ten times its size. `inspect --training-graph` writes a
+  that layer frozen, and written again in 70 MB. Training all of a model of linear layers takes 6.5 times its size. `inspect --training-graph` writes a
   single file, and so none above 2 GiB.
 - tf2onnx writes GELU of Keras with an operator that ONNX does not have (Erfc), and leaves constants of Keras's Normalization as inputs, which nobody feeds: such a file does not run anywhere.
   An input that no node reads any more is no obstacle.
