@@ -59,15 +59,20 @@ func (t *Tape) convWeightGrad(n *onnx.Node, g convGeometry, dy string) string {
 	return t.Forms.ConvWeight(g)(t, n, g, dy)
 }
 
-// convWeightPointwise: with a 1x1 kernel dW is one matrix product per image, of the positions that are read, summed over the batch.
+// convWeightPointwise: with a 1x1 kernel dW is one matrix product per image, of the positions that are read, summed over the batch; or one
+// of all images, with the channels outermost.
 func (t *Tape) convWeightPointwise(n *onnx.Node, g convGeometry, dy string) string {
 	x, area := t.Ref(n.Inputs[0]), size(g.out)
 	if !g.all(g.stride, 1) {
 		axes := sequence(len(g.in) + 2)[2:]
 		x = t.op("Slice", x, t.B.Int64s(make([]int64, len(axes))...), t.B.Int64s(g.in...), t.B.Int64s(axes...), t.B.Int64s(g.stride...))
 	}
-	x = t.reshape(x, g.n, g.c, area)
-	d := t.op("MatMul", t.reshape(dy, g.n, g.k, area), t.transpose(x, 0, 2, 1))
+	x, dy = t.reshape(x, g.n, g.c, area), t.reshape(dy, g.n, g.k, area)
+	if area*(g.k+g.c) < g.k*g.c { // the images are smaller than what would be summed
+		x, dy = t.reshape(t.transpose(x, 1, 0, 2), g.c, -1), t.reshape(t.transpose(dy, 1, 0, 2), g.k, -1)
+		return t.reshapeLike(t.op("MatMul", dy, t.transpose(x, 1, 0)), n.Inputs[1])
+	}
+	d := t.op("MatMul", dy, t.transpose(x, 0, 2, 1))
 	return t.reshapeLike(t.sum(d, false, 0), n.Inputs[1])
 }
 
