@@ -31,7 +31,7 @@ Beside the table:
 - Quantized models are read in the QDQ form (QuantizeLinear and DequantizeLinear around operators on floats). Other forms (QLinearConv, QLinearMatMul,
   ConvInteger, ONNX Runtime's own QLinear operators, dynamic quantization) are refused, and the message says how to quantize instead.
 - A model with 2.16 GB of external data (a linear layer of 537 million weights) was inspected in 2.2 GB of memory, trained for two steps below 18.4 GB with
-  that layer frozen, and written again in 70 MB. Training all of a model of linear layers takes 6.5 times its size. `inspect --training-graph` writes a
+  that layer frozen, and written again in 70 MB. Steps that train all of a model of linear layers, 235 MB, hold 6.5 times its size. `inspect --training-graph` writes a
   single file, and so none above 2 GiB.
 - tf2onnx writes GELU of Keras with an operator that ONNX does not have (Erfc), and leaves constants of Keras's Normalization as inputs, which nobody feeds: such a file does not run anywhere.
   An input that no node reads any more is no obstacle.

@@ -34,7 +34,7 @@ func Available() (name string, err error) {
 
 // enter confines the process. Before version 4 of the interface TCP is not restricted, before version 6 signals are not.
 func enter(files Files) error {
-	if err := pin(system); err != nil {
+	if err := pin(); err != nil {
 		return err
 	}
 	rules := []landlock.Rule{landlock.RWFiles(devices...).IgnoreIfMissing()}
@@ -57,8 +57,8 @@ func enter(files Files) error {
 // pin keeps those of /proc open as long as the process lives. A rule is about an inode, and when the kernel wants memory it forgets those of /proc that nobody has open,
 // to make others when they are asked for, which the rule knows nothing of: the process could not read of itself any more, and would die on its way in, where the C
 // library's threads are confined by what /proc/self/task lists.
-func pin(paths []string) error {
-	for _, path := range append(slices.Clone(paths), "/proc/self/task") {
+func pin() error {
+	for _, path := range append(slices.Clone(system), "/proc/self/task") {
 		if !strings.HasPrefix(path, "/proc/") {
 			continue
 		}

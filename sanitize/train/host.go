@@ -3,6 +3,7 @@ package train
 import (
 	"context"
 	"runtime"
+	"slices"
 
 	"grindstone/sanitize/classifier"
 	"grindstone/sanitize/ort"
@@ -81,7 +82,7 @@ func (h *host) step(ctx context.Context, feed []*ort.Array, metrics []float32) e
 	clear(metrics)
 	for part := range h.parts {
 		from, to := part*micro, (part+1)*micro
-		in := append(h.parameters[:len(h.parameters):len(h.parameters)], vector(statistics), span(images, from, to), span(labels, from, to), span(targets, from, to), alpha)
+		in := slices.Concat(h.parameters, []*ort.Array{vector(statistics), span(images, from, to), span(labels, from, to), span(targets, from, to), alpha})
 		statistics = h.statistics[part%2]
 		m, gradients := make([]float32, len(metrics)), h.gradients
 		if part > 0 {

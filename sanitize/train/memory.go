@@ -31,12 +31,7 @@ func StepMemory(c *classifier.Classifier, o StepOptions) (int64, error) {
 	if o.Micro != 0 {
 		o.Batch = o.Micro
 	}
-	b := c.NewBuilder()
-	s, err := newStepBuilder(c, o, b, b)
-	if err != nil {
-		return 0, err
-	}
-	p, err := s.buildPass()
+	s, p, err := buildPass(c, o)
 	if err != nil {
 		return 0, err
 	}

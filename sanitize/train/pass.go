@@ -24,18 +24,18 @@ func BuildPass(c *classifier.Classifier, o StepOptions) (p *Pass, parts int, err
 	if parts, err = o.split(); err != nil {
 		return nil, 0, err
 	}
-	b := c.NewBuilder()
-	s, err := newStepBuilder(c, o, b, b)
-	if err != nil {
-		return nil, 0, err
-	}
-	p, err = s.buildPass()
+	_, p, err = buildPass(c, o)
 	return p, parts, err
 }
 
-// buildPass makes the model of a pass.
-func (s *stepBuilder) buildPass() (*Pass, error) {
-	b, p, n := s.b, &Pass{Parameters: aligned(s.step.Parameters), Statistics: s.step.Statistics}, length(s.step.Statistics)
+// buildPass makes the pass over o.Batch images, and returns what it was made with.
+func buildPass(c *classifier.Classifier, o StepOptions) (*stepBuilder, *Pass, error) {
+	b := c.NewBuilder()
+	s, err := newStepBuilder(c, o, b, b)
+	if err != nil {
+		return nil, nil, err
+	}
+	p, n := &Pass{Parameters: aligned(s.step.Parameters), Statistics: s.step.Statistics}, length(s.step.Statistics)
 	for _, slot := range p.Parameters {
 		s.tape.Bind(slot.Name, b.Input(slot.Name, onnx.Float, slot.stored()...))
 	}
@@ -45,7 +45,7 @@ func (s *stepBuilder) buildPass() (*Pass, error) {
 	b.Input("step/alpha", onnx.Float, 1)
 	grads, metrics, err := s.pass(emitInput(b, "step/images", s.c.Layout, s.o.Scale, s.o.Shift))
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	flat := s.flatten(grads)
 	b.Output(s.updateStatistics(), onnx.Float, n)
@@ -58,5 +58,5 @@ func (s *stepBuilder) buildPass() (*Pass, error) {
 	}
 	p.Model = b.Model(onnx.Opset)
 	schedule(p.Model.Graph, []string{"step/images"}, []string{"step/labels", "step/targets"})
-	return p, b.Err()
+	return s, p, b.Err()
 }

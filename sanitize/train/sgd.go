@@ -2,7 +2,7 @@ package train
 
 import "sync"
 
-// update moves momenta and parameters by the mean of the micro-batches' gradients. It is what stepBuilder.update emits, rounded alike.
+// update moves momenta and parameters by the mean of the micro-batches' gradients. It is what stepBuilder.update emits.
 func (h *host) update(rate float32) {
 	scale := 1 / float32(h.parts)
 	h.divided(func(from, to int) {
@@ -34,7 +34,7 @@ func (h *host) divided(do func(from, to int)) {
 }
 
 // sgd is SGD with Nesterov momentum and weight decay (Sutskever et al. 2013, in PyTorch's form): g = scale*g + decay*p; v = mu*v + g;
-// p -= rate*(g + mu*v). It takes a third of the time of the eight passes over memory that it is as a graph.
+// p -= rate*(g + mu*v). It takes less than half the time of the eight passes over memory that it is as a graph.
 func sgd(p, v, g []float32, scale, rate, mu, decay float32) {
 	v, g = v[:len(p)], g[:len(p)]
 	for i, w := range p {

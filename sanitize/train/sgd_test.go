@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// TestUpdate: the update on several threads is SGD's for every parameter, rounded as the graph of stepBuilder.update rounds it.
+// TestUpdate: the update on several threads is SGD's for every parameter.
 func TestUpdate(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 2))
 	for _, n := range []int{1, 100, 1<<14 + 3, 1<<16 + 5} {
