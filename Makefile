@@ -64,10 +64,10 @@ bench: build runtime ## benchmarks, and the training step against PyTorch (ARGS:
 	test -x .cache/bench/bin/python || { python3 -m venv .cache/bench && .cache/bench/bin/pip install -q -r bench/requirements.txt; }
 	.cache/bench/bin/python bench/step.py $(if $(NAD),--nad '$(NAD)') $(ARGS)
 
-bench-gate: build ## what the gateway costs: throughput, latency, memory, against a registry (BEHIND: distribution, olareg, embedded; WORK: folder with 20 GB; ARGS: flags of bench/gate)
-ifeq ($(BEHIND),distribution)
+bench-gate: build ## what the gateway costs: throughput, latency, memory, against a registry (BEHIND: distribution, distribution-socket, olareg, embedded; WORK: folder with 20 GB; ARGS: flags of bench/gate)
+ifneq ($(filter distribution%,$(BEHIND)),)
 	test -x '$(TOOLS)/registry' || GOBIN='$(TOOLS)' GOFLAGS= go install github.com/distribution/distribution/v3/cmd/registry@v3.1.2
-	go run ./bench/gate -registry '$(TOOLS)/registry' -work '$(or $(WORK),.cache/gate)' $(ARGS)
+	go run ./bench/gate -behind '$(BEHIND)' -registry '$(TOOLS)/registry' -work '$(or $(WORK),.cache/gate)' $(ARGS)
 else
 	go build -o '$(TOOLS)/olareg' github.com/olareg/olareg/cmd/olareg
 	go run ./bench/gate -behind '$(BEHIND)' -registry '$(TOOLS)/olareg' -work '$(or $(WORK),.cache/gate)' $(ARGS)

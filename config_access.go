@@ -95,8 +95,10 @@ func (c Config) checkAccess(bad func(field, format string, args ...any)) {
 		}
 	}
 	u := c.Upstream
-	if at, err := url.Parse(u.URL); u.URL != "" && (err != nil || at.Scheme != "http" && at.Scheme != "https" || at.Host == "" || strings.Trim(at.Path, "/") != "") {
-		bad("upstream.url", "%q is not scheme, host and port, as in https://registry.example.com:5000", u.URL)
+	if u.URL != "" {
+		if err := registry.CheckURL(u.URL); err != nil {
+			bad("upstream.url", "%v", err)
+		}
 	}
 	for field, path := range map[string]string{"password_file": u.Password, "ca": u.CA, "cert": u.Cert, "key": u.Key} {
 		readable("upstream."+field, path)

@@ -183,19 +183,27 @@ func TestNotInterceptedIsTransparent(t *testing.T) {
 	for _, b := range backends[1:] {
 		for _, passThrough := range []bool{true, false} {
 			t.Run(fmt.Sprintf("%s, credentials passed through: %v", b.name, passThrough), func(t *testing.T) {
-				talk := conversation(t)
-				direct := hold(t, b.start(t), talk)
-				s := serveWith(t, Config{Dir: t.TempDir(), Upstream: Upstream{URL: b.start(t), PassThrough: passThrough}})
-				through := hold(t, "http://"+s.host, talk)
-				for i := range talk {
-					if talk[i].path == "/v2/" && !passThrough {
-						continue // is the gateway's own
-					}
-					if direct[i] != through[i] {
-						t.Errorf("directly\n%s\nthrough the gateway\n%s", direct[i], through[i])
-					}
-				}
+				testTransparent(t, b.start(t), Upstream{URL: b.start(t), PassThrough: passThrough})
 			})
+		}
+	}
+	t.Run("distribution at a socket", func(t *testing.T) {
+		testTransparent(t, testregistry.Distribution(t, ""), Upstream{URL: testregistry.DistributionSocket(t), PassThrough: true})
+	})
+}
+
+// testTransparent holds the same conversation with a registry and with the gateway in front of another one that is empty too.
+func testTransparent(t *testing.T, url string, u Upstream) {
+	talk := conversation(t)
+	direct := hold(t, url, talk)
+	s := serveWith(t, Config{Dir: t.TempDir(), Upstream: u})
+	through := hold(t, "http://"+s.host, talk)
+	for i := range talk {
+		if talk[i].path == "/v2/" && !u.PassThrough {
+			continue // is the gateway's own
+		}
+		if direct[i] != through[i] {
+			t.Errorf("directly\n%s\nthrough the gateway\n%s", direct[i], through[i])
 		}
 	}
 }

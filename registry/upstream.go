@@ -11,6 +11,8 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"path"
+	"strings"
 	"sync"
 	"time"
 
@@ -22,7 +24,7 @@ import (
 // Upstream names a registry that stands behind the gateway, in place of the embedded store. Any registry of the OCI distribution
 // specification v1.0 or later will do; where it has no referrers, attestations get the specification's fallback tags.
 type Upstream struct {
-	URL      string // http or https, host and port; "" is the embedded store
+	URL      string // http or https, host and port, or unix and the path of a socket, where HTTP is spoken; "" is the embedded store
 	CAFile   string // PEM file of authorities that are trusted besides the system's
 	CertFile string // PEM files of a client certificate
 	KeyFile  string
@@ -53,10 +55,9 @@ const (
 )
 
 func openUpstream(c Upstream) (*upstream, error) {
-	origin, err := url.Parse(c.URL)
-	if err != nil || origin.Scheme != "http" && origin.Scheme != "https" || origin.Host == "" || origin.User != nil ||
-		origin.RawQuery != "" || origin.Fragment != "" || origin.Path != "" && origin.Path != "/" {
-		return nil, fmt.Errorf("upstream URL %q: give scheme, host and port, as in https://registry.example.com:5000", c.URL)
+	origin, dial, err := c.address()
+	if err != nil {
+		return nil, err
 	}
 	config := &tls.Config{MinVersion: tls.VersionTLS12}
 	if c.CAFile != "" {
@@ -75,14 +76,14 @@ func openUpstream(c Upstream) (*upstream, error) {
 	}
 	transport := &http.Transport{
 		Proxy: http.ProxyFromEnvironment, TLSClientConfig: config, ForceAttemptHTTP2: true,
-		DialContext:         (&net.Dialer{Timeout: dialTimeout, KeepAlive: 30 * time.Second}).DialContext,
+		DialContext:         dial,
 		TLSHandshakeTimeout: dialTimeout, ResponseHeaderTimeout: answerTimeout, IdleConnTimeout: 90 * time.Second,
 		MaxIdleConnsPerHost: 64, ExpectContinueTimeout: time.Second,
 		DisableCompression: true, // bytes pass as they are
 		ReadBufferSize:     64 << 10, WriteBufferSize: 64 << 10,
 	}
 	u := &upstream{
-		origin: &url.URL{Scheme: origin.Scheme, Host: origin.Host}, passThrough: c.PassThrough, transport: transport,
+		origin: origin, passThrough: c.PassThrough, transport: transport,
 		repos: map[string]*remote.Repository{}, renewed: map[string]time.Time{},
 	}
 	credential := auth.StaticCredential(origin.Host, auth.Credential{Username: c.Username, Password: c.Password})
@@ -97,6 +98,37 @@ func openUpstream(c Upstream) (*upstream, error) {
 	}
 	u.client.SetUserAgent("grindstone")
 	return u, nil
+}
+
+// socketHost stands in the requests to a registry behind a socket, which has no name of its own.
+const socketHost = "localhost"
+
+// CheckURL finds what is wrong with the URL of an upstream.
+func CheckURL(text string) error {
+	_, _, err := Upstream{URL: text}.address()
+	return err
+}
+
+type dialer func(ctx context.Context, network, address string) (net.Conn, error)
+
+// address returns the origin of all requests and how to connect to it.
+func (c Upstream) address() (*url.URL, dialer, error) {
+	u, err := url.Parse(c.URL)
+	network := &net.Dialer{Timeout: dialTimeout, KeepAlive: 30 * time.Second}
+	switch {
+	case err != nil || u.User != nil || u.RawQuery != "" || u.Fragment != "":
+	case (u.Scheme == "http" || u.Scheme == "https") && u.Host != "" && strings.Trim(u.Path, "/") == "":
+		return &url.URL{Scheme: u.Scheme, Host: u.Host}, network.DialContext, nil
+	case u.Scheme == "unix" && u.Host == "" && path.IsAbs(u.Path):
+		socket := net.JoinHostPort(socketHost, "80")
+		return &url.URL{Scheme: "http", Host: socketHost}, func(ctx context.Context, kind, address string) (net.Conn, error) {
+			if address == socket {
+				kind, address = "unix", u.Path
+			}
+			return network.DialContext(ctx, kind, address) // else where the registry sends to: a token's issuer, say
+		}, nil
+	}
+	return nil, nil, fmt.Errorf("%q is neither scheme, host and port, as in https://registry.example.com:5000, nor a socket, as in unix:///run/registry.sock", c.URL)
 }
 
 // authorities reads a PEM file of certificates and adds them to the system's.

@@ -129,8 +129,3 @@ func (p place) open(c *http.Client) (*remote.Repository, error) {
 	repo.PlainHTTP, repo.Client = true, c
 	return repo, nil
 }
-
-// newClient has connections of its own, as a program that is started has.
-func newClient() *http.Client {
-	return &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 4, WriteBufferSize: 64 << 10, ReadBufferSize: 64 << 10}}
-}

@@ -36,14 +36,14 @@ func (b *bench) memory(ctx context.Context, w io.Writer) error {
 		for range clients - 1 {
 			group.Go(func() {
 				for pulling.Err() == nil {
-					if err := pull(pulling, newClient(), pulled); err != nil && pulling.Err() == nil {
+					if err := pull(pulling, b.newClient(), pulled); err != nil && pulling.Err() == nil {
 						failed.Store(err)
 						return
 					}
 				}
 			})
 		}
-		err = a.push(ctx, newClient(), b.target(way))
+		err = a.push(ctx, b.newClient(), b.target(way))
 		stop()
 		group.Wait()
 		if cause, ok := failed.Load().(error); ok && err == nil {
@@ -80,7 +80,7 @@ func (b *bench) crowd(ctx context.Context, w io.Writer) error {
 		}
 		for p := range pushers {
 			group.Go(func() {
-				client := newClient()
+				client := b.newClient()
 				for i := range each {
 					begin := time.Now()
 					err := artifacts[p*each+i].push(ctx, client, place{at.host, fmt.Sprint(at.repository, "-", p), fmt.Sprint("v", i)})

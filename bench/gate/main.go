@@ -2,9 +2,10 @@
 // the client is oras-go, which pushes and verifies as the oras command does. Every push has content that no registry has seen. -behind names the
 // registry and where it stands:
 //
-//	distribution  CNCF distribution, behind the gateway
-//	olareg        olareg, behind the gateway
-//	embedded      olareg as a process of its own; the gateway has nothing behind it and keeps everything in its embedded olareg, as it does by default
+//	distribution         CNCF distribution, behind the gateway
+//	distribution-socket  the same, and the gateway reaches it by a Unix socket: a second process on the same files, since it listens at one address
+//	olareg               olareg, behind the gateway
+//	embedded             olareg as a process of its own; the gateway has nothing behind it and keeps everything in its embedded olareg, as it does by default
 //
 // What any hop costs on the machine is measured beside the first two: by a process that is Go's reverse proxy and nothing else.
 //
@@ -32,13 +33,15 @@ func main() {
 	var b bench
 	var only, listen, proxied string
 	var largest int64
+	var gbits float64
 	flag.StringVar(&b.program, "grindstone", "bin/grindstone", "the program")
-	flag.StringVar(&b.behind, "behind", distribution, "distribution, olareg or embedded")
+	flag.StringVar(&b.behind, "behind", distribution, "distribution, distribution-socket, olareg or embedded")
 	flag.StringVar(&b.registry, "registry", ".cache/tools/registry", "the registry's program: CNCF distribution's, or olareg's")
 	flag.StringVar(&b.work, "work", "", "folder for what all keep; 20 GB, removed at the end")
 	flag.StringVar(&only, "only", "latency,push,pull,memory,crowd", "which parts")
 	flag.IntVar(&b.rounds, "rounds", 5, "of pushes and pulls of 4 GB are half as many, of 100 MB twice, of 1 MB 40 times")
 	flag.Int64Var(&largest, "largest", 4096, "MiB of the largest model; larger ones are left out")
+	flag.Float64Var(&gbits, "network", 0, "Gbit/s of the network between a client and all servers; 0 is as many as the loopback has")
 	flag.StringVar(&proxied, "proxy", "", "be a bare proxy of this address, which the measurement starts by itself")
 	flag.StringVar(&listen, "listen", "", "with -proxy: where")
 	flag.Parse()
@@ -47,6 +50,7 @@ func main() {
 		os.Exit(1)
 	}
 	b.parts, b.largest = strings.Split(only, ","), largest*mib
+	b.network = gbits * 1e9 / 8
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	if err := b.run(ctx, os.Stdout); err != nil {
@@ -61,12 +65,14 @@ type bench struct {
 	work                      string
 	parts                     []string
 	rounds                    int
-	largest                   int64 // bytes
+	largest                   int64   // bytes
+	network                   float64 // bytes a second; 0 is no limit
 
 	dir      string   // in work
 	noise    *os.File // random bytes, as many as the largest model has
 	ways     []string
 	alone    *process // the registry
+	local    *process // with a socket: the registry that only the gateway reaches
 	proxy    *process // bare; nil without one
 	gateway  *process
 	lastPush int // for the tags

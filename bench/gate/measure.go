@@ -44,7 +44,7 @@ func (b *bench) pushOnce(ctx context.Context, way string, size int64, into times
 		return place{}, err
 	}
 	at := b.target(way)
-	return at, into.clock(way, func() error { return a.push(ctx, newClient(), at) })
+	return at, into.clock(way, func() error { return a.push(ctx, b.newClient(), at) })
 }
 
 // latency pushes models of 1 MB, the ways in turn.
@@ -120,7 +120,7 @@ func (b *bench) pull(ctx context.Context, w io.Writer) error {
 		for i := range m.rounds {
 			for _, way := range b.turn(i) {
 				err := b.processors(used, way, func() error {
-					return took.clock(way, func() error { return pull(ctx, newClient(), from[way]) })
+					return took.clock(way, func() error { return pull(ctx, b.newClient(), from[way]) })
 				})
 				if err != nil {
 					return fmt.Errorf("%s, %s: %w", m.name, way, err)
@@ -149,24 +149,24 @@ func (b *bench) stock(ctx context.Context, size int64) (map[string]place, error)
 		from[through] = place{b.gateway.host, at.repository, at.tag}
 	} else {
 		from[through] = b.target(through)
-		if err := a.push(ctx, newClient(), from[through]); err != nil {
+		if err := a.push(ctx, b.newClient(), from[through]); err != nil {
 			return nil, err
 		}
 	}
-	if err := a.push(ctx, newClient(), at); err != nil {
+	if err := a.push(ctx, b.newClient(), at); err != nil {
 		return nil, err
 	}
-	if err := a.withoutModel().push(ctx, newClient(), from[intercepted]); err != nil {
+	if err := a.withoutModel().push(ctx, b.newClient(), from[intercepted]); err != nil {
 		return nil, err
 	}
-	return from, released(ctx, from[intercepted])
+	return from, b.released(ctx, from[intercepted])
 }
 
 // released waits until a tag can be read.
-func released(ctx context.Context, at place) error {
+func (b *bench) released(ctx context.Context, at place) error {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Minute)
 	defer cancel()
-	repo, err := at.open(newClient())
+	repo, err := at.open(b.newClient())
 	if err != nil {
 		return err
 	}
@@ -186,7 +186,7 @@ func released(ctx context.Context, at place) error {
 // processors notes how much processor time the registry, the proxy and the gateway take for something, together.
 func (b *bench) processors(used times, way string, f func() error) error {
 	total := func() (all float64, err error) {
-		for _, p := range []*process{b.alone, b.proxy, b.gateway} {
+		for _, p := range []*process{b.alone, b.local, b.proxy, b.gateway} {
 			if p != nil {
 				seconds, perr := p.processor()
 				all, err = all+seconds, errors.Join(err, perr)

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -29,15 +30,23 @@ func freePort() (string, error) {
 	return l.Addr().String(), nil
 }
 
-// start runs a program and waits until it answers.
+// start runs a program and waits until it answers at a host and port.
 func start(host, program string, args ...string) (*process, error) {
-	p := &process{host: host, cmd: exec.Command(program, args...)}
+	return startAt("tcp", host, program, args...)
+}
+
+// startAt runs a program and waits until it answers at an address of a network.
+func startAt(network, address, program string, args ...string) (*process, error) {
+	p := &process{host: address, cmd: exec.Command(program, args...)}
+	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return (&net.Dialer{}).DialContext(ctx, network, address)
+	}}}
 	p.cmd.Stderr, p.cmd.Env = &p.log, append(os.Environ(), "OTEL_TRACES_EXPORTER=none")
 	if err := p.cmd.Start(); err != nil {
 		return nil, err
 	}
 	for range 600 {
-		if answer, err := http.Get("http://" + host + "/v2/"); err == nil {
+		if answer, err := client.Get("http://localhost/v2/"); err == nil {
 			answer.Body.Close()
 			return p, nil
 		}

@@ -13,16 +13,31 @@ func startDistribution(program, dir string) (*process, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return nil, err
-	}
-	file := filepath.Join(dir, "config.yml")
-	text := fmt.Sprintf("version: 0.1\nlog: {level: error, accesslog: {disabled: true}}\nhttp: {addr: %q, secret: bench}\n"+
-		"storage: {filesystem: {rootdirectory: %q}, delete: {enabled: true}, maintenance: {uploadpurging: {enabled: false}}}\n", host, filepath.Join(dir, "data"))
-	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+	file, err := configureDistribution(dir, "tcp", host)
+	if err != nil {
 		return nil, err
 	}
 	return start(host, program, "serve", file)
+}
+
+// startDistributionSocket runs another one on the same folder, which listens at a Unix socket.
+func startDistributionSocket(program, dir, socket string) (*process, error) {
+	file, err := configureDistribution(dir, "unix", socket)
+	if err != nil {
+		return nil, err
+	}
+	return startAt("unix", socket, program, "serve", file)
+}
+
+// configureDistribution writes a configuration that has the registry keep its files in a folder, and returns its path.
+func configureDistribution(dir, network, address string) (string, error) {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return "", err
+	}
+	file := filepath.Join(dir, network+".yml")
+	text := fmt.Sprintf("version: 0.1\nlog: {level: error, accesslog: {disabled: true}}\nhttp: {net: %s, addr: %q, secret: bench}\n"+
+		"storage: {filesystem: {rootdirectory: %q}, delete: {enabled: true}, maintenance: {uploadpurging: {enabled: false}}}\n", network, address, filepath.Join(dir, "data"))
+	return file, os.WriteFile(file, []byte(text), 0o600)
 }
 
 // startOlareg runs olareg on an empty folder.
@@ -54,7 +69,7 @@ func startGateway(program, dir, upstream string) (*process, error) {
 	file := filepath.Join(dir, "grindstone.yaml")
 	text := fmt.Sprintf("listen: %q\nintercept: [\"models/**\"]\nlog: {level: warn}\n", host)
 	if upstream != "" {
-		text += fmt.Sprintf("upstream: {url: \"http://%s\"}\n", upstream)
+		text += fmt.Sprintf("upstream: {url: %q}\n", upstream)
 	}
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		return nil, err

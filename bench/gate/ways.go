@@ -8,6 +8,7 @@ import (
 // What -behind names.
 const (
 	distribution = "distribution"
+	socket       = "distribution-socket"
 	olareg       = "olareg"
 	embedded     = "embedded"
 )
@@ -24,28 +25,35 @@ const (
 func (b *bench) start() (err error) {
 	registry, upstream := startOlareg, ""
 	switch b.behind {
-	case distribution:
+	case distribution, socket:
 		registry = startDistribution
 	case olareg, embedded:
 	default:
-		return fmt.Errorf("-behind %s: it is %s, %s or %s", b.behind, distribution, olareg, embedded)
+		return fmt.Errorf("-behind %s: it is %s, %s, %s or %s", b.behind, distribution, socket, olareg, embedded)
 	}
 	if b.alone, err = registry(b.registry, filepath.Join(b.dir, "registry")); err != nil {
 		return err
 	}
 	b.ways = []string{direct, through, intercepted}
 	if b.behind != embedded {
-		b.ways, upstream = []string{direct, bare, through, intercepted}, b.alone.host
-		if b.proxy, err = startProxy(upstream); err != nil {
+		b.ways, upstream = []string{direct, bare, through, intercepted}, "http://"+b.alone.host
+		if b.proxy, err = startProxy(b.alone.host); err != nil {
 			return err
 		}
+	}
+	if b.behind == socket { // the clients' and the gateway's registry keep their files in one folder
+		at := filepath.Join(b.dir, "registry.sock")
+		if b.local, err = startDistributionSocket(b.registry, filepath.Join(b.dir, "registry"), at); err != nil {
+			return err
+		}
+		upstream = "unix://" + at
 	}
 	b.gateway, err = startGateway(b.program, filepath.Join(b.dir, "gateway"), upstream)
 	return err
 }
 
 func (b *bench) stop() {
-	for _, p := range []*process{b.gateway, b.proxy, b.alone} {
+	for _, p := range []*process{b.gateway, b.proxy, b.local, b.alone} {
 		if p != nil {
 			p.stop()
 		}

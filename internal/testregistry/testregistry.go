@@ -37,13 +37,14 @@ func FreePort(t *testing.T) string {
 	return l.Addr().String()
 }
 
-// DistributionCommand returns what runs CNCF distribution at an address, with its files in dir, as often as it is called. more is YAML.
+// DistributionCommand returns what runs CNCF distribution at an address, host and port or the path of a socket, with its files in dir, as often as it is
+// called. more is YAML.
 func DistributionCommand(t *testing.T, address, dir, more string) func() *exec.Cmd {
 	t.Helper()
 	path := Program(t, "github.com/distribution/distribution/v3/cmd/registry", distributionVersion)
 	file := filepath.Join(dir, "config.yml")
-	text := fmt.Sprintf("version: 0.1\nlog: {level: error, accesslog: {disabled: true}}\nhttp: {addr: %q, secret: for-tests}\n"+
-		"storage: {filesystem: {rootdirectory: %q}, delete: {enabled: true}, maintenance: {uploadpurging: {enabled: false}}}\n%s", address, dir, more)
+	text := fmt.Sprintf("version: 0.1\nlog: {level: error, accesslog: {disabled: true}}\nhttp: {net: %s, addr: %q, secret: for-tests}\n"+
+		"storage: {filesystem: {rootdirectory: %q}, delete: {enabled: true}, maintenance: {uploadpurging: {enabled: false}}}\n%s", network(address), address, dir, more)
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -58,6 +59,25 @@ func DistributionCommand(t *testing.T, address, dir, more string) func() *exec.C
 func Distribution(t *testing.T, more string) string {
 	t.Helper()
 	address := FreePort(t)
+	distribution(t, address, more)
+	return "http://" + address
+}
+
+// DistributionSocket runs CNCF distribution at a Unix socket on an empty folder until the test ends, and returns the socket's URL.
+func DistributionSocket(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "") // the path of a socket has 108 bytes at most
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	address := filepath.Join(dir, "registry.sock")
+	distribution(t, address, "")
+	return "unix://" + address
+}
+
+func distribution(t *testing.T, address, more string) {
+	t.Helper()
 	cmd := DistributionCommand(t, address, t.TempDir(), more)()
 	var log bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &log, &log
@@ -71,9 +91,7 @@ func Distribution(t *testing.T, more string) string {
 			t.Logf("end of distribution's log:\n%s", log.String()[max(0, log.Len()-2000):])
 		}
 	})
-	url := "http://" + address
-	wait(t, url+"/v2/")
-	return url
+	wait(t, address)
 }
 
 // Olareg serves olareg from memory, within this process, and returns its URL.
@@ -92,23 +110,34 @@ func Olareg(t *testing.T) string {
 	return h.URL
 }
 
-// wait waits until something answers HTTP.
-func wait(t *testing.T, url string) {
+// network is the kind of an address.
+func network(address string) string {
+	if filepath.IsAbs(address) {
+		return "unix"
+	}
+	return "tcp"
+}
+
+// wait waits until a registry answers at an address.
+func wait(t *testing.T, address string) {
 	t.Helper()
+	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return (&net.Dialer{}).DialContext(ctx, network(address), address)
+	}}}
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
 	for {
-		r, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+		r, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://localhost/v2/", nil)
 		if err != nil {
 			t.Fatal(err)
 		}
-		answer, err := http.DefaultClient.Do(r)
+		answer, err := client.Do(r)
 		if err == nil {
 			answer.Body.Close()
 			return
 		}
 		if errors.Is(err, context.DeadlineExceeded) {
-			t.Fatalf("%s does not answer", url)
+			t.Fatalf("%s does not answer", address)
 		}
 		time.Sleep(20 * time.Millisecond)
 	}
