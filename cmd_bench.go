@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
-	"runtime"
 	"slices"
 	"time"
 
@@ -68,10 +67,7 @@ its progress.`,
 			if err != nil {
 				return usageError("%w", err)
 			}
-			if threads == 0 {
-				threads = runtime.GOMAXPROCS(0)
-			}
-			t, err := timeStep(cmd.Context(), model, batch, micro, samples, !noUnfold, ort.Options{Provider: p, Threads: threads, Profile: trace})
+			t, err := timeStep(cmd.Context(), model, batch, micro, samples, !noUnfold, ort.Options{Provider: p, Threads: ort.Threads(threads), Profile: trace})
 			if err != nil {
 				return err
 			}

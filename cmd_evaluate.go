@@ -62,9 +62,6 @@ Exit status: 0 done, 1 failed, 2 wrong usage, 3 the model cannot be read, 4 the 
 				return usageError("%w", err)
 			}
 			o.Rounded = true
-			if err := confined.check(); err != nil {
-				return err
-			}
 			confined.provider, confined.model, confined.trusted = run.Provider, args[0], []string{path, image, mask}
 			sandboxed, err := confined.enter()
 			if err != nil {

@@ -93,9 +93,6 @@ Exit status: 0 the model can be sanitized, 3 it cannot (the reason is printed), 
 					return usageError("%w", err)
 				}
 			}
-			if err := confined.check(); err != nil {
-				return err
-			}
 			confined.provider, confined.model, confined.write = p, args[0], []string{graph.file}
 			sandboxed, err := confined.enter()
 			if err != nil {

@@ -77,9 +77,6 @@ library, 6 the accuracy is at chance before or after, 7 out of memory, 130 inter
 					*v = math.SmallestNonzeroFloat64
 				}
 			}
-			if err := confined.check(); err != nil {
-				return err
-			}
 			confined.provider, confined.model, confined.trusted, confined.write = o.Provider, o.Model, []string{o.Data, o.HeldOut}, []string{o.Output, report}
 			progress := newProgress(cmd.OutOrStdout(), cmd.ErrOrStderr(), jsonProgress)
 			o.Progress = progress.show

@@ -5,8 +5,6 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"slices"
-	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -25,15 +23,8 @@ type confinement struct {
 
 // flag adds --sandbox.
 func (c *confinement) flag(cmd *cobra.Command) {
-	cmd.Flags().StringVar(&c.mode, "sandbox", sandbox.Auto, "keep the process from other files than its own and from the network (Landlock, Linux): auto, where that can be had and the CPU computes; require, or fail; off")
-}
-
-// check says whether the mode is one.
-func (c *confinement) check() error {
-	if !slices.Contains(sandbox.Modes, c.mode) {
-		return usageError("--sandbox %q: it is one of %s", c.mode, strings.Join(sandbox.Modes, ", "))
-	}
-	return nil
+	c.mode = sandbox.Auto
+	cmd.Flags().Var(choice{&c.mode, sandbox.Modes}, "sandbox", "keep the process from other files than its own and from the network (Landlock, Linux): auto, where that can be had and the CPU computes; require, or fail; off")
 }
 
 // enter shuts this process in, for good, and returns what confines it. Unless a sandbox is required, there is none where a GPU computes: nobody has tried what its

@@ -9,7 +9,6 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strings"
 	"time"
@@ -99,10 +98,7 @@ func (r *run) load(context.Context) error {
 	}
 	r.reportFrozen()
 	r.report.FeatureLayer, r.report.FeatureWidth = r.c.Feature, r.c.FeatureWidth
-	r.report.Runtime = Runtime{Engine: "onnxruntime", Version: info.Version, Device: first(info.Devices), Threads: r.Threads, Sandbox: r.Sandbox}
-	if r.Threads <= 0 {
-		r.report.Runtime.Threads = runtime.GOMAXPROCS(0)
-	}
+	r.report.Runtime = Runtime{Engine: "onnxruntime", Version: info.Version, Device: first(info.Devices), Threads: ort.Threads(r.Threads), Sandbox: r.Sandbox}
 	r.report.Source, err = fileInfo(r.Model)
 	return err
 }

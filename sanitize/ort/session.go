@@ -92,18 +92,22 @@ func names(ports []Port) []string {
 	return list
 }
 
+// Threads are n, or, if that is not positive, as many as this process may run at once.
+func Threads(n int) int {
+	if n > 0 {
+		return n
+	}
+	return runtime.GOMAXPROCS(0)
+}
+
 // sessionOptions translates Options; the caller destroys the result.
 func sessionOptions(opt Options) (*binding.SessionOptions, error) {
 	so, err := binding.NewSessionOptions()
 	if err != nil {
 		return nil, err
 	}
-	threads := opt.Threads
-	if threads <= 0 {
-		threads = runtime.GOMAXPROCS(0)
-	}
 	err = errors.Join(
-		so.SetIntraOpNumThreads(threads),
+		so.SetIntraOpNumThreads(Threads(opt.Threads)),
 		so.SetCpuMemArena(!opt.NoArena),
 		so.SetMemPattern(!opt.NoPattern),
 	)

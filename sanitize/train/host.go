@@ -2,7 +2,6 @@ package train
 
 import (
 	"context"
-	"runtime"
 	"slices"
 
 	"grindstone/sanitize/classifier"
@@ -34,10 +33,7 @@ func newHost(c *classifier.Classifier, o StepOptions, run ort.Options) (engine, 
 	if err != nil {
 		return nil, err
 	}
-	h := &host{Session: session, o: o, parts: parts, threads: run.Threads, state: newState(pass.Parameters, pass.Statistics)}
-	if h.threads <= 0 {
-		h.threads = runtime.GOMAXPROCS(0)
-	}
+	h := &host{Session: session, o: o, parts: parts, threads: ort.Threads(run.Threads), state: newState(pass.Parameters, pass.Statistics)}
 	for i := range h.statistics {
 		h.statistics[i] = make([]float32, len(h.state.statistics))
 	}
