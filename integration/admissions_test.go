@@ -125,7 +125,7 @@ func TestOperatorsCommands(t *testing.T) {
 	if out, err := gc("--dir", s.dir, "--remove"); err == nil || !strings.Contains(out, "the server runs") {
 		t.Errorf("gc --dir --remove beside a server: %v\n%s", err, out)
 	}
-	if err := s.stop(); err != nil {
+	if err := s.Stop(); err != nil {
 		t.Fatal(err)
 	}
 	if out, err := gc("--dir", s.dir, "--remove"); err != nil || !strings.Contains(out, "removed") {

@@ -3,34 +3,18 @@ package integration
 import (
 	"bufio"
 	"encoding/json"
-	"io"
 	"net/http"
 	"strings"
 	"time"
 
+	"grindstone/internal/testprocess"
 	"grindstone/webhook"
 )
 
 // get reads a page of the server into a *string, or as JSON, and returns the status.
 func (s *server) get(path string, into any) int {
 	s.Helper()
-	r, err := http.Get("http://" + s.address + path)
-	if err != nil {
-		s.Fatal(err)
-	}
-	defer r.Body.Close()
-	data, err := io.ReadAll(r.Body)
-	if err != nil {
-		s.Fatal(err)
-	}
-	if text, ok := into.(*string); ok {
-		*text = string(data)
-	} else if into != nil {
-		if err := json.Unmarshal(data, into); err != nil {
-			s.Fatalf("%s: %v\n%s", path, err, data)
-		}
-	}
-	return r.StatusCode
+	return testprocess.Get(s.T, "http://"+s.address+path, into)
 }
 
 // getAs is get with the user logged in.

@@ -202,10 +202,10 @@ auth:
 	if status != http.StatusOK || !strings.Contains(text, "oidc:op@example.org") {
 		t.Errorf("reject as an operator: %d %s", status, text)
 	}
-	if err := s.stop(); err != nil {
+	if err := s.Stop(); err != nil {
 		t.Fatal(err)
 	}
-	log := s.log.String()
+	log := s.Stderr.String()
 	for _, words := range []string{"identity=alice", "identity=oidc:ml@elsewhere.org", "credentials refused"} {
 		if !strings.Contains(log, words) {
 			t.Errorf("the log has no %q", words)

@@ -85,7 +85,7 @@ policy: {data: {settings: {parameters: {grind_steps: 60}}}}
 		t.Errorf("the report says CDA %v, measured is %v", a.Report.After.CDA, after.CDA)
 	}
 
-	if err := s.stop(); err != nil {
+	if err := s.Stop(); err != nil {
 		t.Fatal(err)
 	}
 	again := startServerIn(t, s.dir, "--config", config, "--data", clean)

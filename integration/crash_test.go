@@ -37,7 +37,7 @@ func TestKilledWithTheRealSanitizer(t *testing.T) {
 		t.Errorf("pushed again, admission %s is %s; it was %s", again.ID, again.State, first)
 	}
 	child := s.trainingSanitizer(first)
-	s.kill()
+	s.Kill()
 	for deadline := time.Now().Add(10 * time.Second); syscall.Kill(child, 0) == nil; time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("the sanitizer %d outlives its server", child)

@@ -76,16 +76,16 @@ func TestStoppedOnAFullDisk(t *testing.T) {
 			t.Errorf("an upload to a full disk is answered %d %s", status, text)
 		}
 	}
-	if err := s.stop(); err != nil {
-		t.Errorf("it ends with %v\n%s", err, s.log)
+	if err := s.Stop(); err != nil {
+		t.Errorf("it ends with %v\n%s", err, s.Stderr)
 	}
 	if err := os.Remove(filler); err != nil {
 		t.Fatal(err)
 	}
 	s = startServerIn(t, dir)
 	s.upload("", "models/a", []byte("there is room"))
-	if err := s.stop(); err != nil {
-		t.Errorf("with room again it ends with %v\n%s", err, s.log)
+	if err := s.Stop(); err != nil {
+		t.Errorf("with room again it ends with %v\n%s", err, s.Stderr)
 	}
 }
 

@@ -11,14 +11,14 @@ import (
 	"testing"
 	"time"
 
-	"grindstone/internal/testregistry"
+	"grindstone/internal/testprocess"
 )
 
 // process is a program under a supervisor, which starts it again whenever it ends, as systemd and Kubernetes do.
 type process struct {
 	name    string
 	command func() *exec.Cmd
-	log     testregistry.Log
+	log     testprocess.Log
 
 	mu        sync.Mutex
 	cmd       *exec.Cmd // nil while it does not run

@@ -110,10 +110,10 @@ func TestHuggingFace(t *testing.T) {
 	if asked := s.hub.Asked(); len(asked) != 0 {
 		t.Errorf("the Hub was asked for %q", asked)
 	}
-	ignored := func() int { return strings.Count(s.log.String(), "a push event is ignored") }
+	ignored := func() int { return strings.Count(s.Stderr.String(), "a push event is ignored") }
 	for deadline := time.Now().Add(10 * time.Second); ignored() < 4 && time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) { // a process's words take a moment
 	}
-	if log := s.log.String(); ignored() != 4 || !strings.Contains(log, "another ref") {
+	if log := s.Stderr.String(); ignored() != 4 || !strings.Contains(log, "another ref") {
 		t.Errorf("what is ignored is not logged:\n%s", log)
 	}
 
@@ -121,7 +121,7 @@ func TestHuggingFace(t *testing.T) {
 	s.tell(hubEvent(model, "refs/heads/main", first), hubSecret, http.StatusAccepted, 0) // a replay
 	for deadline := time.Now().Add(time.Minute); !strings.Contains(s.admissions("list"), to); time.Sleep(100 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatalf("the commit was not brought in:\n%s", s.log.String())
+			t.Fatalf("the commit was not brought in:\n%s", s.Stderr.String())
 		}
 	}
 	a := s.await(to, 5*time.Minute)
@@ -155,7 +155,7 @@ func TestHuggingFace(t *testing.T) {
 			t.Fatalf("the older commit is not released:\n%s", s.admissions("list"))
 		}
 		s.awaitDigest(to, "main", a.Released.Digest)
-		if log := s.log.String(); !strings.Contains(log, "a branch has gone on since a push event") {
+		if log := s.Stderr.String(); !strings.Contains(log, "a branch has gone on since a push event") {
 			t.Errorf("the branch was not looked at:\n%s", log)
 		}
 	})

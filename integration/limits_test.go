@@ -186,10 +186,10 @@ func TestGracePeriod(t *testing.T) {
 		t.Fatal(err)
 	}
 	begin := time.Now()
-	if err := s.stop(); err != nil {
+	if err := s.Stop(); err != nil {
 		t.Error(err)
 	}
-	if took := time.Since(begin); took < time.Second || took > 20*time.Second || !strings.Contains(s.log.String(), "at the end of the grace period") {
-		t.Errorf("it took %v\n%s", took, s.log)
+	if took := time.Since(begin); took < time.Second || took > 20*time.Second || !strings.Contains(s.Stderr.String(), "at the end of the grace period") {
+		t.Errorf("it took %v\n%s", took, s.Stderr)
 	}
 }

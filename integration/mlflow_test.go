@@ -184,7 +184,7 @@ func TestMLflow(t *testing.T) {
 		if v := s.version(name, "sanitized"); v.Version != "2" {
 			t.Errorf("%+v", v)
 		}
-		if log := s.log.String(); strings.Count(log, "released here") != 2 { // the version that was made, and its copy
+		if log := s.Stderr.String(); strings.Count(log, "released here") != 2 { // the version that was made, and its copy
 			t.Error("the events of the server's own version did not arrive")
 		}
 	})

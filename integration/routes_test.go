@@ -177,7 +177,7 @@ func TestQuarantineByEveryRoute(t *testing.T) {
 			s.walkRoutes(q)
 			s.checkUpstream(q, up)
 			s.checkClients(q)
-			if err := s.stop(); err != nil {
+			if err := s.Stop(); err != nil {
 				t.Fatal(err)
 			}
 			s = startServerIn(t, s.dir, "--config", config)

@@ -52,7 +52,7 @@ func TestServe(t *testing.T) {
 	if err == nil || !strings.Contains(string(out), "stop the other server") {
 		t.Errorf("a second server on the same folder: %v\n%s", err, out)
 	}
-	if err := s.stop(); err != nil {
+	if err := s.Stop(); err != nil {
 		t.Errorf("the server ends with %v", err)
 	}
 	again := startServerIn(t, s.dir)
@@ -72,16 +72,16 @@ func TestServeReadsTheConfiguration(t *testing.T) {
 		}
 	}
 	s.get("/healthz", nil)
-	if err := s.stop(); err != nil {
+	if err := s.Stop(); err != nil {
 		t.Fatal(err)
 	}
-	for line := range strings.Lines(s.log.String()) {
+	for line := range strings.Lines(s.Stderr.String()) {
 		var record map[string]any
 		if err := json.Unmarshal([]byte(line), &record); err != nil {
 			t.Errorf("the log is not JSON: %s", line)
 		}
 	}
-	if !strings.Contains(s.log.String(), `"path":"/healthz"`) {
-		t.Errorf("no line for the request:\n%s", s.log)
+	if !strings.Contains(s.Stderr.String(), `"path":"/healthz"`) {
+		t.Errorf("no line for the request:\n%s", s.Stderr)
 	}
 }

@@ -1,7 +1,6 @@
 package integration
 
 import (
-	"bufio"
 	"bytes"
 	"fmt"
 	"os"
@@ -10,19 +9,17 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"syscall"
 	"testing"
-	"time"
+
+	"grindstone/internal/testprocess"
 )
 
 // server is the real program, serving as a process of its own.
 type server struct {
 	*testing.T
+	*testprocess.Process
 	address, dir string
 	greeting     string // standard output up to and with the last line
-	log          *bytes.Buffer
-	cmd          *exec.Cmd
-	ended        chan error
 }
 
 // startServer runs `grindstone serve` on a free port and a fresh folder, with more arguments, until the test ends.
@@ -34,67 +31,22 @@ func startServer(t *testing.T, args ...string) *server {
 // startServerIn is startServer on a folder that another server may have used.
 func startServerIn(t *testing.T, dir string, args ...string) *server {
 	t.Helper()
-	s := &server{T: t, dir: dir, log: &bytes.Buffer{}, ended: make(chan error, 1)}
-	s.cmd = exec.Command(binary(t), append([]string{"serve", "--listen", "127.0.0.1:0", "--dir", dir}, args...)...)
-	s.cmd.Stderr = s.log
-	out, err := s.cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := s.cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	greeted := make(chan bool)
-	go func() {
-		defer func() { s.ended <- s.cmd.Wait() }()
-		for lines := bufio.NewScanner(out); lines.Scan(); {
-			s.greeting += lines.Text() + "\n"
-			if _, address, ok := strings.Cut(lines.Text(), "listens on http"); ok {
-				_, s.address, _ = strings.Cut(address, "://")
-			}
-			if strings.Contains(lines.Text(), "/api/v1/admissions") { // the last line
-				close(greeted)
-				return
-			}
+	s := &server{T: t, dir: dir}
+	s.Process = testprocess.Start(t, exec.Command(binary(t), append([]string{"serve", "--listen", "127.0.0.1:0", "--dir", dir}, args...)...), func(line string) bool {
+		s.greeting += line + "\n"
+		if _, address, ok := strings.Cut(line, "listens on http"); ok {
+			_, s.address, _ = strings.Cut(address, "://")
 		}
-	}()
-	t.Cleanup(func() {
-		s.stop()
-		if t.Failed() {
-			text := s.log.String()
-			t.Logf("end of the server's log:\n%s", text[max(0, len(text)-4000):])
-		}
+		return strings.Contains(line, "/api/v1/admissions") // the last line
 	})
-	select {
-	case <-greeted:
-	case err := <-s.ended:
-		s.ended <- err
-		t.Fatalf("the server ended: %v\n%s", err, s.log)
-	case <-time.After(60 * time.Second):
-		t.Fatal("the server does not listen")
-	}
+	t.Cleanup(func() { _ = s.Stop() })
 	return s
-}
-
-// stop asks the server to end and returns how it did.
-func (s *server) stop() error {
-	_ = s.cmd.Process.Signal(syscall.SIGTERM)
-	err := <-s.ended
-	s.ended <- err
-	return err
-}
-
-// kill is kill -9.
-func (s *server) kill() {
-	_ = s.cmd.Process.Kill()
-	err := <-s.ended
-	s.ended <- err
 }
 
 // children lists the processes that the server started and that still run, with their command lines.
 func (s *server) children() map[int]string {
 	s.Helper()
-	return childrenOf(s.T, s.cmd.Process.Pid)
+	return childrenOf(s.T, s.PID())
 }
 
 func childrenOf(t *testing.T, parent int) map[int]string {
@@ -132,7 +84,7 @@ func parentOf(pid int) int {
 // peakMemory is the most that the server has held in memory so far, in bytes.
 func (s *server) peakMemory() int64 {
 	s.Helper()
-	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", s.cmd.Process.Pid))
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", s.PID()))
 	if err != nil {
 		s.Skipf("no process status here: %v", err)
 	}

@@ -177,7 +177,7 @@ func TestUpstreamThatIsAway(t *testing.T) {
 	if status := s.get("/v2/charts/x/tags/list", nil); status != http.StatusTooManyRequests {
 		t.Errorf("the upstream's 429 is passed on as %d", status)
 	}
-	if err := s.stop(); err != nil {
+	if err := s.Stop(); err != nil {
 		t.Fatal(err)
 	}
 	up.Answer(0)

@@ -10,31 +10,16 @@ import (
 	"time"
 
 	"grindstone/internal/shared"
+	"grindstone/internal/testprocess"
 	"grindstone/internal/testregistry"
 	"grindstone/webhook"
 )
 
-// startWorker runs `grindstone worker` until the test ends.
-func startWorker(t *testing.T, config string) (*exec.Cmd, *testregistry.Log) {
+// startWorker runs `grindstone worker` until the test ends, and waits until it takes jobs.
+func startWorker(t *testing.T, config string) *testprocess.Process {
 	t.Helper()
-	cmd, out := exec.Command(binary(t), "worker", "--config", config, "--dir", t.TempDir()), &testregistry.Log{}
-	cmd.Stdout, cmd.Stderr = out, out
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		_ = cmd.Process.Kill()
-		_ = cmd.Wait()
-		if t.Failed() {
-			t.Logf("the worker said:\n%s", out)
-		}
-	})
-	for deadline := time.Now().Add(30 * time.Second); !strings.Contains(out.String(), " takes jobs ("); time.Sleep(20 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("the worker does not begin:\n%s", out)
-		}
-	}
-	return cmd, out
+	cmd := exec.Command(binary(t), "worker", "--config", config, "--dir", t.TempDir())
+	return testprocess.Start(t, cmd, func(line string) bool { return strings.Contains(line, " takes jobs (") })
 }
 
 // TestServerAndWorkersApart has one server that only asks, and real workers of other processes: one is killed in the middle of a real
@@ -65,18 +50,16 @@ func TestServerAndWorkersApart(t *testing.T) {
 		t.Fatal(err)
 	}
 	config := writeConfig(t, remote, fmt.Sprintf("datasets: {default: %s}\nqueue: {url: \"nats://%s\", token_file: token, heartbeat: 2s}\n", data, at))
-	first, _ := startWorker(t, config)
+	first := startWorker(t, config)
 	id := s.admission("models/medium").ID
 	s.follow(id, func(event string, line []byte) bool {
 		return event == "progress" && strings.Contains(string(line), `"phase":"grind"`)
 	})
-	if err := first.Process.Kill(); err != nil {
-		t.Fatal(err)
-	}
-	_, said := startWorker(t, config)
+	first.Kill()
+	second := startWorker(t, config)
 	a := s.await("models/medium", 5*time.Minute)
 	if a.State != webhook.Released || a.Attempts != 2 {
-		t.Fatalf("%s %s: %s after %d attempts\n%s", a.State, a.Reason, a.Message, a.Attempts, said)
+		t.Fatalf("%s %s: %s after %d attempts\n%s", a.State, a.Reason, a.Message, a.Attempts, second.Stderr)
 	}
 	reference := s.address + "/models/medium:v1"
 	if out, err := s.grindstone("verify", reference, "--key", filepath.Join(s.dir, "keys", "grindstone.pub")); err != nil || !strings.Contains(out, a.Released.Digest) {
@@ -101,28 +84,14 @@ func TestWorkersUsage(t *testing.T) {
 
 // TestWorkerWaitsForItsQueue in words, and ends when it is told to.
 func TestWorkerWaitsForItsQueue(t *testing.T) {
-	cmd, out := exec.Command(binary(t), "worker", "--queue", "nats://"+testregistry.FreePort(t), "--data", ".", "--dir", t.TempDir()), &testregistry.Log{}
-	cmd.Stdout, cmd.Stderr = out, out
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	ended := make(chan error, 1)
-	go func() { ended <- cmd.Wait() }()
-	t.Cleanup(func() { _ = cmd.Process.Kill() })
-	for deadline := time.Now().Add(30 * time.Second); !strings.Contains(out.String(), "the queue cannot be used yet"); time.Sleep(50 * time.Millisecond) {
+	cmd := exec.Command(binary(t), "worker", "--queue", "nats://"+testregistry.FreePort(t), "--data", ".", "--dir", t.TempDir())
+	w := testprocess.Start(t, cmd, nil)
+	for deadline := time.Now().Add(30 * time.Second); !strings.Contains(w.Stderr.String(), "the queue cannot be used yet"); time.Sleep(50 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatalf("it does not say that it waits:\n%s", out)
+			t.Fatalf("it does not say that it waits:\n%s", w.Stderr)
 		}
 	}
-	if err := cmd.Process.Signal(os.Interrupt); err != nil {
-		t.Fatal(err)
-	}
-	select {
-	case err := <-ended:
-		if err != nil {
-			t.Errorf("%v:\n%s", err, out)
-		}
-	case <-time.After(30 * time.Second):
-		t.Errorf("it does not end:\n%s", out)
+	if err := w.Stop(); err != nil {
+		t.Errorf("it ends with %v\n%s", err, w.Stderr)
 	}
 }

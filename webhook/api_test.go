@@ -140,7 +140,7 @@ func TestEventsAcrossARestart(t *testing.T) {
 			break
 		}
 	}
-	s.kill()
+	s.Kill()
 	s = startServer(t, dir, "-sanitizer", "slow-1s")
 	var names []string
 	for e := range s.events(a.ID, last) {
@@ -168,7 +168,7 @@ func TestShutdownEndsEventStreams(t *testing.T) {
 	}()
 	<-began
 	begin := time.Now()
-	if err := s.stop(); err != nil {
+	if err := s.Stop(); err != nil {
 		t.Error(err)
 	}
 	if took := time.Since(begin); took > 10*time.Second {

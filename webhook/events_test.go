@@ -143,7 +143,7 @@ func TestPushEventSurvivesAKill(t *testing.T) {
 	if status, text := s.tell("distribution", distributionEvent("e1", "in/m", "v1", pushed.Digest.String(), time.Now()), bearer); status != http.StatusAccepted {
 		t.Fatalf("%d %s", status, text)
 	}
-	s.kill()
+	s.Kill()
 	s = startServer(t, dir, "-events", other.host)
 	for deadline := time.Now().Add(30 * time.Second); len(s.admissions("")) == 0 && time.Now().Before(deadline); {
 		time.Sleep(20 * time.Millisecond)
@@ -275,7 +275,7 @@ func TestFailedIngestion(t *testing.T) {
 		t.Errorf("files %q", files)
 	}
 	_ = os.WriteFile(filepath.Join(dir, "state", "events", "broken.json"), []byte("{"), 0o600)
-	s.kill()
+	s.Kill()
 	s = startServer(t, dir, "-events", other.host) // a broken file does not keep it from starting
 	s.get("/healthz", nil)
 }

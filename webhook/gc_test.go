@@ -112,7 +112,7 @@ func TestGarbageKeepsWhatItDoesNotUnderstand(t *testing.T) {
 			t.Fatal("something is left of the work")
 		}
 	}
-	s.kill()
+	s.Kill()
 	if err := os.Remove(record); err != nil {
 		t.Fatal(err)
 	}

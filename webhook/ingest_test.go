@@ -96,10 +96,10 @@ func (s *serverProcess) arrives(repository string) Admission {
 // stopped, or killed, in the middle of them brings all of them in afterwards.
 func TestASlowPushEventHoldsUpNoOther(t *testing.T) {
 	for name, end := range map[string]func(*serverProcess){
-		"killed": (*serverProcess).kill,
+		"killed": (*serverProcess).Kill,
 		"stopped": func(s *serverProcess) {
 			begun := time.Now()
-			if err := s.stop(); err != nil || time.Since(begun) > 10*time.Second {
+			if err := s.Stop(); err != nil || time.Since(begun) > 10*time.Second {
 				s.Errorf("a server that is stopped ends after %v with %v", time.Since(begun), err)
 			}
 		},
@@ -307,7 +307,7 @@ func TestEventRecordsOfTheServer(t *testing.T) {
 	if ends[IngestThrough] != time.Hour || ends[IngestFailed] != 48*time.Hour {
 		t.Fatalf("%v; the window is 1h, and keep is 48h", ends)
 	}
-	s.kill()
+	s.Kill()
 	s = startServer(t, dir, "-events", other.host, "-keep", "48h")
 	if status, text := s.tell("distribution", event, bearer); status != http.StatusAccepted || !strings.Contains(text, `"taken":0`) {
 		t.Errorf("the same event after a restart: %d %s", status, text)
@@ -337,7 +337,7 @@ func TestEventRecordsOfTheServer(t *testing.T) {
 		t.Error("gc leaves it")
 	}
 	put()
-	s.kill()
+	s.Kill()
 	startServer(t, dir, "-events", other.host)
 	if files, _ := filepath.Glob(filepath.Join(dir, "state", "events", "*.json")); exists(old) || len(files) != 2 {
 		t.Errorf("after a start: %q", files)

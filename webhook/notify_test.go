@@ -181,7 +181,7 @@ func TestNotificationSurvivesAKill(t *testing.T) {
 	s := startServer(t, dir, "-notify", target.URL, "-stop", "final state recorded")
 	s.pushModel("models/a", "v1", "a")
 	s.reach()
-	s.kill()
+	s.Kill()
 	if len(target.got) != 0 {
 		t.Fatal("it was told before the server stopped")
 	}
@@ -194,14 +194,14 @@ func TestNotificationSurvivesAKill(t *testing.T) {
 			t.Fatal("the delivery is not recorded")
 		}
 	}
-	s.kill()
+	s.Kill()
 	target.mu.Lock()
 	target.statuses = []int{500}
 	target.mu.Unlock()
 	s = startServer(t, dir, "-notify", target.URL)
 	s.pushModel("models/b", "v1", "b")
 	target.wait(2)
-	s.kill() // the second attempt is due in 50 ms
+	s.Kill() // the second attempt is due in 50 ms
 	startServer(t, dir, "-notify", target.URL)
 	ids := map[string]bool{}
 	for _, one := range target.wait(3) {

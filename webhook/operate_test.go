@@ -101,8 +101,8 @@ func TestApprove(t *testing.T) {
 		t.Fatalf("operations %+v", a.Operations)
 	}
 	for _, words := range []string{`msg="operator decision"`, a.Operations[0].ID, "action=approve", "operator=loopback", `reason="looked at by hand"`, a.ID, a.Source.Digest} {
-		if !strings.Contains(lineWith(s.log.String(), "operator decision"), words) {
-			t.Errorf("the decision log lacks %s:\n%s", words, s.log)
+		if !strings.Contains(lineWith(s.Stderr.String(), "operator decision"), words) {
+			t.Errorf("the decision log lacks %s:\n%s", words, s.Stderr)
 		}
 	}
 	for _, operation := range []string{"approve", "reject", "retry"} {
@@ -131,7 +131,7 @@ func TestApprovalSurvivesAKill(t *testing.T) {
 				t.Fatalf("%d %s", status, text)
 			}
 			s.reach()
-			s.kill()
+			s.Kill()
 			s = startServer(t, dir, "-sanitizer", "at-chance")
 			s.checkApproved("models/a", "v1", "a", "operator loopback: x", s.settle()[0])
 		})
@@ -165,7 +165,7 @@ func TestReject(t *testing.T) {
 		if _, err := s.push("models/a", "v2", map[string][]byte{"model.onnx": testModel("a")}); err == nil || !strings.Contains(err.Error(), "unknown origin") {
 			t.Errorf("pushed again: %v", err)
 		}
-		if err := s.stop(); err != nil {
+		if err := s.Stop(); err != nil {
 			t.Fatal(err)
 		}
 		policies := t.TempDir()
@@ -191,7 +191,7 @@ func TestRejectGivesTheTagBack(t *testing.T) {
 	s := startServer(t, dir)
 	s.pushModel("models/a", "v1", "older")
 	older := s.settle()[0]
-	if err := s.stop(); err != nil {
+	if err := s.Stop(); err != nil {
 		t.Fatal(err)
 	}
 	s = startServer(t, dir, "-sanitizer", "at-chance")
@@ -217,7 +217,7 @@ func TestRetry(t *testing.T) {
 	if again.Reason != ReasonAccuracy || len(again.History) != 2*len(a.History) {
 		t.Errorf("%s %+v", again.Reason, again.History)
 	}
-	if err := s.stop(); err != nil {
+	if err := s.Stop(); err != nil {
 		t.Fatal(err)
 	}
 	s = startServer(t, dir)

@@ -51,7 +51,7 @@ func TestPolicyChangeAndRunningJobs(t *testing.T) {
 			pushed := s.pushModel("models/a", "v1", "a").Digest.String()
 			before := s.become(pushed, Sanitizing)
 			w.awaitChild()
-			s.kill()
+			s.Kill()
 			s = startServer(t, dir, "-queue", url, "-workers", "0", "-policy", policies(t, c.admission, c.release))
 			a := s.settle()[0]
 			if a.State != c.state || a.Reason != c.reason || a.PolicyDigest == before.PolicyDigest {
@@ -82,7 +82,7 @@ func TestPolicyChangeAfterTheRun(t *testing.T) {
 			s.pushModel("models/a", "v1", "a")
 			s.reach()
 			before := s.admissions("")[0]
-			s.kill()
+			s.Kill()
 			s = startServer(t, dir, "-policy", policies(t, sanitizesOtherwise, releases))
 			a := s.settle()[0]
 			if a.State != Released || a.Runs != 1 || a.Decision.ID != before.Decision.ID || (a.Verdict.PolicyDigest != before.PolicyDigest) != again {
@@ -113,7 +113,7 @@ func TestPolicyChangeAndSeveralModels(t *testing.T) {
 		}
 		time.Sleep(20 * time.Millisecond)
 	}
-	s.kill()
+	s.Kill()
 	s = startServer(t, dir, "-policy", policies(t, sanitizesOtherwise, releases))
 	a := s.settle()[0]
 	if a.State != Released || a.Runs != 2 || len(a.Further) != 1 {

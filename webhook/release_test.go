@@ -110,7 +110,7 @@ func TestKilledAnywhereGoesOn(t *testing.T) {
 					t.Errorf("the push was not acknowledged: %v", err)
 				}
 			}
-			s.kill()
+			s.Kill()
 			if unacknowledged {
 				if err := <-pushed; err == nil {
 					t.Error("the push was acknowledged before the server was ready to")
@@ -140,7 +140,7 @@ func TestKilledWhileSanitizing(t *testing.T) {
 	s := startServer(t, dir, "-sanitizer", "hang")
 	s.pushModel("models/a", "v1", "a")
 	pid := s.sanitizerPID()
-	s.kill()
+	s.Kill()
 	for deadline := time.Now().Add(5 * time.Second); alive(pid); time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("the sanitizer %d outlives its server", pid)
@@ -157,7 +157,7 @@ func TestGracefulShutdown(t *testing.T) {
 	s := startServer(t, dir, "-sanitizer", "hang")
 	s.pushModel("models/a", "v1", "a")
 	pid := s.sanitizerPID()
-	if err := s.stop(); err != nil {
+	if err := s.Stop(); err != nil {
 		t.Fatalf("the server did not end well: %v", err)
 	}
 	if alive(pid) {
@@ -184,11 +184,11 @@ func TestModelThatTakesTheServerDown(t *testing.T) {
 	s.pushModel("models/a", "v1", "a")
 	for range maxAttempts - 1 {
 		s.sanitizerPID()
-		s.kill()
+		s.Kill()
 		s = startServer(t, dir, "-sanitizer", "hang")
 	}
 	s.sanitizerPID()
-	s.kill()
+	s.Kill()
 	s = startServer(t, dir, "-sanitizer", "hang")
 	if a := s.settle()[0]; a.State != Held || a.Reason != ReasonAttempts {
 		t.Errorf("%s %s %s", a.State, a.Reason, a.Message)
@@ -232,7 +232,7 @@ func TestNewerPushOfATagWins(t *testing.T) {
 	s.pushModel("models/a", "v1", "older")
 	s.sanitizerPID()
 	s.pushModel("models/a", "v1", "newer")
-	s.kill()
+	s.Kill()
 	s = startServer(t, dir)
 	list := s.settle()
 	newer, older := list[0], list[1]
@@ -299,7 +299,7 @@ decision := {"release": false, "reasons": ["never"]}
 	}
 	s.checkApproved("admitted/a", "v1", "a", "by the policy: trusted", s.admissions("?repository=admitted/a")[0])
 	// Another policy asks again about what the policy kept, at the next start.
-	if err := s.stop(); err != nil {
+	if err := s.Stop(); err != nil {
 		t.Fatal(err)
 	}
 	s = startServer(t, dir)
@@ -317,7 +317,7 @@ func TestWithoutDataset(t *testing.T) {
 	if a := s.settle()[0]; a.State != Held || a.Reason != ReasonNoDataset || !strings.Contains(a.Message, "--data PATH") {
 		t.Errorf("%s %s %q", a.State, a.Reason, a.Message)
 	}
-	if err := s.stop(); err != nil {
+	if err := s.Stop(); err != nil {
 		t.Fatal(err)
 	}
 	s = startServer(t, dir)
@@ -370,7 +370,7 @@ func TestSeveralModels(t *testing.T) {
 			t.Fatal(err)
 		}
 		s.reach()
-		s.kill()
+		s.Kill()
 		if lost {
 			if err := os.RemoveAll(filepath.Join(dir, "work")); err != nil {
 				t.Fatal(err)
@@ -443,7 +443,7 @@ func TestPushInFlightAtShutdown(t *testing.T) {
 		digest.FromBytes(content), s.address, len(content), content[:3])
 	time.Sleep(200 * time.Millisecond) // the server reads what there is
 	stopped := make(chan error, 1)
-	go func() { stopped <- s.stop() }()
+	go func() { stopped <- s.Stop() }()
 	for { // until it listens no more
 		c, err := net.Dial("tcp", s.address)
 		if err != nil {

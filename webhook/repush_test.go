@@ -217,7 +217,7 @@ func TestPushingWhileTagsAreMoved(t *testing.T) {
 			t.Fatal("a push waits for the tag to be moved")
 		}
 	}
-	s.kill()
+	s.Kill()
 	s = startServer(t, s.dir)
 	for _, admission := range s.settle() {
 		tag := "v1"

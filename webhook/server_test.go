@@ -1,7 +1,6 @@
 package webhook
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"encoding/base64"
@@ -9,7 +8,6 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -32,7 +30,7 @@ import (
 	"oras.land/oras-go/v2/registry/remote/retry"
 
 	"grindstone/attest"
-	"grindstone/internal/testregistry"
+	"grindstone/internal/testprocess"
 	"grindstone/policy"
 	"grindstone/registry"
 	"grindstone/webhook/pushevent"
@@ -139,68 +137,27 @@ func testServer(args []string) int {
 // serverProcess is a running testServer.
 type serverProcess struct {
 	*testing.T
+	*testprocess.Process
 	dir, address string
-	cmd          *exec.Cmd
 	at           chan string // points reached
-	log          *testregistry.Log
-	ended        chan error
 }
 
 // startServer runs the server on dir until the test ends, and waits until it listens.
 func startServer(t *testing.T, dir string, args ...string) *serverProcess {
 	t.Helper()
-	s := &serverProcess{T: t, dir: dir, at: make(chan string, 1), log: &testregistry.Log{}, ended: make(chan error, 1)}
-	s.cmd = exec.Command(os.Args[0], append([]string{"server", "-dir", dir}, args...)...)
-	s.cmd.Stderr = s.log
-	out, err := s.cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := s.cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	address := make(chan string, 1)
-	go func() {
-		for lines := bufio.NewScanner(out); lines.Scan(); {
-			if a, ok := strings.CutPrefix(lines.Text(), "LISTENS "); ok {
-				address <- a
-			} else if point, ok := strings.CutPrefix(lines.Text(), "AT "); ok {
-				s.at <- point
-			}
+	s := &serverProcess{T: t, dir: dir, at: make(chan string, 1)}
+	s.Process = testprocess.Start(t, exec.Command(os.Args[0], append([]string{"server", "-dir", dir}, args...)...), func(line string) bool {
+		if point, ok := strings.CutPrefix(line, "AT "); ok {
+			s.at <- point
 		}
-		s.ended <- s.cmd.Wait()
-	}()
-	t.Cleanup(func() {
-		s.kill()
-		if t.Failed() {
-			text := s.log.String()
-			t.Logf("end of the server's log:\n%s", text[max(0, len(text)-4000):])
+		address, ok := strings.CutPrefix(line, "LISTENS ")
+		if ok {
+			s.address = address
 		}
+		return ok
 	})
-	select {
-	case s.address = <-address:
-	case err := <-s.ended:
-		t.Fatalf("the server ended: %v\n%s", err, s.log)
-	case <-time.After(60 * time.Second):
-		t.Fatal("the server does not listen")
-	}
 	s.get("/healthz", nil) // it answers when the pipeline is at work
 	return s
-}
-
-// kill is kill -9.
-func (s *serverProcess) kill() {
-	_ = s.cmd.Process.Kill()
-	err := <-s.ended
-	s.ended <- err
-}
-
-// stop is a graceful shutdown.
-func (s *serverProcess) stop() error {
-	_ = s.cmd.Process.Signal(syscall.SIGTERM)
-	err := <-s.ended
-	s.ended <- err
-	return err
 }
 
 // reach waits until the server is at the point of -stop.
@@ -208,8 +165,8 @@ func (s *serverProcess) reach() {
 	s.Helper()
 	select {
 	case <-s.at:
-	case err := <-s.ended:
-		s.Fatalf("the server ended: %v", err)
+	case <-s.Done():
+		s.Fatal("the server ended")
 	case <-time.After(60 * time.Second):
 		s.Fatal("the point was not reached")
 	}
@@ -217,23 +174,7 @@ func (s *serverProcess) reach() {
 
 func (s *serverProcess) get(path string, into any) int {
 	s.Helper()
-	r, err := http.Get("http://" + s.address + path)
-	if err != nil {
-		s.Fatal(err)
-	}
-	defer r.Body.Close()
-	data, err := io.ReadAll(r.Body)
-	if err != nil {
-		s.Fatal(err)
-	}
-	if text, ok := into.(*string); ok {
-		*text = string(data)
-	} else if into != nil {
-		if err := json.Unmarshal(data, into); err != nil {
-			s.Fatalf("%s: %v\n%s", path, err, data)
-		}
-	}
-	return r.StatusCode
+	return testprocess.Get(s.T, "http://"+s.address+path, into)
 }
 
 func (s *serverProcess) admissions(query string) []Admission {

@@ -20,14 +20,14 @@ func TestStartsBeforeItsQueue(t *testing.T) {
 	if status := s.get("/readyz", &ready); status != http.StatusServiceUnavailable || !strings.Contains(ready, "queue cannot be reached") {
 		t.Errorf("without its queue the server says %d %s", status, ready)
 	}
-	for name, log := range map[string]string{"server": s.log.String(), "worker": w.log.String()} {
+	for name, log := range map[string]string{"server": s.Stderr.String(), "worker": w.Stderr.String()} {
 		if !strings.Contains(log, "the queue cannot be used yet; it is tried again") {
 			t.Errorf("the %s does not say what it waits for:\n%s", name, log)
 		}
 	}
 	w.stop()
 	w = startWorker(t, url, "ok")
-	if err := s.stop(); err != nil {
+	if err := s.Stop(); err != nil {
 		t.Errorf("a server that waits for its queue ends with %v", err)
 	}
 	s = startServer(t, s.dir, "-queue", url, "-workers", "0")

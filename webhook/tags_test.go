@@ -78,13 +78,13 @@ func TestATagGoesToTheNewestReleasedPush(t *testing.T) {
 			}
 			if c.kill != "" {
 				s.reach()
-				s.kill()
+				s.Kill()
 				s = startServer(t, dir)
 			}
 			s.tagBecomes("models/a", "v1", s.become(second, Released).Released.Digest)
 			s.settle()
 
-			if err := s.stop(); err != nil {
+			if err := s.Stop(); err != nil {
 				t.Fatal(err)
 			}
 			s = startServer(t, dir)
@@ -136,7 +136,7 @@ func TestATagIsClaimedAtTheStart(t *testing.T) {
 				}
 			}
 			released := s.become(winner, Released)
-			s.kill()
+			s.Kill()
 
 			s = startServer(t, dir, append([]string{"-workers", "3"}, c.fails...)...)
 			if slices.Contains(c.fails, "reject recorded") {
@@ -148,7 +148,7 @@ func TestATagIsClaimedAtTheStart(t *testing.T) {
 				}()
 			}
 			s.reach()
-			s.kill()
+			s.Kill()
 			s = startServer(t, dir, "-workers", "3", "-sanitizer", "hang")
 			if a := s.admissions("?digest=" + loser)[0]; a.State != c.state {
 				t.Fatalf("the newest push is %s %s", a.State, a.Message)

@@ -1,7 +1,6 @@
 package webhook
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"flag"
@@ -17,7 +16,7 @@ import (
 	"testing"
 	"time"
 
-	"grindstone/internal/testregistry"
+	"grindstone/internal/testprocess"
 	"grindstone/webhook/queue"
 )
 
@@ -68,39 +67,13 @@ const testHeartbeat = 2 * time.Second
 // process is the test binary as another program.
 type process struct {
 	*testing.T
-	cmd *exec.Cmd
-	log *testregistry.Log
+	*testprocess.Process
 }
 
 // startProcess runs the test binary as another program until the test ends, and waits until it is ready.
 func startProcess(t *testing.T, args ...string) *process {
 	t.Helper()
-	p := &process{T: t, cmd: exec.Command(os.Args[0], args...), log: &testregistry.Log{}}
-	p.cmd.Stderr = p.log
-	out, err := p.cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := p.cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		p.kill()
-		if t.Failed() {
-			text := p.log.String()
-			t.Logf("end of the log of %q:\n%s", args[0], text[max(0, len(text)-3000):])
-		}
-	})
-	if line, err := bufio.NewReader(out).ReadString('\n'); err != nil || line != "READY\n" {
-		t.Fatalf("%q does not get ready: %q %v\n%s", args, line, err, p.log)
-	}
-	return p
-}
-
-// kill is kill -9.
-func (p *process) kill() {
-	_ = p.cmd.Process.Kill()
-	_ = p.cmd.Wait()
+	return &process{t, testprocess.Start(t, exec.Command(os.Args[0], args...), func(line string) bool { return line == "READY" })}
 }
 
 // awaitChild waits until the process has started another.
@@ -108,7 +81,7 @@ func (p *process) awaitChild() {
 	p.Helper()
 	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(20 * time.Millisecond) {
 		children := ""
-		tasks, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", p.cmd.Process.Pid)) // of every thread
+		tasks, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", p.PID())) // of every thread
 		for _, task := range tasks {
 			text, _ := os.ReadFile(task)
 			children += string(text)
@@ -125,8 +98,7 @@ func (p *process) awaitChild() {
 // stop is a graceful stop.
 func (p *process) stop() {
 	p.Helper()
-	_ = p.cmd.Process.Signal(syscall.SIGTERM)
-	if err := p.cmd.Wait(); err != nil {
+	if err := p.Stop(); err != nil {
 		p.Errorf("it ends with %v", err)
 	}
 }
@@ -206,7 +178,7 @@ func TestOwnWorkersBesideOthers(t *testing.T) {
 	s := startServer(t, dir, "-queue-listen", at, "-stop", "sanitizing done")
 	s.pushModel("models/a", "v1", "a")
 	s.reach() // the result is in the queue, its files in the folder of this process
-	s.kill()
+	s.Kill()
 	s = startServer(t, dir, "-queue-listen", at)
 	a := s.settle()[0]
 	s.checkReleased("models/a", "v1", "a", a)
@@ -226,7 +198,7 @@ func TestKilledWorker(t *testing.T) {
 			pid := s.sanitizerPID()
 			begin := time.Now()
 			if name == "killed" {
-				first.kill()
+				first.Kill()
 			} else {
 				first.stop()
 			}
@@ -254,7 +226,7 @@ func TestKilledServerKeepsTheRun(t *testing.T) {
 		time.Sleep(20 * time.Millisecond)
 	}
 	time.Sleep(time.Second)
-	s.kill()
+	s.Kill()
 	s = startServer(t, dir, "-queue", url, "-workers", "0")
 	a := s.settle()[0]
 	s.checkReleased("models/a", "v1", "a", a)
@@ -276,7 +248,7 @@ func TestKilledQueue(t *testing.T) {
 		time.Sleep(20 * time.Millisecond)
 	}
 	time.Sleep(time.Second)
-	q.kill()
+	q.Kill()
 	var ready string
 	if status := s.get("/readyz", &ready); status != 503 || !strings.Contains(ready, "queue cannot be reached") {
 		t.Errorf("without its queue the server says %d %s", status, ready)
@@ -297,7 +269,7 @@ func TestDeadLetter(t *testing.T) {
 	for range maxAttempts {
 		w := startWorker(t, url, "hang")
 		w.awaitChild()
-		w.kill()
+		w.Kill()
 	}
 	startWorker(t, url, "ok")
 	a := s.settle()[0]

@@ -14,6 +14,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"grindstone/internal/testprocess"
 )
 
 // MLflow is a tracking server from PyPI with a model registry, as a process.
@@ -23,7 +25,7 @@ type MLflow struct {
 	t    *testing.T
 	dir  string
 	cmd  *exec.Cmd
-	log  Log
+	log  testprocess.Log
 	env  []string
 	done chan struct{}
 }

@@ -2,7 +2,6 @@
 package testregistry
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -15,12 +14,13 @@ import (
 	"os/exec"
 	"path/filepath"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
 
 	"github.com/olareg/olareg"
 	"github.com/olareg/olareg/config"
+
+	"grindstone/internal/testprocess"
 )
 
 // distributionVersion is the release of CNCF distribution that tests run as a process.
@@ -78,19 +78,7 @@ func DistributionSocket(t *testing.T) string {
 
 func distribution(t *testing.T, address, more string) {
 	t.Helper()
-	cmd := DistributionCommand(t, address, t.TempDir(), more)()
-	var log bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &log, &log
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		_ = cmd.Process.Signal(syscall.SIGTERM)
-		_ = cmd.Wait()
-		if t.Failed() {
-			t.Logf("end of distribution's log:\n%s", log.String()[max(0, log.Len()-2000):])
-		}
-	})
+	testprocess.Start(t, DistributionCommand(t, address, t.TempDir(), more)(), nil)
 	wait(t, address)
 }
 
