@@ -82,7 +82,9 @@ func (b *bench) run(ctx context.Context, w io.Writer) (err error) {
 	if b.work == "" {
 		return errors.New("-work names a folder with 20 GB of room")
 	}
-	b.dir = filepath.Join(b.work, "gate")
+	if b.dir, err = filepath.Abs(filepath.Join(b.work, "gate")); err != nil { // a socket's path goes into a URL
+		return err
+	}
 	defer func() { err = errors.Join(err, os.RemoveAll(b.dir)) }()
 	if err := os.MkdirAll(b.dir, 0o755); err != nil {
 		return err
