@@ -134,6 +134,22 @@ func (t *Tape) kernels(w string, g convGeometry) string {
 	return t.reshape(w, g.n*g.c, 1, g.kernel[0], g.kernel[1])
 }
 
+// maxDense is the number of channels up to which a 3x3 convolution of all channels is done in blocks. The runtime's ordinary one copies its unfolded input
+// for a matrix product, which is dear where few channels use the copy; with many, bringing the kernel into blocks is.
+const maxDense = 32
+
+func (t *Tape) inBlocks(in, out int64) bool {
+	b := t.Forms.Block
+	return b > 0 && in%b == 0 && out%b == 0 && max(in, out) <= maxDense
+}
+
+// filters brings a kernel of all channels, [K, C, 3, 3], into blocks: [K/block, C/block, 3, 3, C's block, K's block].
+func (t *Tape) filters(w string, in, out int64) string {
+	b := t.Forms.Block
+	w = t.transpose(t.reshape(w, out/b, b, in/b, b, 9), 0, 2, 4, 3, 1)
+	return t.reshape(w, out, in, 3, 3)
+}
+
 // blockedConv convolves each channel by itself; x, w and the result are in blocks.
 func (t *Tape) blockedConv(x, w string, g convGeometry, kernel, stride, dilation, before, after []int64) string {
 	return t.B.Own(onnx.NCHWc, "Conv", []string{x, w}, onnx.Is("kernel_shape", kernel...), onnx.Is("strides", stride...), onnx.Is("dilations", dilation...),

@@ -15,9 +15,13 @@ func (t *Tape) directForward(n *onnx.Node, g convGeometry) string {
 }
 
 func (t *Tape) directConv(x, w string, in, out int64, g convGeometry) string {
-	y := t.B.Op("Conv", []string{t.reshape(x, 1, in, g.in[0], g.in[1]*g.n), w}, onnx.Is("kernel_shape", 3, 3),
-		onnx.Is("dilations", 1, g.n), onnx.Is("pads", 1, g.n, 1, g.n))
-	return t.reshape(y, 1, out, -1)
+	attrs := []*onnx.Attr{onnx.Is("kernel_shape", 3, 3), onnx.Is("dilations", 1, g.n), onnx.Is("pads", 1, g.n, 1, g.n)}
+	x = t.reshape(x, 1, in, g.in[0], g.in[1]*g.n)
+	if !t.inBlocks(in, out) {
+		return t.reshape(t.B.Op("Conv", []string{x, w}, attrs...), 1, out, -1)
+	}
+	y := t.B.Own(onnx.NCHWc, "Conv", []string{t.B.Own(onnx.NCHWc, "ReorderInput", []string{x}), t.filters(w, in, out)}, attrs...)
+	return t.reshape(t.B.Own(onnx.NCHWc, "ReorderOutput", []string{y}, onnx.I("channels", out)), 1, out, -1)
 }
 
 func (t *Tape) directGrad(n *onnx.Node, g convGeometry, dy string) []string {

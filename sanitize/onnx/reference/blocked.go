@@ -33,17 +33,37 @@ func reorderOutput(c *call) []*Tensor {
 	return one(reorder(c.in[0], false))
 }
 
-// blockedConv: every channel by itself, which is all that gradients use.
+// blockedConv: every channel by itself, or all with all, which is what gradients use.
 func blockedConv(c *call) []*Tensor {
-	if x := c.in[0]; c.Int("group", 1) != x.Shape[1] || c.in[1].Shape[0] != x.Shape[1] || len(c.in) > 2 {
-		fail("a convolution other than of each channel by itself")
+	x, w := c.in[0], c.in[1].Clone()
+	switch group := c.Int("group", 1); {
+	case len(c.in) > 2:
+		fail("a convolution with a bias")
+	case group == 1:
+		w = filters(w)
+	case group == x.Shape[1] && w.Shape[0] == group:
+		w.Shape = []int64{1, w.Shape[0], w.Shape[2], w.Shape[3]} // its channels are the first axis
+		w = reorder(w, false)
+		w.Shape = c.in[1].Shape
+	default:
+		fail("a convolution of %d groups of %d channels", group, x.Shape[1])
 	}
-	w := c.in[1].Clone() // its channels are the first axis
-	w.Shape = []int64{1, w.Shape[0], w.Shape[2], w.Shape[3]}
-	w = reorder(w, false)
-	w.Shape = c.in[1].Shape
-	plain := &call{Node: c.Node, in: []*Tensor{reorder(c.in[0], false), w}}
+	plain := &call{Node: c.Node, in: []*Tensor{reorder(x, false), w}}
 	return one(reorder(conv(plain)[0], true))
+}
+
+// filters brings [K/Block, C/Block, R, S, C's block, K's block] into the order of its shape, [K, C, R, S].
+func filters(x *Tensor) *Tensor {
+	k, c, area := x.Shape[0], x.Shape[1], x.Shape[2]*x.Shape[3]
+	if k%Block != 0 || c%Block != 0 {
+		fail("shape %v cannot be divided into blocks of %d channels", x.Shape, Block)
+	}
+	y := newFloats(x.Shape)
+	for i := range k * c * area {
+		out, in, at := i/(c*area), i/area%c, i%area
+		y.F[i] = x.F[(((out/Block*(c/Block)+in/Block)*area+at)*Block+in%Block)*Block+out%Block]
+	}
+	return y
 }
 
 // reorder brings [N, C, H, W] into blocks, or back.
