@@ -274,31 +274,7 @@ func (g *Gateway) upload(w http.ResponseWriter, r *http.Request, rt route) error
 		}
 	}
 	r.Body = &writtenBody{ReadCloser: r.Body, dir: filepath.Join(g.quarantine.dir(rt.repository), uploadsFolder), write: writeBack}
-	w, settle, err := g.admitUpload(w, r, rt, g.quarantine)
-	if err != nil {
-		return err
-	}
-	defer settle()
-	landed := &landing{ResponseWriter: w, digest: query.Get("digest"), done: func(d digest.Digest) error {
-		return g.holders.add(rt.repository, Identity(r.Context()), d)
-	}}
-	return g.quarantine.forward(landed, r, rt, query)
-}
-
-// landing notes a blob that was uploaded before the client is told.
-type landing struct {
-	http.ResponseWriter
-	digest string
-	done   func(digest.Digest) error
-}
-
-func (l *landing) WriteHeader(status int) {
-	if d, err := parseDigest(l.digest); err == nil && status == http.StatusCreated {
-		if err := l.done(d); err != nil {
-			status = http.StatusInternalServerError
-		}
-	}
-	l.ResponseWriter.WriteHeader(status)
+	return g.takeUpload(w, r, rt, query, g.quarantine)
 }
 
 func (g *Gateway) mount(ctx context.Context, repository string, d digest.Digest, from string) (bool, error) {
