@@ -58,15 +58,18 @@ func (g *Gateway) beginUpload(r *http.Request, rt route, query url.Values, to *s
 	return begun, at, nil
 }
 
-// continueUpload answers a request of an upload that has begun. What quarantine takes is noted as the identity's before the client is told.
+// continueUpload answers a request of an upload that has begun. What quarantine takes is noted as the identity's before the client is told. A PUT that is refused
+// for what it says is the end of its upload, as one that is taken is; after any other the client may go on.
 func (g *Gateway) continueUpload(w http.ResponseWriter, r *http.Request, rt route, query url.Values) error {
+	unknown := refuse(http.StatusNotFound, codeBlobUploadUnknown, "no such upload, or no more: begin another")
 	s, ok := g.uploads.use(rt.reference, Identity(r.Context()), rt.repository)
 	if !ok {
-		return refuse(http.StatusNotFound, codeBlobUploadUnknown, "no such upload")
+		return unknown
 	}
 	d, err := parseDigest(query.Get("digest"))
 	if r.Method == http.MethodPut && err != nil {
-		return refuse(http.StatusBadRequest, codeDigestInvalid, "an upload ends with a valid digest: %.200q is none", query.Get("digest"))
+		g.endUpload(r.Context(), rt.reference)
+		return refuse(http.StatusBadRequest, codeDigestInvalid, "an upload ends with a valid digest, which %.200q is not: begin it again", query.Get("digest"))
 	}
 	body, err := g.limitUpload(r, s)
 	if err != nil {
@@ -76,19 +79,26 @@ func (g *Gateway) continueUpload(w http.ResponseWriter, r *http.Request, rt rout
 	if err := s.store.forward(answer, r, rt, query); err != nil {
 		return err
 	}
+	refused, taken := answer.status == http.StatusBadRequest, answer.status == http.StatusCreated
+	if taken || r.Method == http.MethodDelete && answer.status == http.StatusNoContent {
+		g.uploads.end(rt.reference)
+	}
 	switch {
 	case body.exceeded: // it can never be finished
 		g.endUpload(r.Context(), rt.reference)
 		return g.tooLarge()
-	case answer.status == http.StatusBadRequest && answer.says("invalid digest"):
+	case refused && answer.says(string(codeBlobUploadUnknown)):
+		g.uploads.end(rt.reference)
+		return unknown
+	case refused && answer.says("invalid digest"): // the store has ended it
+		g.uploads.end(rt.reference)
 		return refuse(http.StatusBadRequest, codeDigestInvalid, "the upload does not have the digest %s: begin it again", d)
-	case answer.status == http.StatusCreated && s.store == g.quarantine:
+	case refused && r.Method == http.MethodPut:
+		g.endUpload(r.Context(), rt.reference)
+	case taken && s.store == g.quarantine:
 		if err := g.holders.add(rt.repository, s.who, d); err != nil {
 			return err
 		}
-	}
-	if answer.status == http.StatusCreated || answer.status == http.StatusNotFound || r.Method == http.MethodDelete && answer.status == http.StatusNoContent {
-		g.uploads.end(rt.reference)
 	}
 	return answer.send(w, answer.body.Bytes())
 }

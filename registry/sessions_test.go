@@ -129,3 +129,59 @@ func TestAnUploadInOneRequestLeavesNothing(t *testing.T) {
 		}
 	}
 }
+
+// An upload whose last request is refused is over: it keeps no place, and what is asked of it is answered 404, as for one that never was.
+func TestARefusedUploadIsOver(t *testing.T) {
+	s := serve(t, t.TempDir(), Limits{BlobBytes: 1000, UploadsEach: 1})
+	who := []string{"X-Test-Identity", pusher}
+	for _, repository := range []string{repo, "public/a"} {
+		begin := func() string {
+			return s.expect(http.StatusAccepted, "POST", "/v2/"+repository+"/blobs/uploads/", nil, who...).header.Get("Location")
+		}
+		over := func(how, at string) {
+			t.Helper()
+			for _, method := range []string{"GET", "PATCH", "PUT", "DELETE"} {
+				r := s.do(method, withQuery(at, "digest="+digest.FromString("x").String()), strings.NewReader("x"), who...)
+				if codes, _ := r.errors(t); r.status != http.StatusNotFound || codes[0] != "BLOB_UPLOAD_UNKNOWN" {
+					t.Errorf("%s, %s: %s: %d %v", repository, how, method, r.status, codes)
+				}
+			}
+			if files, open := s.begun(repository); files+open > 0 {
+				t.Errorf("%s, %s: %d files and %d uploads are left", repository, how, files, open)
+			}
+		}
+		for how, c := range map[string]struct {
+			query  string
+			body   io.Reader
+			status int
+			code   string
+		}{
+			"another digest":        {"{state}&digest=" + digest.FromString("y").String(), strings.NewReader("x"), 400, "DIGEST_INVALID"},
+			"no digest":             {"{state}", strings.NewReader("x"), 400, "DIGEST_INVALID"},
+			"a malformed digest":    {"{state}&digest=sha256:x", strings.NewReader("x"), 400, "DIGEST_INVALID"},
+			"no state":              {"digest=" + digest.FromString("x").String(), strings.NewReader("x"), 400, "BLOB_UPLOAD_INVALID"},
+			"too large, as it came": {"{state}&digest=" + digest.FromString("x").String(), io.MultiReader(bytes.NewReader(make([]byte, 1001))), 413, "SIZE_INVALID"},
+		} {
+			at := begin()
+			path, state, _ := strings.Cut(at, "?")
+			r := s.do("PUT", path+"?"+strings.Replace(c.query, "{state}", state, 1), c.body, who...)
+			if codes, _ := r.errors(t); r.status != c.status || codes[0] != c.code {
+				t.Errorf("%s, %s: %d %v", repository, how, r.status, codes)
+			}
+			over(how, at)
+		}
+		for _, method := range []string{"GET", "PATCH", "PUT", "DELETE"} { // one that the store has given up by itself
+			at := begin()
+			for session, u := range s.g.uploads.open {
+				s.g.cancelUpload(t.Context(), session, u)
+			}
+			s.expect(http.StatusNotFound, method, withQuery(at, "digest="+digest.FromString("x").String()), strings.NewReader("x"), who...)
+			over("given up, "+method, at)
+		}
+		// What may be repeated is not over.
+		at := begin()
+		s.expect(http.StatusRequestedRangeNotSatisfiable, "PUT", withQuery(at, "digest="+digest.FromString("x").String()), strings.NewReader("x"), append(who, "Content-Range", "7-7")...)
+		s.expect(http.StatusBadRequest, "PATCH", strings.Split(at, "?")[0], strings.NewReader("x"), who...)
+		s.expect(http.StatusCreated, "PUT", withQuery(at, "digest="+digest.FromString("x").String()), strings.NewReader("x"), who...)
+	}
+}
