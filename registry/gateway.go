@@ -154,6 +154,11 @@ func (g *Gateway) serve(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	if rt.kind == uploads && r.Method == http.MethodPost {
+		if err := checkMount(r); err != nil {
+			return err
+		}
+	}
 	if r, err = g.access(r, rt); err != nil {
 		return err
 	}

@@ -2,10 +2,33 @@ package registry
 
 import (
 	"net/http"
+	"net/url"
 	"path/filepath"
+	"strings"
 
 	"github.com/opencontainers/go-digest"
 )
+
+// checkMount refuses a request for an upload of which the registry behind this one could read another mount than this one does, which decides by it who may have the
+// blob. CNCF distribution looks into the body of a form, before the query.
+func checkMount(r *http.Request) error {
+	for _, mediaType := range r.Header.Values("Content-Type") {
+		if t := strings.ToLower(mediaType); strings.Contains(t, "application/x-www-form-urlencoded") || strings.Contains(t, "multipart/") {
+			return refuse(http.StatusUnsupportedMediaType, codeUnsupported, "an upload is no form: send it as application/octet-stream, not as %.200q", mediaType)
+		}
+	}
+	query, err := url.ParseQuery(r.URL.RawQuery)
+	if err != nil {
+		return refuse(http.StatusBadRequest, codeUnsupported, "the query cannot be read: escape what it is made of")
+	}
+	if len(query["mount"]) > 1 || len(query["from"]) > 1 {
+		return refuse(http.StatusBadRequest, codeUnsupported, "one blob is mounted at a time, from one repository: name mount and from once")
+	}
+	if from := query.Get("from"); from != "" && !validName(from) {
+		return refuse(http.StatusBadRequest, codeNameInvalid, "%.300q, to mount from, is not a valid repository name", from)
+	}
+	return nil
+}
 
 // upload lets quarantine take an upload. A mount is done from released content only: else whoever guesses a digest could
 // have another repository's quarantined model sanitized and released in his own. Any other mount becomes an upload, as
