@@ -201,6 +201,11 @@ func (s *server) routeTable(q quarantined) []routeRow {
 	add := func(method, path string, header []string, insider, outsider int) {
 		rows = append(rows, routeRow{method, path, header, insider, outsider})
 	}
+	for _, content := range q.contents() { // first: whom one of these made a holder would read what is asked for below
+		add("POST", base+"/blobs/uploads/?digest="+sum(content), nil, 400, 400) // an upload in one request, of nothing
+		add("POST", "/v2/models/other/blobs/uploads/?digest="+sum(content), nil, 400, 400)
+		add("POST", "/v2/plain/other/blobs/uploads/?digest="+sum(content), nil, 0, 0)
+	}
 	fallback := "sha256-" + strings.TrimPrefix(sum(q.manifest), "sha256:")
 	for _, tag := range []string{"v1", "all", fallback, fallback + ".sig", fallback + ".att"} {
 		add("GET", base+"/manifests/"+tag, any, 404, 404)

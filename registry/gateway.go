@@ -154,6 +154,11 @@ func (g *Gateway) serve(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	if rt.kind == uploads && r.Method == http.MethodPost {
+		if err := checkMount(r); err != nil {
+			return err
+		}
+	}
 	if r, err = g.access(r, rt); err != nil {
 		return err
 	}
@@ -185,12 +190,7 @@ func (g *Gateway) serveEmbedded(w http.ResponseWriter, r *http.Request, rt route
 	steady(w, r, g.limits)
 	switch {
 	case rt.kind == uploads:
-		counted, settle, err := g.admitUpload(w, r, rt, g.embedded)
-		if err != nil {
-			return err
-		}
-		defer settle()
-		w = counted
+		return g.takeUpload(w, r, rt, r.URL.Query(), g.embedded)
 	case rt.kind == tags:
 		return g.tags(w, r, rt)
 	case rt.kind == manifests && r.Method == http.MethodPut:

@@ -22,20 +22,22 @@ func (g *Gateway) readManifest(r *http.Request) ([]byte, error) {
 	return raw, nil
 }
 
-// limitUpload applies Limits.BlobBytes to an upload, of which so much has come before. The writer that it returns turns the store's answer into
-// 413 if the body, whose length was not announced, was too long.
-func (g *Gateway) limitUpload(w http.ResponseWriter, r *http.Request, before int64, count func(n int)) (http.ResponseWriter, error) {
+// limitUpload applies Limits.BlobBytes to all that comes of an upload.
+func (g *Gateway) limitUpload(r *http.Request, s *upload) (*limitedBody, error) {
 	left := int64(math.MaxInt64)
 	if g.limits.BlobBytes > 0 {
-		left = g.limits.BlobBytes - before
+		left = g.limits.BlobBytes - s.received.Load()
 	}
-	tooLarge := refuse(http.StatusRequestEntityTooLarge, codeSizeInvalid, "the upload is larger than %d bytes", g.limits.BlobBytes)
 	if r.ContentLength > left {
-		return w, tooLarge
+		return nil, g.tooLarge()
 	}
-	body := &limitedBody{ReadCloser: r.Body, left: left, count: count}
+	body := &limitedBody{ReadCloser: r.Body, left: left, count: s.took}
 	r.Body = body
-	return &limitedWriter{ResponseWriter: w, body: body, refuse: func() { writeError(w, r, g.log, tooLarge) }}, nil
+	return body, nil
+}
+
+func (g *Gateway) tooLarge() error {
+	return refuse(http.StatusRequestEntityTooLarge, codeSizeInvalid, "the upload is larger than %d bytes", g.limits.BlobBytes)
 }
 
 // limitedBody counts what is read, ends with an error at its limit and remembers that.
@@ -54,18 +56,4 @@ func (b *limitedBody) Read(p []byte) (int, error) {
 		return 0, errTooLarge
 	}
 	return n, err
-}
-
-type limitedWriter struct {
-	http.ResponseWriter
-	body   *limitedBody
-	refuse func()
-}
-
-func (w *limitedWriter) WriteHeader(status int) {
-	if status == http.StatusInternalServerError && w.body.exceeded {
-		w.refuse()
-		return
-	}
-	w.ResponseWriter.WriteHeader(status)
 }

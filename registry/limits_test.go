@@ -70,7 +70,7 @@ func testTenThousandOpenUploads(t *testing.T, repository string) {
 	// What is idle for long gives its place away.
 	s.g.uploads.mu.Lock()
 	for _, u := range s.g.uploads.open {
-		u.used = u.used.Add(-2 * uploadIdle)
+		u.used.Add(-2 * int64(uploadIdle))
 	}
 	s.g.uploads.mu.Unlock()
 	if post("flood-0").status != http.StatusAccepted {

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"path/filepath"
 	"regexp"
 	"strings"
 
@@ -251,67 +250,6 @@ func (g *Gateway) pullBlob(w http.ResponseWriter, r *http.Request, rt route) err
 		}
 		return refuse(http.StatusNotFound, codeBlobUnknown, "%s is not known in %s", rt.reference, rt.repository)
 	})
-}
-
-// upload lets quarantine take an upload. A mount is done from released content only: else whoever guesses a digest could
-// have another repository's quarantined model sanitized and released in his own. Any other mount becomes an upload, as
-// the specification has it, section "Mounting a blob from another repository".
-func (g *Gateway) upload(w http.ResponseWriter, r *http.Request, rt route) error {
-	query := r.URL.Query()
-	mount, from := query.Get("mount"), query.Get("from")
-	query.Del("mount")
-	query.Del("from")
-	if d, err := parseDigest(mount); r.Method == http.MethodPost && err == nil && validName(from) {
-		mounted, err := g.mount(r.Context(), rt.repository, d, from)
-		if err != nil {
-			return err
-		}
-		if mounted {
-			w.Header().Set("Location", route{kind: blobs, repository: rt.repository, reference: d.String()}.path())
-			w.Header().Set("Docker-Content-Digest", d.String())
-			w.WriteHeader(http.StatusCreated)
-			return nil
-		}
-	}
-	r.Body = &writtenBody{ReadCloser: r.Body, dir: filepath.Join(g.quarantine.dir(rt.repository), uploadsFolder), write: writeBack}
-	w, settle, err := g.admitUpload(w, r, rt, g.quarantine)
-	if err != nil {
-		return err
-	}
-	defer settle()
-	landed := &landing{ResponseWriter: w, digest: query.Get("digest"), done: func(d digest.Digest) error {
-		return g.holders.add(rt.repository, Identity(r.Context()), d)
-	}}
-	return g.quarantine.forward(landed, r, rt, query)
-}
-
-// landing notes a blob that was uploaded before the client is told.
-type landing struct {
-	http.ResponseWriter
-	digest string
-	done   func(digest.Digest) error
-}
-
-func (l *landing) WriteHeader(status int) {
-	if d, err := parseDigest(l.digest); err == nil && status == http.StatusCreated {
-		if err := l.done(d); err != nil {
-			status = http.StatusInternalServerError
-		}
-	}
-	l.ResponseWriter.WriteHeader(status)
-}
-
-func (g *Gateway) mount(ctx context.Context, repository string, d digest.Digest, from string) (bool, error) {
-	if _, ok, err := g.released.findBlob(ctx, from, d); err != nil || !ok {
-		return false, err
-	}
-	if err := g.quarantine.create(ctx, repository); err != nil {
-		return false, err
-	}
-	if err := g.released.giveBlob(ctx, from, d, g.quarantine, repository); err != nil {
-		return false, err
-	}
-	return true, g.holders.add(repository, Identity(ctx), d)
 }
 
 // withBody returns the request with another body.

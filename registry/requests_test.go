@@ -81,7 +81,7 @@ func TestBadRequests(t *testing.T) {
 		"large, not held":       {"PUT", "/v2/public/tools/manifests/v1", chunked(strings.Repeat(" ", 2001)), oci, 413, "MANIFEST_INVALID"},
 		"large upload":          {"POST", "/v2/models/resnet/blobs/uploads/?digest=" + sum, strings.NewReader(strings.Repeat(" ", 1001)), nil, 413, "SIZE_INVALID"},
 		"large upload, chunked": {"POST", "/v2/models/resnet/blobs/uploads/?digest=" + sum, chunked(strings.Repeat(" ", 1001)), nil, 413, "SIZE_INVALID"},
-		"upload, wrong digest":  {"POST", "/v2/models/resnet/blobs/uploads/?digest=" + sum, strings.NewReader("y"), nil, 400, "BLOB_UPLOAD_INVALID"},
+		"upload, wrong digest":  {"POST", "/v2/models/resnet/blobs/uploads/?digest=" + sum, strings.NewReader("y"), nil, 400, "DIGEST_INVALID"},
 		"upload, bad digest":    {"POST", "/v2/models/resnet/blobs/uploads/?digest=x", strings.NewReader("y"), nil, 400, "DIGEST_INVALID"},
 		"unknown upload":        {"PATCH", "/v2/models/resnet/blobs/uploads/abc?state=e30", strings.NewReader("y"), nil, 404, "BLOB_UPLOAD_UNKNOWN"},
 		"malformed upload":      {"PATCH", "/v2/models/resnet/blobs/uploads/a.b", strings.NewReader("y"), nil, 404, "BLOB_UPLOAD_UNKNOWN"},

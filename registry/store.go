@@ -174,6 +174,9 @@ func (s *store) call(ctx context.Context, method, path, contentType string, body
 	return w, nil
 }
 
+// says reports whether a text is in the answer.
+func (r *reply) says(text string) bool { return bytes.Contains(r.body.Bytes(), []byte(text)) }
+
 func (r *reply) unexpected(what string) error {
 	return fmt.Errorf("%s: the store answered %d: %s", what, r.status, bytes.TrimSpace(r.body.Bytes()))
 }

@@ -1,10 +1,6 @@
 package registry
 
 import (
-	"context"
-	"net/http"
-	"net/url"
-	"path"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -21,9 +17,19 @@ type uploadTable struct {
 type upload struct {
 	who, repository string
 	store           *store
-	used            time.Time
+	used            atomic.Int64 // when it was last gone on with, Unix nanoseconds
 	received        atomic.Int64 // bytes
 }
+
+// took counts bytes that have come. An upload of which some come is not idle, however long it takes.
+func (s *upload) took(n int) {
+	s.received.Add(int64(n))
+	s.touch()
+}
+
+func (s *upload) touch() { s.used.Store(time.Now().UnixNano()) }
+
+func (s *upload) idle() bool { return time.Since(time.Unix(0, s.used.Load())) > uploadIdle }
 
 // uploadIdle is how long an upload that nobody goes on with keeps its place when others need it.
 const uploadIdle = 15 * time.Minute
@@ -48,7 +54,7 @@ func (u *uploadTable) reserve(who string, limits Limits) (idle map[string]*uploa
 	}
 	idle = map[string]*upload{}
 	for session, s := range u.open {
-		if time.Since(s.used) > uploadIdle {
+		if s.idle() {
 			idle[session] = s
 			delete(u.open, session)
 		}
@@ -59,7 +65,7 @@ func (u *uploadTable) reserve(who string, limits Limits) (idle map[string]*uploa
 	return idle, ok
 }
 
-// settle takes back what reserve counted, when the request is through.
+// settle takes back what reserve counted.
 func (u *uploadTable) settle() {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -72,7 +78,7 @@ func (u *uploadTable) begin(session string, s *upload) {
 	if u.open == nil {
 		u.open = map[string]*upload{}
 	}
-	s.used = time.Now()
+	s.touch()
 	u.open[session] = s
 }
 
@@ -84,63 +90,15 @@ func (u *uploadTable) use(session, who, repository string) (*upload, bool) {
 	if s == nil || s.who != who || s.repository != repository {
 		return nil, false
 	}
-	s.used = time.Now()
+	s.touch()
 	return s, true
 }
 
-func (u *uploadTable) end(session string) {
+// end takes an upload out of the table. nil if it is not there.
+func (u *uploadTable) end(session string) *upload {
 	u.mu.Lock()
 	defer u.mu.Unlock()
+	s := u.open[session]
 	delete(u.open, session)
-}
-
-// admitUpload lets a request of an upload through to a store or refuses it. The writer that it returns keeps the count, and settle is called
-// when the request is through.
-func (g *Gateway) admitUpload(w http.ResponseWriter, r *http.Request, rt route, to *store) (counted http.ResponseWriter, settle func(), err error) {
-	who := Identity(r.Context())
-	if rt.reference != "" {
-		open, ok := g.uploads.use(rt.reference, who, rt.repository)
-		if !ok {
-			return nil, nil, refuse(http.StatusNotFound, codeBlobUploadUnknown, "no such upload")
-		}
-		limited, err := g.limitUpload(w, r, open.received.Load(), func(n int) { open.received.Add(int64(n)) })
-		if err != nil {
-			return nil, nil, err
-		}
-		return &uploadWriter{ResponseWriter: limited, done: func(status int) {
-			if status == http.StatusCreated || status == http.StatusNotFound || r.Method == http.MethodDelete && status == http.StatusNoContent {
-				g.uploads.end(rt.reference)
-			}
-		}}, func() {}, nil
-	}
-	begun := &upload{who: who, repository: rt.repository, store: to}
-	limited, err := g.limitUpload(w, r, 0, func(n int) { begun.received.Add(int64(n)) })
-	if err != nil {
-		return nil, nil, err
-	}
-	idle, ok := g.uploads.reserve(who, g.limits)
-	for session, s := range idle {
-		if _, err := s.store.call(context.WithoutCancel(r.Context()), http.MethodDelete, route{kind: uploads, repository: s.repository, reference: session}.path(), "", nil); err != nil {
-			g.log.Warn("an idle upload cannot be ended", "repository", s.repository, "cause", err)
-		}
-	}
-	if !ok {
-		return nil, nil, refuse(http.StatusTooManyRequests, codeTooManyRequests, "too many uploads are open: finish some, or try again later")
-	}
-	return &uploadWriter{ResponseWriter: limited, done: func(status int) {
-		if to, err := url.Parse(w.Header().Get("Location")); err == nil && status == http.StatusAccepted {
-			g.uploads.begin(path.Base(to.Path), begun)
-		}
-	}}, g.uploads.settle, nil
-}
-
-// uploadWriter tells the status of an answer before it is sent.
-type uploadWriter struct {
-	http.ResponseWriter
-	done func(status int)
-}
-
-func (w *uploadWriter) WriteHeader(status int) {
-	w.done(status)
-	w.ResponseWriter.WriteHeader(status)
+	return s
 }

@@ -11,6 +11,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/opencontainers/go-digest"
 )
 
 // grants remembers for a moment what the upstream allows. What it refuses is asked anew each time.
@@ -94,6 +96,17 @@ func (u *upstream) mayPush(ctx context.Context, repository, credential string) e
 		}
 	}
 	return nil
+}
+
+// mayRead asks the upstream whether it gives a blob to the request's credentials. A redirect is no answer: it could lead to a login.
+func (u *upstream) mayRead(r *http.Request, repository string, d digest.Digest) (bool, error) {
+	blob := route{kind: blobs, repository: repository, reference: d.String()}
+	answer, err := u.send(r.Context(), http.MethodHead, u.origin.JoinPath(blob.path()).String(), r.Header.Get("Authorization"))
+	if err != nil {
+		return false, unreachable(err)
+	}
+	drain(answer.Body)
+	return answer.StatusCode == http.StatusOK, nil
 }
 
 func (u *upstream) send(ctx context.Context, method, to, credential string) (*http.Response, error) {
