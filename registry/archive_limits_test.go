@@ -70,7 +70,7 @@ func TestPushedArchiveBombs(t *testing.T) {
 	with, without := tarOf(t, "m.onnx", string(model("m")), "zeros", zeros), tarOf(t, "unknown", string(unknown))
 	for name, layer := range map[string][]byte{
 		"tar": with, "gzip": gzipOf(t, with), "zstd": zstdOf(t, with), "tar, no model": without, "gzip, no model": gzipOf(t, without), "zstd, no model": zstdOf(t, without),
-		"zip": zipOf(t, "unknown", unknown), "sparse": sparseTar(1 << 50), "sparse in gzip": gzipOf(t, sparseTar(1<<50)), "one file in gzip": gzipOf(t, unknown),
+		"zip": zipOf(t, "unknown", unknown), "one file in gzip": gzipOf(t, unknown),
 	} {
 		if _, p := s.pushLayer(layer); !strings.Contains(p.Problem, "too large to be looked through") {
 			t.Errorf("%s: %q", name, p.Problem)
@@ -226,8 +226,8 @@ func TestExtractVerifies(t *testing.T) {
 	}
 }
 
-// TestSparseModels: a model that is a sparse file is not sanitized: it could not be put back as it was. Beside a model it is a file like others.
-func TestSparseModels(t *testing.T) {
+// TestSparseFiles: programs differ in how they read sparse files, so an archive with one is not taken, whether it is the model or not.
+func TestSparseFiles(t *testing.T) {
 	sparse := func(name, content string) []byte {
 		var b bytes.Buffer
 		w := tar.NewWriter(&b)
@@ -258,8 +258,7 @@ func TestSparseModels(t *testing.T) {
 	}
 	data := sparse("w.bin", "weights")
 	end := len(data) - 1024 // without the end of the archive
-	files, err := listArchive(bytes.NewReader(append(data[:end:end], tarOf(t, "m.onnx", onnx)...)), 1<<20)
-	if err != nil || len(files) != 2 || files[0].digest != digest.FromString("weights") {
-		t.Errorf("beside a model: %+v, %v", files, err)
+	if _, err := listArchive(bytes.NewReader(append(data[:end:end], tarOf(t, "m.onnx", onnx)...)), 1<<20); err == nil || !strings.Contains(err.Error(), "sparse") {
+		t.Errorf("beside a model: %v", err)
 	}
 }

@@ -2,16 +2,11 @@ package registry
 
 import (
 	"archive/tar"
-	"archive/zip"
 	"bufio"
-	"bytes"
-	"compress/gzip"
 	"encoding/binary"
 	"errors"
 	"io"
 	"os"
-
-	"github.com/klauspost/compress/zstd"
 )
 
 // A layer's title and media type are the pusher's words. So that a model cannot pass by under another name, the
@@ -32,8 +27,8 @@ type finding struct {
 	other OtherModel // the first model of another format, if there is one: the layer itself, without a name, or a file in the archive
 }
 
-// inspect looks at the content of a layer. A file can be a model and an archive at once, so both are tried. It fails with
-// errTooLarge if more than budget bytes had to be read out of an archive.
+// inspect looks at the content of a layer. A file can be a model and an archive at once, so both are tried. It fails with an errArchive if an archive
+// cannot be read in full, and with errTooLarge if more than budget bytes had to be read out of one.
 func inspect(f *os.File, budget int64) (finding, error) {
 	info, err := f.Stat()
 	if err != nil {
@@ -42,130 +37,77 @@ func inspect(f *os.File, budget int64) (finding, error) {
 	if isONNX(io.NewSectionReader(f, 0, info.Size()), info.Size()) {
 		return finding{model: true}, nil
 	}
-	head := make([]byte, 512)
-	n, err := f.ReadAt(head, 0)
-	if err != nil && !errors.Is(err, io.EOF) {
+	expanded, kind, err := expand(io.NewSectionReader(f, 0, info.Size()))
+	if err != nil {
 		return finding{}, err
 	}
-	head = head[:n]
-	content := io.NewSectionReader(f, 0, info.Size())
-	switch {
-	case bytes.HasPrefix(head, []byte("PK\x03\x04")):
-		return inspectZip(f, info.Size(), budget)
-	case isTar(head):
-		return inspectTar(content, budget)
-	}
-	expanded := expand(head, content)
-	if expanded == nil {
-		return otherFinding("", head), nil
-	}
 	defer expanded.Close()
+	if kind == plain {
+		if _, found, err := findZip(f, info.Size()); err != nil {
+			return finding{}, err
+		} else if found {
+			return inspectZip(f, info.Size(), budget)
+		}
+	}
 	limited := &io.LimitedReader{R: expanded, N: budget}
-	found, err := inspectExpanded(limited, budget)
+	found, err := inspectExpanded(bufio.NewReader(limited), kind)
 	if limited.N <= 0 {
 		return finding{}, errTooLarge
 	}
 	return found, err
 }
 
-// expand returns a reader of the expanded content if head is that of a compressed file, else nil.
-func expand(head []byte, r io.Reader) io.ReadCloser {
-	switch {
-	case bytes.HasPrefix(head, []byte{0x1f, 0x8b}):
-		if z, err := gzip.NewReader(r); err == nil {
-			return z
-		}
-	case bytes.HasPrefix(head, []byte{0x28, 0xb5, 0x2f, 0xfd}):
-		if z, err := zstd.NewReader(r, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(1<<30)); err == nil {
-			return z.IOReadCloser()
-		}
-	}
-	return nil // damaged or not compressed after all
-}
-
-func inspectExpanded(r io.Reader, budget int64) (finding, error) {
-	buffered := bufio.NewReader(r)
-	head, _ := buffered.Peek(512)
-	if isTar(head) {
-		return inspectTar(buffered, budget)
-	}
-	other := otherFinding("", head)
-	if isONNX(buffered, -1) {
+// inspectExpanded looks at the content of a layer without its compression: a tar archive, or one file.
+func inspectExpanded(r *bufio.Reader, kind compression) (finding, error) {
+	head, _ := r.Peek(formatHead)
+	var all finding
+	all.other = otherModelIn("", head)
+	zeros := skipZeros(r)
+	switch block, _ := r.Peek(tarBlock); {
+	case isTar(block) && zeros:
+		return finding{}, errArchive("it begins with zeros, where some programs end and others do not: pack it anew")
+	case isTar(block):
+		all = finding{tar: true}
+		err := walkTar(r, func(h *tar.Header, content io.Reader) error {
+			if isFile(h) && all.add(h.Name, content) != nil {
+				return errDamaged
+			}
+			return nil
+		})
+		return all, err
+	case kind == plain: // the layer itself, which is no model
+		return all, nil
+	case isONNX(r, -1):
 		return finding{inside: "the expanded content"}, nil
 	}
-	return other, nil
-}
-
-// otherFinding is what a file is by its name and its first bytes, if it is no ONNX model.
-func otherFinding(name string, head []byte) finding {
-	if format := otherFormat(name, head[:min(formatHead, len(head))]); format != "" {
-		return finding{other: OtherModel{name, format}}
-	}
-	return finding{}
-}
-
-func isTar(head []byte) bool {
-	return len(head) >= 262 && string(head[257:262]) == "ustar"
-}
-
-func inspectTar(r io.Reader, budget int64) (finding, error) {
-	t := tar.NewReader(r)
-	all := finding{tar: true}
-	for {
-		h, err := t.Next()
-		if err != nil { // the end, or damage that stops other readers too
-			return all, nil
-		}
-		if !h.FileInfo().Mode().IsRegular() {
-			continue
-		}
-		if err := all.add(h.Name, t, &budget); err != nil {
-			return all, err
-		}
-	}
-}
-
-func inspectZip(r io.ReaderAt, size, budget int64) (finding, error) {
-	z, err := zip.NewReader(r, size)
-	if err != nil {
-		return finding{}, nil
-	}
-	var all finding
-	for _, f := range z.File {
-		if f.Mode().IsDir() {
-			continue
-		}
-		content, err := f.Open()
-		if err != nil { // encrypted or of an unknown method
-			content = io.NopCloser(bytes.NewReader(nil))
-		}
-		err = all.add(f.Name, content, &budget)
-		content.Close()
-		if err != nil {
-			return all, err
-		}
+	if _, err := io.Copy(io.Discard, r); err != nil {
+		return finding{}, errDamaged
 	}
 	return all, nil
 }
 
-// add looks at a file in an archive. It takes what it reads from the budget: the entries of one archive can
-// share their compressed bytes, or be sparse, and be larger together than any disk.
-func (all *finding) add(name string, content io.Reader, budget *int64) error {
-	limited := &io.LimitedReader{R: content, N: *budget}
-	buffered := bufio.NewReader(limited)
+// otherModelIn is what a file is by its name and its first bytes, if it is no ONNX model.
+func otherModelIn(name string, head []byte) OtherModel {
+	if format := otherFormat(name, head); format != "" {
+		return OtherModel{name, format}
+	}
+	return OtherModel{}
+}
+
+// add looks at a file in an archive, to its end.
+func (all *finding) add(name string, content io.Reader) error {
+	buffered := bufio.NewReader(content)
 	head, _ := buffered.Peek(formatHead)
-	other := otherFinding(name, head)
+	other := otherModelIn(name, head)
 	if hasONNXSuffix(name) || isONNX(buffered, -1) {
 		if all.inside == "" {
 			all.inside = name
 		}
 	} else if all.other == (OtherModel{}) {
-		all.other = other.other
+		all.other = other
 	}
-	if *budget = limited.N; *budget <= 0 {
-		return errTooLarge
-	}
-	return nil
+	_, err := io.Copy(io.Discard, buffered)
+	return err
 }
 
 // isONNX reports whether r, of the given size or -1 if unknown, has the structure of a ModelProto: well-formed protobuf

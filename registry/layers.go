@@ -49,9 +49,13 @@ func (m *manifest) files(inspect func(digest.Digest) (finding, error), list func
 		problem("this is an image index: push each model as a manifest of its own")
 		return nil, nil, problems, nil
 	}
-	if found, err := inspect(m.config.Digest); err != nil && !errors.Is(err, errTooLarge) {
+	var unread errArchive
+	switch found, err := inspect(m.config.Digest); {
+	case errors.As(err, &unread):
+		problem("the config is an archive that cannot be read in full: %s", unread)
+	case err != nil && !errors.Is(err, errTooLarge):
 		return nil, nil, nil, err
-	} else if err != nil || found != (finding{}) {
+	case err != nil || found != (finding{}):
 		problem("the config holds a model: push it as a layer")
 	}
 	byName := map[string]digest.Digest{}
@@ -61,6 +65,8 @@ func (m *manifest) files(inspect func(digest.Digest) (finding, error), list func
 		switch {
 		case errors.Is(err, errTooLarge):
 			problem("layer %s is too large to be looked through", d.Digest)
+		case errors.As(err, &unread):
+			problem("layer %s is an archive that cannot be read in full: %s", d.Digest, unread)
 		case err != nil:
 			return nil, nil, nil, err
 		case found.inside != "" && found.tar:
@@ -68,8 +74,8 @@ func (m *manifest) files(inspect func(digest.Digest) (finding, error), list func
 			if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
 				return nil, nil, nil, err
 			}
-			if reason := errArchive(""); errors.As(err, &reason) {
-				problem("layer %s has a model in it, but %s", d.Digest, reason)
+			if errors.As(err, &unread) {
+				problem("layer %s has a model in it, but %s", d.Digest, unread)
 				continue
 			} else if errors.Is(err, errTooLarge) {
 				problem("layer %s is too large to be looked through", d.Digest)
