@@ -3,7 +3,6 @@ package registry
 import (
 	"archive/tar"
 	"bufio"
-	"encoding/binary"
 	"errors"
 	"io"
 	"os"
@@ -13,8 +12,6 @@ import (
 // content of every other layer is looked at too: whether it has the structure of an ONNX ModelProto, and whether it is
 // an archive (tar, gzip, zstd, zip) with such a file inside. Archives in archives are not opened, and other formats of
 // archives are not known: a policy that has to be strict admits packages with known media types only.
-
-const maxFields = 1 << 20 // of a protobuf message; what has more is taken for a model
 
 var errTooLarge = errors.New("too large to be looked through")
 
@@ -108,123 +105,4 @@ func (all *finding) add(name string, content io.Reader) error {
 	}
 	_, err := io.Copy(io.Discard, buffered)
 	return err
-}
-
-// isONNX reports whether r, of the given size or -1 if unknown, has the structure of a ModelProto: well-formed protobuf
-// to the end with a graph (field 7, well-formed too) and an IR version (1) or an opset (8). Unknown fields do not
-// matter, as they do not matter to whoever loads a model.
-func isONNX(r io.Reader, size int64) bool {
-	c := &cursor{r: bufio.NewReader(r), size: size}
-	c.file, _ = r.(io.ReadSeeker)
-	var graph, version bool
-	err := c.fields(-1, func(field uint64, wire byte, length int64) (bool, error) {
-		switch {
-		case field == 1 && wire == 0, field == 8 && wire == 2:
-			version = true
-		case field == 7 && wire == 2 && length > 0:
-			graph = true
-			return true, c.fields(c.pos+length, nil)
-		}
-		return false, nil
-	})
-	if errors.Is(err, errTooLarge) {
-		return true
-	}
-	return err == nil && graph && version
-}
-
-// cursor walks over protobuf fields. It seeks over long ones where it can.
-type cursor struct {
-	r     *bufio.Reader
-	file  io.ReadSeeker // nil if r cannot seek
-	size  int64         // -1 if unknown
-	pos   int64
-	count int
-}
-
-var errMalformed = errors.New("malformed")
-
-// ReadByte implements io.ByteReader for binary.ReadUvarint.
-func (c *cursor) ReadByte() (byte, error) {
-	b, err := c.r.ReadByte()
-	if err == nil {
-		c.pos++
-	}
-	return b, err
-}
-
-// fields walks to the position end, or to the end of the content if end is -1. visit is told of every field, by its wire
-// type 0 or 2 with its length; it returns true if it walked over the payload itself.
-func (c *cursor) fields(end int64, visit func(field uint64, wire byte, length int64) (bool, error)) error {
-	for end < 0 || c.pos < end {
-		if c.count++; c.count > maxFields {
-			return errTooLarge
-		}
-		if end < 0 {
-			if _, err := c.r.Peek(1); err == io.EOF {
-				return nil
-			}
-		}
-		key, err := binary.ReadUvarint(c)
-		if err != nil || key>>3 == 0 || key>>3 > 1<<29-1 {
-			return errMalformed
-		}
-		wire, length := byte(key&7), int64(0)
-		switch wire {
-		case 0:
-			if _, err := binary.ReadUvarint(c); err != nil {
-				return errMalformed
-			}
-		case 1:
-			length = 8
-		case 2:
-			n, err := binary.ReadUvarint(c)
-			if err != nil || n > 1<<62 {
-				return errMalformed
-			}
-			length = int64(n)
-		case 3, 4: // a group: its fields follow
-		case 5:
-			length = 4
-		default:
-			return errMalformed
-		}
-		if end >= 0 && length > end-c.pos {
-			return errMalformed
-		}
-		if visit != nil {
-			walked, err := visit(key>>3, wire, length)
-			if err != nil {
-				return err
-			}
-			if walked {
-				continue
-			}
-		}
-		if err := c.skip(length); err != nil {
-			return err
-		}
-	}
-	if c.pos != end {
-		return errMalformed
-	}
-	return nil
-}
-
-func (c *cursor) skip(n int64) error {
-	if c.size >= 0 && n > c.size-c.pos {
-		return errMalformed
-	}
-	c.pos += n
-	if buffered := int64(c.r.Buffered()); c.file != nil && n > buffered {
-		if _, err := c.file.Seek(n-buffered, io.SeekCurrent); err != nil {
-			return err
-		}
-		c.r.Reset(c.file)
-		return nil
-	}
-	if m, err := io.CopyN(io.Discard, c.r, n); err != nil || m != n {
-		return errMalformed
-	}
-	return nil
 }

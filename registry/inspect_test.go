@@ -48,6 +48,11 @@ func field(number protowire.Number, content []byte) []byte {
 	return protowire.AppendBytes(protowire.AppendTag(nil, number, protowire.BytesType), content)
 }
 
+// overlong is a number of ten bytes, of which bits beyond the 64th are set, behind others: protobuf drops these bits.
+func overlong(before ...byte) []byte {
+	return append(before, 0xfd, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x7f)
+}
+
 func concat(parts ...[]byte) []byte { return bytes.Join(parts, nil) }
 
 func tarOf(t *testing.T, files ...string) []byte {
@@ -125,6 +130,14 @@ func TestInspect(t *testing.T) {
 		"unknown field before":  {concat(field(1000, []byte("decoy")), onnx), isModel},
 		"unknown field after":   {concat(onnx, field(1000, bytes.Repeat([]byte{0xff}, 5000))), isModel},
 		"long tag":              {concat([]byte{0x88, 0x80, 0x00, 8}, onnx[2:]), isModel},
+		"tag of 35 bits":        {concat(onnx[:2], []byte{0xba, 0x80, 0x80, 0x80, 0x10}, onnx[3:]), isModel},
+		"long length":           {concat(onnx[:3], []byte{onnx[3] | 0x80, 0x80, 0x80, 0x80, 0x00}, onnx[4:]), isModel},
+		"number of 70 bits":     {concat(overlong(0x28), onnx), isModel},
+		"tag of 70 bits":        {concat(overlong(), []byte{1, 2, 3, 4}, onnx), isModel},
+		"in the graph":          {concat(onnx[:2], field(7, concat(overlong(0x50), field(1, nil)))), isModel},
+		"malformed after":       {concat(field(7, concat(field(1, nil), field(12, nil))), []byte{7}), isModel},
+		"malformed inside":      {concat(onnx[:2], field(7, concat(field(1, nil), field(12, nil), []byte{7}))), finding{}},
+		"number of 11 bytes":    {concat([]byte{0x28}, bytes.Repeat([]byte{0x80}, 10), onnx), finding{}},
 		"group":                 {concat([]byte{0xfb, 0x07}, field(1, []byte("x")), []byte{0xfc, 0x07}, onnx), isModel},
 		"starts as zstd":        {concat(zstdMagic, onnx), isModel},
 		"too many fields":       {concat(bytes.Repeat([]byte{0x50, 1}, maxFields+1)), isModel},
@@ -256,6 +269,8 @@ func TestInspectRealModels(t *testing.T) {
 func FuzzIsONNX(f *testing.F) {
 	f.Add(model("seed"))
 	f.Add([]byte("text"))
+	f.Add(concat(overlong(0x28), model("seed")))
+	f.Add(concat(field(7, concat(field(1, nil), field(12, nil))), []byte{7}))
 	f.Fuzz(func(t *testing.T, content []byte) {
 		// The same with and without seeking and a known size.
 		seeking := isONNX(bytes.NewReader(content), int64(len(content)))
