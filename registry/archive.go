@@ -38,7 +38,7 @@ const errDamaged = errArchive("it is damaged: pack it anew")
 
 func (e errArchive) Error() string { return string(e) }
 
-// walkArchive visits the files of a tar archive under their clean names. No more than budget bytes are expanded.
+// walkArchive visits the entries of a tar archive under their clean names. No more than budget bytes are expanded.
 func walkArchive(layer io.Reader, budget int64, visit func(name string, h *tar.Header, content io.Reader) error) error {
 	r, _, err := expand(layer)
 	if err != nil {
@@ -50,9 +50,6 @@ func walkArchive(layer io.Reader, budget int64, visit func(name string, h *tar.H
 	err = walkTar(limited, func(h *tar.Header, content io.Reader) error {
 		if entries++; entries > maxEntries {
 			return errTooLarge
-		}
-		if !isFile(h) {
-			return nil
 		}
 		return visit(path.Clean(h.Name), h, content)
 	})
@@ -68,6 +65,9 @@ func listArchive(layer io.Reader, budget int64) ([]archived, error) {
 	seen := map[string]digest.Digest{}
 	beside, models := map[string]bool{}, 0 // folders of the models
 	err := walkArchive(layer, budget, func(name string, h *tar.Header, content io.Reader) error {
+		if !isFile(h) {
+			return nil
+		}
 		hash := digest.SHA256.Digester()
 		counted := &counter{}
 		tee := io.TeeReader(content, io.MultiWriter(hash.Hash(), counted))
@@ -140,9 +140,9 @@ func safePath(name string) bool {
 
 // extract writes files of an archive below root.
 func extract(ctx context.Context, layer io.Reader, budget int64, wanted map[string]digest.Digest, root *os.Root) error {
-	return walkArchive(withContext(ctx, layer), budget, func(name string, _ *tar.Header, content io.Reader) error {
+	return walkArchive(withContext(ctx, layer), budget, func(name string, h *tar.Header, content io.Reader) error {
 		want, ok := wanted[name]
-		if !ok {
+		if !ok || !isFile(h) {
 			return nil
 		}
 		if err := root.MkdirAll(path.Dir(name), 0o700); err != nil {

@@ -229,11 +229,11 @@ func TestHostileArchives(t *testing.T) {
 		"drive":               {two(`c:m.onnx`, onnx), "not a safe relative path"},
 		"control character":   {two("m\x01.onnx", onnx), "not a safe relative path"},
 		"two of one name":     {two("m.onnx", onnx, "./m.onnx", onnx+"\x50\x01"), "two different files"},
-		"the same twice":      {two("m.onnx", onnx, "./m.onnx", onnx), ""},
+		"the same twice":      {two("m.onnx", onnx, "./m.onnx", onnx), "takes the place of a model"},
 		"cut":                 {two("m.onnx", onnx, "b", strings.Repeat("b", 2000))[:2500], "damaged"},
-		"through a link":      {symlinked(), ""},
+		"through a link":      {symlinked(), "takes the place of the folder of a model"},
 		"beside, not safe":    {two("a/m.onnx", onnx, "a/../../x", "y"), ""},
-		"a file and a folder": {two("a", "x", "a/m.onnx", onnx), ""},
+		"a file and a folder": {two("a", "x", "a/m.onnx", onnx), "takes the place of the folder of a model"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := serve(t, t.TempDir(), Limits{})

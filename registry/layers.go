@@ -1,7 +1,6 @@
 package registry
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"path"
@@ -71,9 +70,6 @@ func (m *manifest) files(inspect func(digest.Digest) (finding, error), list func
 			return nil, nil, nil, err
 		case found.inside != "" && found.tar:
 			inside, err := archivedFiles(d, list)
-			if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
-				return nil, nil, nil, err
-			}
 			if errors.As(err, &unread) {
 				problem("layer %s has a model in it, but %s", d.Digest, unread)
 				continue

@@ -1,0 +1,86 @@
+package registry
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/opencontainers/go-digest"
+)
+
+// describe tells what a quarantined package holds. Everything that makes it unfit to be sanitized is a Problem and not
+// an error.
+func (g *Gateway) describe(ctx context.Context, repository string, d digest.Digest, m *manifest) (Push, []layerFile, error) {
+	p := Push{
+		Repository: repository, Digest: d.String(), MediaType: m.mediaType, ArtifactType: m.artifactType, Size: m.size(), Annotations: m.annotations,
+	}
+	if m.subject != nil {
+		p.Subject = m.subject.Digest.String()
+	}
+	for _, d := range m.descriptors() {
+		p.Blobs = append(p.Blobs, d.Digest.String())
+	}
+	open := func(d digest.Digest, read func(*os.File) error) error {
+		f, err := os.Open(g.quarantine.blob(repository, d))
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		err = read(f)
+		if ctx.Err() != nil { // then the blob is not to blame
+			return ctx.Err()
+		}
+		return err
+	}
+	var tars []digest.Digest // in the order in which they are extracted
+	files, others, problems, err := m.files(func(d digest.Digest) (found finding, err error) {
+		err = open(d, func(f *os.File) error {
+			found, err = inspect(f, g.limits.ArchiveBytes)
+			return err
+		})
+		if found.tar && !slices.Contains(tars, d) {
+			tars = append(tars, d)
+		}
+		return found, err
+	}, func(d digest.Digest) (inside []archived, err error) {
+		err = open(d, func(f *os.File) error {
+			inside, err = listArchive(withContext(ctx, f), g.limits.ArchiveBytes)
+			return err
+		})
+		return inside, err
+	})
+	if err != nil {
+		return Push{}, nil, err
+	}
+	problem, err := overlaid(files, tars, func(d digest.Digest, read func(archive io.Reader, budget int64) error) error {
+		return open(d, func(f *os.File) error { return read(withContext(ctx, f), g.limits.ArchiveBytes) })
+	})
+	if err != nil {
+		return Push{}, nil, err
+	}
+	if problem != "" {
+		problems = append(problems, problem)
+	}
+	for _, f := range files {
+		if f.model {
+			if f.digest.Algorithm() != digest.SHA256 {
+				if f.SHA256, err = g.quarantine.sha256(ctx, repository, f.digest); err != nil {
+					return Push{}, nil, err
+				}
+				problems = append(problems, fmt.Sprintf("the model %s is named by its %s digest, and attestations are about sha256: push it as a layer named by that", f.Name, f.digest.Algorithm()))
+			}
+			p.Models = append(p.Models, f.File)
+		}
+	}
+	if d.Algorithm() != digest.SHA256 {
+		problems = append(problems, fmt.Sprintf("the package is named by its %s digest, and attestations are about sha256: push it by a tag, or by that", d.Algorithm()))
+	}
+	if p.OtherModels = others; len(p.Models) == 0 && len(others) == 0 && len(problems) == 0 {
+		p.OtherModels = m.typedModels()
+	}
+	p.Problem = strings.Join(problems, "; ")
+	return p, files, nil
+}
