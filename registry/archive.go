@@ -3,6 +3,7 @@ package registry
 import (
 	"archive/tar"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -35,6 +36,14 @@ type archived struct {
 type errArchive string
 
 const errDamaged = errArchive("it is damaged: pack it anew")
+
+// damage is what an error says about the archive in that it came up.
+func damage(err error) error {
+	if reason := errArchive(""); errors.As(err, &reason) {
+		return reason
+	}
+	return errDamaged
+}
 
 func (e errArchive) Error() string { return string(e) }
 
@@ -73,7 +82,7 @@ func listArchive(layer io.Reader, budget int64) ([]archived, error) {
 		tee := io.TeeReader(content, io.MultiWriter(hash.Hash(), counted))
 		model := isONNX(tee, -1) || hasONNXSuffix(name)
 		if _, err := io.Copy(io.Discard, tee); err != nil {
-			return errDamaged
+			return damage(err)
 		}
 		f := archived{name, counted.n, hash.Digest(), model}
 		if other, twice := seen[name]; twice && other != f.digest {

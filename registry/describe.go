@@ -11,6 +11,9 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
+// maxInspections is how many packages are looked through at a time: each takes a processor, and the window of a zstd decoder.
+const maxInspections = 4
+
 // describe tells what a quarantined package holds. Everything that makes it unfit to be sanitized is a Problem and not
 // an error.
 func (g *Gateway) describe(ctx context.Context, repository string, d digest.Digest, m *manifest) (Push, []layerFile, error) {
@@ -22,6 +25,12 @@ func (g *Gateway) describe(ctx context.Context, repository string, d digest.Dige
 	}
 	for _, d := range m.descriptors() {
 		p.Blobs = append(p.Blobs, d.Digest.String())
+	}
+	select {
+	case g.inspecting <- struct{}{}:
+		defer func() { <-g.inspecting }()
+	case <-ctx.Done():
+		return Push{}, nil, ctx.Err()
 	}
 	open := func(d digest.Digest, read func(*os.File) error) error {
 		f, err := os.Open(g.quarantine.blob(repository, d))

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"compress/gzip"
+	"errors"
 	"io"
 
 	"github.com/klauspost/compress/zstd"
@@ -11,6 +12,11 @@ import (
 
 // Layers may be compressed by gzip or zstd. What begins like one of them has to be readable to its end: else another reader could get something out
 // of it that this one does not.
+
+// maxWindow is how far zstd may refer back, in bytes: the reader keeps as much in memory. The zstd program reads no more either, unless it is told to.
+const maxWindow = 128 << 20
+
+const errWindow = errArchive("its zstd window is larger than 128 MiB: compress it without --long, or with --long=27")
 
 // compression of a layer.
 type compression int
@@ -49,13 +55,25 @@ func expand(layer io.Reader) (io.ReadCloser, compression, error) {
 		}
 		return r, kind, nil
 	case zstandard:
-		r, err := zstd.NewReader(buffered, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(1<<30))
+		// A frame that says how long it is has no window but that: in a stream, MaxMemory bounds it.
+		r, err := zstd.NewReader(buffered, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(maxWindow), zstd.WithDecoderMaxMemory(maxWindow))
 		if err != nil {
 			return nil, kind, errDamaged
 		}
-		return r.IOReadCloser(), kind, nil
+		return zstdReader{r.IOReadCloser()}, kind, nil
 	}
 	return io.NopCloser(buffered), plain, nil
+}
+
+// zstdReader says what to do about a window that is too large.
+type zstdReader struct{ io.ReadCloser }
+
+func (z zstdReader) Read(p []byte) (int, error) {
+	n, err := z.ReadCloser.Read(p)
+	if errors.Is(err, zstd.ErrWindowSizeExceeded) || errors.Is(err, zstd.ErrDecoderSizeExceeded) {
+		err = errWindow
+	}
+	return n, err
 }
 
 // compress returns a writer that compresses like the layer that it replaces.

@@ -66,7 +66,8 @@ type Gateway struct {
 	embedded   *store    // released, if it is one; else nil
 	holders    holders
 	lock       io.Closer
-	pushes     keyedMutex // by repository and digest
+	pushes     keyedMutex    // by repository and digest
+	inspecting chan struct{} // has a place for each package that is looked through at a time
 	uploads    uploadTable
 }
 
@@ -93,7 +94,7 @@ func New(c Config) (*Gateway, error) {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
 	g := &Gateway{
-		intercept: c.Intercept, admitter: c.Admitter, authorize: c.Authorize, challenge: c.Challenge, log: c.Log, limits: c.Limits,
+		intercept: c.Intercept, admitter: c.Admitter, authorize: c.Authorize, challenge: c.Challenge, log: c.Log, limits: c.Limits, inspecting: make(chan struct{}, maxInspections),
 	}
 	dir, err := filepath.Abs(c.Dir)
 	if err != nil {

@@ -66,8 +66,11 @@ func inspectExpanded(r *bufio.Reader, kind compression) (finding, error) {
 	case isTar(block):
 		all = finding{tar: true}
 		err := walkTar(r, func(h *tar.Header, content io.Reader) error {
-			if isFile(h) && all.add(h.Name, content) != nil {
-				return errDamaged
+			if !isFile(h) {
+				return nil
+			}
+			if err := all.add(h.Name, content); err != nil {
+				return damage(err)
 			}
 			return nil
 		})
@@ -78,7 +81,7 @@ func inspectExpanded(r *bufio.Reader, kind compression) (finding, error) {
 		return finding{inside: "the expanded content"}, nil
 	}
 	if _, err := io.Copy(io.Discard, r); err != nil {
-		return finding{}, errDamaged
+		return finding{}, damage(err)
 	}
 	return all, nil
 }

@@ -71,7 +71,7 @@ func walkTar(r io.Reader, visit func(h *tar.Header, content io.Reader) error) er
 		case errors.Is(err, tar.ErrFieldTooLong):
 			return errArchive("a header in it is too long: pack it with shorter names and attributes")
 		case err != nil:
-			return errDamaged
+			return damage(err)
 		}
 		headers.Next(padding)
 		if err := checkEntry(h, headers.Bytes()); err != nil {
@@ -81,7 +81,7 @@ func walkTar(r io.Reader, visit func(h *tar.Header, content io.Reader) error) er
 			return err
 		}
 		if _, err := io.Copy(io.Discard, t); err != nil { //nolint:gosec // whoever gives r bounds it
-			return errDamaged
+			return damage(err)
 		}
 	}
 }
@@ -97,7 +97,7 @@ func endOfTar(rest io.Reader) error {
 		case errors.Is(err, io.EOF):
 			return nil
 		case err != nil:
-			return errDamaged
+			return damage(err)
 		}
 	}
 }
