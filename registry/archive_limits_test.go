@@ -95,6 +95,32 @@ func TestPushedArchiveBombs(t *testing.T) {
 	}
 }
 
+// The budget is one for a package, of which a layer that is there many times takes its part once.
+func TestManyLayers(t *testing.T) {
+	s := serve(t, t.TempDir(), Limits{ArchiveBytes: 2 << 20})
+	once := tarOf(t, "m.onnx", string(model("m")), "a", strings.Repeat("a", 1<<20))
+	same := make([][]byte, 3000)
+	for i := range same {
+		same[i] = once
+	}
+	begin := time.Now()
+	if p := s.pushLayers(same...); p.Problem != "" || len(p.Models) != 1 {
+		t.Errorf("the same: %d models, %q", len(p.Models), p.Problem)
+	}
+	took := time.Since(begin)
+	begin = time.Now()
+	if p := s.pushLayers(once); p.Problem != "" {
+		t.Errorf("one: %q", p.Problem)
+	}
+	if one := time.Since(begin); took > 20*one+3*time.Second {
+		t.Errorf("3000 layers took %v, one %v", took, one)
+	}
+	others := tarOf(t, "b", strings.Repeat("b", 1<<20))
+	if p := s.pushLayers(once, gzipOf(t, others)); !strings.Contains(p.Problem, "too large to be looked through") {
+		t.Errorf("two: %q", p.Problem)
+	}
+}
+
 // Links and devices in an archive are no models, whatever they are called; they are neither followed nor written to the disk, and stay in the
 // archive that is released.
 func TestLinksAndDevicesInArchives(t *testing.T) {

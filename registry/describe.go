@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"slices"
 	"strings"
 
 	"github.com/opencontainers/go-digest"
@@ -45,16 +44,17 @@ func (g *Gateway) describe(ctx context.Context, repository string, d digest.Dige
 		return err
 	}
 	var tars []digest.Digest // in the order in which they are extracted
-	files, others, problems, err := m.files(func(d digest.Digest) (found finding, err error) {
+	budget := g.limits.ArchiveBytes
+	files, others, problems, err := m.files(once(func(d digest.Digest) (found finding, err error) {
 		err = open(d, func(f *os.File) error {
-			found, err = inspect(f, g.limits.ArchiveBytes)
+			found, err = inspect(f, &budget)
 			return err
 		})
-		if found.tar && !slices.Contains(tars, d) {
+		if found.tar {
 			tars = append(tars, d)
 		}
 		return found, err
-	}, func(d digest.Digest) (inside []archived, err error) {
+	}), func(d digest.Digest) (inside []archived, err error) {
 		err = open(d, func(f *os.File) error {
 			inside, err = listArchive(withContext(ctx, f), g.limits.ArchiveBytes)
 			return err
@@ -92,4 +92,21 @@ func (g *Gateway) describe(ctx context.Context, repository string, d digest.Dige
 	}
 	p.Problem = strings.Join(problems, "; ")
 	return p, files, nil
+}
+
+// once remembers what was found in each blob: a package may have one many times.
+func once(inspect func(digest.Digest) (finding, error)) func(digest.Digest) (finding, error) {
+	type result struct {
+		found finding
+		err   error
+	}
+	known := map[digest.Digest]result{}
+	return func(d digest.Digest) (finding, error) {
+		r, ok := known[d]
+		if !ok {
+			r.found, r.err = inspect(d)
+			known[d] = r
+		}
+		return r.found, r.err
+	}
 }

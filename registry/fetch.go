@@ -59,11 +59,14 @@ func (g *Gateway) fetch(ctx context.Context, repository, reference, dir string) 
 		return nil, err
 	}
 	defer root.Close()
+	extracted := map[digest.Digest]bool{}
 	for _, f := range files {
-		if f.layer == "" {
+		switch {
+		case f.layer == "":
 			err = g.copyOut(ctx, repository, f, root)
-		} else if wanted := inArchive(files, f.layer); len(wanted) > 0 && f.Name == wanted[0].Name { // once for each archive
-			err = g.extract(ctx, repository, wanted, root)
+		case !extracted[f.layer]:
+			extracted[f.layer] = true
+			err = g.extract(ctx, repository, inArchive(files, f.layer), root)
 		}
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", f.Name, err)

@@ -25,8 +25,8 @@ type finding struct {
 }
 
 // inspect looks at the content of a layer. A file can be a model and an archive at once, so both are tried. It fails with an errArchive if an archive
-// cannot be read in full, and with errTooLarge if more than budget bytes had to be read out of one.
-func inspect(f *os.File, budget int64) (finding, error) {
+// cannot be read in full, and with errTooLarge if more bytes than the budget had to be read out of one. What was read is taken from the budget.
+func inspect(f *os.File, budget *int64) (finding, error) {
 	info, err := f.Stat()
 	if err != nil {
 		return finding{}, err
@@ -46,9 +46,9 @@ func inspect(f *os.File, budget int64) (finding, error) {
 			return inspectZip(f, info.Size(), budget)
 		}
 	}
-	limited := &io.LimitedReader{R: expanded, N: budget}
+	limited := &io.LimitedReader{R: expanded, N: *budget}
 	found, err := inspectExpanded(bufio.NewReader(limited), kind)
-	if limited.N <= 0 {
+	if *budget = limited.N; *budget <= 0 {
 		return finding{}, errTooLarge
 	}
 	return found, err

@@ -32,7 +32,8 @@ func inspectLayer(t *testing.T, content []byte) (finding, error) {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	return inspect(f, 1<<30)
+	budget := int64(1 << 30)
+	return inspect(f, &budget)
 }
 
 func inspectBytes(t *testing.T, content []byte) finding {
@@ -197,7 +198,8 @@ func TestInspectBudget(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer f.Close()
-		if found, err := inspect(f, 1<<19); !errors.Is(err, errTooLarge) {
+		budget := int64(1 << 19)
+		if found, err := inspect(f, &budget); !errors.Is(err, errTooLarge) {
 			t.Errorf("%s: %+v, %v, want errTooLarge", name, found, err)
 		}
 	}

@@ -58,6 +58,7 @@ func (m *manifest) files(inspect func(digest.Digest) (finding, error), list func
 		problem("the config holds a model: push it as a layer")
 	}
 	byName := map[string]digest.Digest{}
+	listed := map[digest.Digest]bool{} // archives
 	for _, d := range m.layers {
 		found, err := inspect(d.Digest)
 		others = append(others, otherModel(d, found)...)
@@ -69,6 +70,13 @@ func (m *manifest) files(inspect func(digest.Digest) (finding, error), list func
 		case err != nil:
 			return nil, nil, nil, err
 		case found.inside != "" && found.tar:
+			if len(d.URLs) > 0 || len(d.Data) > 0 {
+				problem("layer %s has a model in it: push its content, as a blob only", d.Digest)
+			}
+			if listed[d.Digest] {
+				continue
+			}
+			listed[d.Digest] = true
 			inside, err := archivedFiles(d, list)
 			if errors.As(err, &unread) {
 				problem("layer %s has a model in it, but %s", d.Digest, unread)
@@ -78,9 +86,6 @@ func (m *manifest) files(inspect func(digest.Digest) (finding, error), list func
 				continue
 			} else if err != nil {
 				return nil, nil, nil, err
-			}
-			if len(d.URLs) > 0 || len(d.Data) > 0 {
-				problem("layer %s has a model in it: push its content, as a blob only", d.Digest)
 			}
 			for _, f := range inside {
 				if other, ok := byName[f.Name]; ok && other != f.digest {

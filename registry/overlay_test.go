@@ -27,7 +27,11 @@ func (s *server) pushLayers(layers ...[]byte) Push {
 	config.MediaType = ocispec.MediaTypeImageConfig
 	m := ocispec.Manifest{MediaType: ocispec.MediaTypeImageManifest, Config: config}
 	m.SchemaVersion = 2
-	for _, layer := range layers {
+	for i, layer := range layers {
+		if i > 0 && bytes.Equal(layer, layers[i-1]) {
+			m.Layers = append(m.Layers, m.Layers[i-1])
+			continue
+		}
 		m.Layers = append(m.Layers, titled(s.putBlob(repo, layer), ocispec.MediaTypeImageLayer, ""))
 	}
 	raw, err := json.Marshal(m)

@@ -71,7 +71,7 @@ func hasAt(r io.ReaderAt, offset int64, magic string) bool {
 }
 
 // inspectZip looks at every file of a zip archive, whatever its name and attributes say that it is.
-func inspectZip(r io.ReaderAt, size, budget int64) (finding, error) {
+func inspectZip(r io.ReaderAt, size int64, budget *int64) (finding, error) {
 	z, err := zip.NewReader(r, size)
 	if err != nil {
 		return finding{}, errZip
@@ -85,10 +85,10 @@ func inspectZip(r io.ReaderAt, size, budget int64) (finding, error) {
 		if err != nil {
 			return all, errArchive(fmt.Sprintf("%.200q in it cannot be read (%v): pack it anew, as a tar", f.Name, err))
 		}
-		limited := &io.LimitedReader{R: content, N: budget}
+		limited := &io.LimitedReader{R: content, N: *budget}
 		err = all.add(f.Name, limited)
 		content.Close()
-		if budget = limited.N; budget <= 0 {
+		if *budget = limited.N; *budget <= 0 {
 			return all, errTooLarge
 		}
 		if err != nil {
