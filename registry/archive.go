@@ -19,7 +19,7 @@ import (
 // are under /models have such layers. Their models are sanitized like others, and the archive is written anew around them.
 
 const (
-	maxEntries        = 1 << 17 // of an archive with a model
+	maxEntries        = 1 << 17 // of an archive
 	maxArchivedModels = 1 << 10 // in one archive; each is told to the policy and recorded
 	maxName           = 1 << 10 // bytes of a file's name
 )
@@ -36,6 +36,8 @@ type archived struct {
 type errArchive string
 
 const errDamaged = errArchive("it is damaged: pack it anew")
+
+var errEntries = errArchive(fmt.Sprintf("it has more than %d entries: pack them into several archives", maxEntries))
 
 // damage is what an error says about the archive in that it came up.
 func damage(err error) error {
@@ -55,11 +57,7 @@ func walkArchive(layer io.Reader, budget int64, visit func(name string, h *tar.H
 	}
 	defer r.Close()
 	limited := &io.LimitedReader{R: r, N: budget}
-	entries := 0
 	err = walkTar(limited, func(h *tar.Header, content io.Reader) error {
-		if entries++; entries > maxEntries {
-			return errTooLarge
-		}
 		return visit(path.Clean(h.Name), h, content)
 	})
 	if limited.N <= 0 {

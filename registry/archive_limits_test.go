@@ -31,7 +31,7 @@ func TestArchiveLimits(t *testing.T) {
 			t.Errorf("%s, within the budget: %v, %v", name, files, err)
 		}
 	}
-	many := func(entries int) io.Reader {
+	many := func(entries int) *bytes.Buffer {
 		var b bytes.Buffer
 		w := tar.NewWriter(&b)
 		for i := range entries {
@@ -47,8 +47,15 @@ func TestArchiveLimits(t *testing.T) {
 	if _, err := listArchive(many(maxEntries), 1<<40); err != nil {
 		t.Errorf("%d entries: %v", maxEntries, err)
 	}
-	if _, err := listArchive(many(maxEntries+2), 1<<40); !errors.Is(err, errTooLarge) {
-		t.Errorf("%d entries: %v", maxEntries+2, err)
+	if _, err := listArchive(many(maxEntries+1), 1<<40); !errors.Is(err, errEntries) {
+		t.Errorf("%d entries: %v", maxEntries+1, err)
+	}
+	// Without a model, too.
+	if _, err := inspectLayer(t, many(maxEntries).Bytes()); err != nil {
+		t.Errorf("%d entries, no model: %v", maxEntries, err)
+	}
+	if _, err := inspectLayer(t, gzipOf(t, many(maxEntries+1).Bytes())); !errors.Is(err, errEntries) {
+		t.Errorf("%d entries, no model: %v", maxEntries+1, err)
 	}
 }
 

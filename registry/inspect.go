@@ -40,10 +40,10 @@ func inspect(f *os.File, budget *int64) (finding, error) {
 	}
 	defer expanded.Close()
 	if kind == plain {
-		if _, found, err := findZip(f, info.Size()); err != nil {
+		if directory, found, err := findZip(f, info.Size()); err != nil {
 			return finding{}, err
 		} else if found {
-			return inspectZip(f, info.Size(), budget)
+			return inspectZip(f, info.Size(), directory, budget)
 		}
 	}
 	limited := &io.LimitedReader{R: expanded, N: *budget}

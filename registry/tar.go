@@ -59,7 +59,7 @@ func walkTar(r io.Reader, visit func(h *tar.Header, content io.Reader) error) er
 	var headers bytes.Buffer // of one entry, behind the padding of the one before
 	source := &tap{r: r}
 	t := tar.NewReader(source)
-	for {
+	for n := 0; ; n++ {
 		headers.Reset()
 		source.to = &headers
 		padding := source.padding()
@@ -72,6 +72,8 @@ func walkTar(r io.Reader, visit func(h *tar.Header, content io.Reader) error) er
 			return errArchive("a header in it is too long: pack it with shorter names and attributes")
 		case err != nil:
 			return damage(err)
+		case n == maxEntries:
+			return errEntries
 		}
 		headers.Next(padding)
 		if err := checkEntry(h, headers.Bytes()); err != nil {

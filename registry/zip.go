@@ -2,8 +2,10 @@ package registry
 
 import (
 	"archive/zip"
+	"bufio"
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 )
@@ -15,6 +17,9 @@ const (
 	zipEndLen   = 22 // bytes of the end record without its comment
 	zip64EndLen = 56 // bytes of its second form, for large archives, and of what points to that:
 	zip64Len    = 20
+	zipEntryLen = 46 // of an entry in the directory without its name
+
+	maxZipDirectory = maxEntries << 9 // bytes; it is read into memory
 )
 
 var errZip = errArchive("it is damaged, or parts of it are not where programs look for them: pack it anew, as a tar")
@@ -64,6 +69,34 @@ func findZip(r io.ReaderAt, size int64) (zipDirectory, bool, error) {
 	return d, true, nil
 }
 
+// check sees to it that a directory is as long as it says, before all of it is read into memory.
+func (d zipDirectory) check(r io.ReaderAt) error {
+	if d.entries > maxEntries {
+		return errEntries
+	}
+	if d.size > maxZipDirectory {
+		return errArchive("its directory is larger than 64 MiB: pack it into several archives")
+	}
+	entries := bufio.NewReader(io.NewSectionReader(r, int64(d.offset), int64(d.size)))
+	for range d.entries {
+		head, err := entries.Peek(zipEntryLen)
+		if err != nil || string(head[:4]) != "PK\x01\x02" {
+			return errZip
+		}
+		length := zipEntryLen
+		for _, at := range []int{28, 30, 32} { // name, extra field, comment
+			length += int(binary.LittleEndian.Uint16(head[at:]))
+		}
+		if _, err := entries.Discard(length); err != nil {
+			return errZip
+		}
+	}
+	if _, err := entries.Peek(1); !errors.Is(err, io.EOF) {
+		return errZip
+	}
+	return nil
+}
+
 func hasAt(r io.ReaderAt, offset int64, magic string) bool {
 	p := make([]byte, len(magic))
 	n, _ := r.ReadAt(p, offset)
@@ -71,7 +104,10 @@ func hasAt(r io.ReaderAt, offset int64, magic string) bool {
 }
 
 // inspectZip looks at every file of a zip archive, whatever its name and attributes say that it is.
-func inspectZip(r io.ReaderAt, size int64, budget *int64) (finding, error) {
+func inspectZip(r io.ReaderAt, size int64, d zipDirectory, budget *int64) (finding, error) {
+	if err := d.check(r); err != nil {
+		return finding{}, err
+	}
 	z, err := zip.NewReader(r, size)
 	if err != nil {
 		return finding{}, errZip

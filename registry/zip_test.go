@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"io"
+	"runtime"
 	"strings"
 	"testing"
 )
@@ -77,6 +78,50 @@ func TestUnclearZips(t *testing.T) {
 	}
 }
 
+// The directory of a zip archive is not read into memory before it is known how long it is.
+func TestZipEntries(t *testing.T) {
+	le := binary.LittleEndian
+	many := func(entries int, says uint16, name string) []byte {
+		entry := make([]byte, zipEntryLen, zipEntryLen+len(name))
+		copy(entry, "PK\x01\x02")
+		le.PutUint16(entry[28:], uint16(len(name)))
+		directory := bytes.Repeat(append(entry, name...), entries)
+		first, end := append([]byte("PK\x03\x04"), make([]byte, 26)...), append([]byte("PK\x05\x06"), make([]byte, 18)...)
+		le.PutUint16(end[10:], says)
+		le.PutUint32(end[12:], uint32(len(directory)))
+		le.PutUint32(end[16:], uint32(len(first)))
+		return concat(first, directory, end)
+	}
+	large := func(entries int) []byte {
+		z := zip64Of(many(entries, 0, "a/"))
+		le.PutUint64(z[len(z)-zipEndLen-zip64Len-zip64EndLen+32:], uint64(entries))
+		return z
+	}
+	for name, c := range map[string]struct {
+		layer   []byte
+		problem string
+	}{
+		"as many as there may be":    {large(maxEntries), ""},
+		"one more":                   {large(maxEntries + 1), "more than 131072 entries"},
+		"many, and it says fewer":    {many(1<<20, 0, "a/"), "not where programs look"},
+		"many, modulo 65536":         {many(1<<16+1, 1, "a/"), "not where programs look"},
+		"fewer than it says":         {many(1, 1<<16-1, "a/"), "not where programs look"},
+		"names that are very long":   {many(1100, 1100, strings.Repeat("a", 1<<16-1)), "larger than 64 MiB"},
+		"a few, of names not so big": {many(11, 11, strings.Repeat("a", 1<<10)+"/"), ""},
+	} {
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		_, err := inspectLayer(t, c.layer)
+		runtime.ReadMemStats(&after)
+		if (err == nil) != (c.problem == "") || err != nil && !strings.Contains(err.Error(), c.problem) {
+			t.Errorf("%s: %v, want %q", name, err, c.problem)
+		}
+		if took := after.TotalAlloc - before.TotalAlloc; c.problem != "" && took > 8<<20 {
+			t.Errorf("%s: it took %d MiB", name, took>>20)
+		}
+	}
+}
+
 // FuzzFindZip: where a directory is found, archive/zip finds the same number of files in it, or fails.
 func FuzzFindZip(f *testing.F) {
 	var b bytes.Buffer
@@ -99,10 +144,10 @@ func FuzzFindZip(f *testing.F) {
 	f.Fuzz(func(t *testing.T, content []byte) {
 		r := bytes.NewReader(content)
 		directory, found, err := findZip(r, r.Size())
-		if err != nil || !found {
+		if err != nil || !found || directory.check(r) != nil {
 			return
 		}
-		if z, err := zip.NewReader(r, r.Size()); err == nil && uint16(len(z.File)) != uint16(directory.entries) {
+		if z, err := zip.NewReader(r, r.Size()); err == nil && uint64(len(z.File)) != directory.entries {
 			t.Fatalf("%d files, the directory has %d", len(z.File), directory.entries)
 		}
 	})
