@@ -24,28 +24,38 @@ type finding struct {
 	other OtherModel // the first model of another format, if there is one: the layer itself, without a name, or a file in the archive
 }
 
-// inspect looks at the content of a layer. A file can be a model and an archive at once, so both are tried. It fails with an errArchive if an archive
-// cannot be read in full, and with errTooLarge if more bytes than the budget had to be read out of one. What was read is taken from the budget.
+// inspect looks at the content of a layer. It fails with an errArchive if an archive cannot be read in full or is a model at once, and with errTooLarge
+// if more bytes than the budget had to be read out of one. What was read is taken from the budget.
 func inspect(f *os.File, budget *int64) (finding, error) {
 	info, err := f.Stat()
 	if err != nil {
 		return finding{}, err
 	}
-	if isONNX(io.NewSectionReader(f, 0, info.Size()), info.Size()) {
+	head, err := io.ReadAll(io.NewSectionReader(f, 0, tarBlock))
+	if err != nil {
+		return finding{}, err
+	}
+	var zipped bool
+	var directory zipDirectory
+	archive := compressionOf(head) != plain || isTar(head) // whose last file may well be a zip
+	if !archive {
+		directory, zipped, err = findZip(f, info.Size())
+	}
+	switch model := isONNX(io.NewSectionReader(f, 0, info.Size()), info.Size()); {
+	case model && (archive || zipped): // the archive would stay as it was if the weights were replaced
+		return finding{}, errArchive("it is an ONNX model as well: push the model as a file that is nothing else")
+	case err != nil:
+		return finding{}, err
+	case model:
 		return finding{model: true}, nil
+	case zipped:
+		return inspectZip(f, info.Size(), directory, budget)
 	}
 	expanded, kind, err := expand(io.NewSectionReader(f, 0, info.Size()))
 	if err != nil {
 		return finding{}, err
 	}
 	defer expanded.Close()
-	if kind == plain {
-		if directory, found, err := findZip(f, info.Size()); err != nil {
-			return finding{}, err
-		} else if found {
-			return inspectZip(f, info.Size(), directory, budget)
-		}
-	}
 	limited := &io.LimitedReader{R: expanded, N: *budget}
 	found, err := inspectExpanded(bufio.NewReader(limited), kind)
 	if *budget = limited.N; *budget <= 0 {
