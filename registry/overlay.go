@@ -21,6 +21,8 @@ const (
 	maxLinks    = 1 << 17 // in the archives of a package
 	maxFollowed = 1 << 8  // links that a name may lead over, in all the ways there are
 
+	maxTarget = 1 << 12 // bytes of where a link leads to
+
 	whiteout = ".wh." // begins the names of entries that delete others, in images
 	opaque   = ".wh..wh..opq"
 )
@@ -178,6 +180,9 @@ func (o *overlay) link(at string, h *tar.Header) error {
 	if o.linked++; o.linked > maxLinks {
 		return errTooLarge
 	}
+	if len(h.Linkname) > maxTarget {
+		return nil // no system follows it
+	}
 	target := strings.ToLower(h.Linkname)
 	if h.Typeflag == tar.TypeLink { // from the root, and not from its own folder
 		target = "/" + target
@@ -200,6 +205,7 @@ func (o *overlay) link(at string, h *tar.Header) error {
 func (o *overlay) follow(name string, last bool) ([]string, error) {
 	var places []string
 	steps := 0
+	followed := map[[2]string]bool{}
 	var walk func(at, rest string)
 	walk = func(at, rest string) {
 		steps++
@@ -214,14 +220,20 @@ func (o *overlay) follow(name string, last bool) ([]string, error) {
 				continue
 			}
 			next := strings.TrimPrefix(at+"/"+part, "/")
-			for _, target := range o.links[next] {
-				switch {
-				case rest == "" && !last || steps > maxFollowed:
-				case strings.HasPrefix(target, "/"):
-					walk("", target+"/"+rest)
-				default:
-					walk(at, target+"/"+rest)
+			link := [2]string{next, rest}
+			if targets := o.links[next]; len(targets) > 0 && (rest != "" || last) && !followed[link] { // else it leads to itself, and nowhere
+				followed[link] = true
+				for _, target := range targets {
+					if steps > maxFollowed {
+						return
+					}
+					if strings.HasPrefix(target, "/") {
+						walk("", target+"/"+rest)
+					} else {
+						walk(at, target+"/"+rest)
+					}
 				}
+				delete(followed, link)
 			}
 			at = next
 		}

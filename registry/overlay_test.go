@@ -86,6 +86,7 @@ func TestReplacedModelsStayReplaced(t *testing.T) {
 		"folder deleted":             {[][]byte{models, file(".wh.models", "")}, deletes},
 		"folder emptied":             {[][]byte{models, file("models/.wh..wh..opq", "")}, deletes},
 		"root emptied":               {[][]byte{models, file(".wh..wh..opq", "")}, deletes},
+		"links to themselves":        {[][]byte{concat(tarLink('2', "man/_Exit.2", "_exit.2"), file("man/_exit.2", "x"), file("man/_Exit.2", "x"), tarLink('2', "a", "b"), tarLink('2', "b", "a"), file("a/b", "x")), models}, ""},
 		"links without end":          {[][]byte{models, concat(tarLink('2', "a", "a/a"), file("a/b", "x"))}, "too many links"},
 		"a model that is cut":        {[][]byte{concat(models, file("other.onnx", onnx[:20]))}, "cannot be read"},
 		"data in a folder of others": {[][]byte{concat(file("m.onnx", string(external("m", "d/w"))), file("d/w", "pushed")), concat(tarLink('2', "e", "d"), file("e/w", "pushed"))}, second},
