@@ -47,7 +47,7 @@ func TestBadPushes(t *testing.T) {
 		"one-file-of-weights": {[]layerFile{renamed("a.onnx", tiny{name: "a", external: "weights.bin"}.file(t).content),
 			renamed("b.onnx", tiny{name: "b", external: "weights.bin"}.file(t).content), renamed("weights.bin", tinyWeights(t, "conv.weight"))},
 			webhook.ReasonSeveralModels, []string{"b.onnx", `"weights.bin"`}},
-		"archive": {[]layerFile{renamed("model.tar", inTar(t, good)[:1000])}, webhook.ReasonNoModel, []string{"model in it", "damaged"}},
+		"archive": {[]layerFile{renamed("model.tar", inTar(t, good)[:1000])}, webhook.ReasonNoModel, []string{"cannot be read in full", "damaged"}},
 	}
 	digests := map[string]string{}
 	for name, push := range bad {

@@ -2,9 +2,6 @@ package registry
 
 import (
 	"archive/tar"
-	"bufio"
-	"bytes"
-	"compress/gzip"
 	"context"
 	"errors"
 	"fmt"
@@ -15,7 +12,6 @@ import (
 	"path"
 	"strings"
 
-	"github.com/klauspost/compress/zstd"
 	"github.com/opencontainers/go-digest"
 )
 
@@ -23,7 +19,7 @@ import (
 // are under /models have such layers. Their models are sanitized like others, and the archive is written anew around them.
 
 const (
-	maxEntries        = 1 << 17 // of an archive with a model
+	maxEntries        = 1 << 17 // of an archive
 	maxArchivedModels = 1 << 10 // in one archive; each is told to the policy and recorded
 	maxName           = 1 << 10 // bytes of a file's name
 )
@@ -36,80 +32,38 @@ type archived struct {
 	model  bool
 }
 
-// errArchive says why the models of an archive cannot be sanitized, in words for clients.
+// errArchive says why the models of an archive cannot be found, or not be sanitized, in words for clients.
 type errArchive string
+
+const errDamaged = errArchive("it is damaged: pack it anew")
+
+var errEntries = errArchive(fmt.Sprintf("it has more than %d entries: pack them into several archives", maxEntries))
+
+// damage is what an error says about the archive in that it came up.
+func damage(err error) error {
+	if reason := errArchive(""); errors.As(err, &reason) {
+		return reason
+	}
+	return errDamaged
+}
 
 func (e errArchive) Error() string { return string(e) }
 
-// compression of an archive.
-type compression int
-
-const (
-	plain compression = iota
-	gzipped
-	zstandard
-)
-
-// unpacked returns the archive in a layer without its compression.
-func unpacked(layer io.Reader) (io.ReadCloser, compression, error) {
-	buffered := bufio.NewReaderSize(layer, 1<<16)
-	head, _ := buffered.Peek(4)
-	switch {
-	case bytes.HasPrefix(head, []byte{0x1f, 0x8b}):
-		r, err := gzip.NewReader(buffered)
-		return r, gzipped, err
-	case bytes.HasPrefix(head, []byte{0x28, 0xb5, 0x2f, 0xfd}):
-		r, err := zstd.NewReader(buffered, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(1<<30))
-		if err != nil {
-			return nil, zstandard, err
-		}
-		return r.IOReadCloser(), zstandard, nil
-	}
-	return io.NopCloser(buffered), plain, nil
-}
-
-// packed returns a writer that compresses like the archive that it replaces.
-func packed(w io.Writer, c compression) (io.WriteCloser, error) {
-	switch c {
-	case gzipped:
-		return gzip.NewWriter(w), nil
-	case zstandard:
-		return zstd.NewWriter(w, zstd.WithEncoderConcurrency(1))
-	}
-	return struct {
-		io.Writer
-		io.Closer
-	}{w, io.NopCloser(nil)}, nil
-}
-
-// walkArchive visits the regular files of a tar archive under their clean names. No more than budget bytes are expanded.
+// walkArchive visits the entries of a tar archive under their clean names. No more than budget bytes are expanded.
 func walkArchive(layer io.Reader, budget int64, visit func(name string, h *tar.Header, content io.Reader) error) error {
-	r, _, err := unpacked(layer)
+	r, _, err := expand(layer)
 	if err != nil {
-		return errArchive("its compression is damaged")
+		return err
 	}
 	defer r.Close()
 	limited := &io.LimitedReader{R: r, N: budget}
-	t := tar.NewReader(limited)
-	for n := 0; ; n++ {
-		h, err := t.Next()
-		switch {
-		case limited.N <= 0 || n > maxEntries:
-			return errTooLarge
-		case errors.Is(err, io.EOF):
-			return nil
-		case err != nil:
-			return errArchive("it is damaged")
-		case !h.FileInfo().Mode().IsRegular() || h.Typeflag == tar.TypeLink:
-			continue
-		}
-		if err := visit(path.Clean(h.Name), h, t); err != nil {
-			if limited.N <= 0 {
-				return errTooLarge
-			}
-			return err
-		}
+	err = walkTar(limited, func(h *tar.Header, content io.Reader) error {
+		return visit(path.Clean(h.Name), h, content)
+	})
+	if limited.N <= 0 {
+		return errTooLarge
 	}
+	return err
 }
 
 // listArchive returns the models of an archive and what is in their folders or below, as far as their names are safe.
@@ -118,12 +72,15 @@ func listArchive(layer io.Reader, budget int64) ([]archived, error) {
 	seen := map[string]digest.Digest{}
 	beside, models := map[string]bool{}, 0 // folders of the models
 	err := walkArchive(layer, budget, func(name string, h *tar.Header, content io.Reader) error {
+		if !isFile(h) {
+			return nil
+		}
 		hash := digest.SHA256.Digester()
 		counted := &counter{}
 		tee := io.TeeReader(content, io.MultiWriter(hash.Hash(), counted))
 		model := isONNX(tee, -1) || hasONNXSuffix(name)
 		if _, err := io.Copy(io.Discard, tee); err != nil {
-			return errArchive("it is damaged")
+			return damage(err)
 		}
 		f := archived{name, counted.n, hash.Digest(), model}
 		if other, twice := seen[name]; twice && other != f.digest {
@@ -132,9 +89,6 @@ func listArchive(layer io.Reader, budget int64) ([]archived, error) {
 		seen[name] = f.digest
 		if model && !safePath(name) {
 			return errArchive(fmt.Sprintf("%.200q is not a safe relative path", h.Name))
-		}
-		if model && (h.Typeflag == tar.TypeGNUSparse || h.PAXRecords["GNU.sparse.major"] != "") {
-			return errArchive(fmt.Sprintf("%.200q is a sparse file", name))
 		}
 		if model {
 			if models++; models > maxArchivedModels {
@@ -193,9 +147,9 @@ func safePath(name string) bool {
 
 // extract writes files of an archive below root.
 func extract(ctx context.Context, layer io.Reader, budget int64, wanted map[string]digest.Digest, root *os.Root) error {
-	return walkArchive(withContext(ctx, layer), budget, func(name string, _ *tar.Header, content io.Reader) error {
+	return walkArchive(withContext(ctx, layer), budget, func(name string, h *tar.Header, content io.Reader) error {
 		want, ok := wanted[name]
-		if !ok {
+		if !ok || !isFile(h) {
 			return nil
 		}
 		if err := root.MkdirAll(path.Dir(name), 0o700); err != nil {

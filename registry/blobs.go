@@ -129,8 +129,8 @@ func (s *store) syncIndex(repository string) error {
 // syncBlobs makes blobs that were uploaded through olareg durable.
 func (s *store) syncBlobs(repository string, ds []ocispec.Descriptor) error {
 	dirs := map[string]bool{}
-	for _, d := range ds {
-		path := s.blob(repository, d.Digest)
+	for _, d := range distinct(ds) {
+		path := s.blob(repository, d)
 		if err := syncFile(path); err != nil {
 			return err
 		}

@@ -2,13 +2,11 @@ package registry
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"os"
 	"path"
 	"path/filepath"
-	"strings"
 
 	"github.com/opencontainers/go-digest"
 )
@@ -61,11 +59,14 @@ func (g *Gateway) fetch(ctx context.Context, repository, reference, dir string) 
 		return nil, err
 	}
 	defer root.Close()
+	extracted := map[digest.Digest]bool{}
 	for _, f := range files {
-		if f.layer == "" {
+		switch {
+		case f.layer == "":
 			err = g.copyOut(ctx, repository, f, root)
-		} else if wanted := inArchive(files, f.layer); len(wanted) > 0 && f.Name == wanted[0].Name { // once for each archive
-			err = g.extract(ctx, repository, wanted, root)
+		case !extracted[f.layer]:
+			extracted[f.layer] = true
+			err = g.extract(ctx, repository, inArchive(files, f.layer), root)
 		}
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", f.Name, err)
@@ -160,59 +161,4 @@ func (g *Gateway) quarantined(ctx context.Context, repository, reference string)
 		return "", nil, fmt.Errorf("%w: %w", ErrPackage, err)
 	}
 	return d, m, nil
-}
-
-// describe tells what a quarantined package holds. Everything that makes it unfit to be sanitized is a Problem and not
-// an error.
-func (g *Gateway) describe(ctx context.Context, repository string, d digest.Digest, m *manifest) (Push, []layerFile, error) {
-	p := Push{
-		Repository: repository, Digest: d.String(), MediaType: m.mediaType, ArtifactType: m.artifactType, Size: m.size(), Annotations: m.annotations,
-	}
-	if m.subject != nil {
-		p.Subject = m.subject.Digest.String()
-	}
-	for _, d := range m.descriptors() {
-		p.Blobs = append(p.Blobs, d.Digest.String())
-	}
-	files, others, problems, err := m.files(func(d digest.Digest) (finding, error) {
-		if err := ctx.Err(); err != nil {
-			return finding{}, err
-		}
-		f, err := os.Open(g.quarantine.blob(repository, d))
-		if err != nil {
-			return finding{}, err
-		}
-		defer f.Close()
-		return inspect(f, g.limits.ArchiveBytes)
-	}, func(d digest.Digest) ([]archived, error) {
-		f, err := os.Open(g.quarantine.blob(repository, d))
-		if err != nil {
-			return nil, err
-		}
-		defer f.Close()
-		inside, err := listArchive(withContext(ctx, f), g.limits.ArchiveBytes)
-		return inside, errors.Join(err, ctx.Err())
-	})
-	if err != nil {
-		return Push{}, nil, err
-	}
-	for _, f := range files {
-		if f.model {
-			if f.digest.Algorithm() != digest.SHA256 {
-				if f.SHA256, err = g.quarantine.sha256(ctx, repository, f.digest); err != nil {
-					return Push{}, nil, err
-				}
-				problems = append(problems, fmt.Sprintf("the model %s is named by its %s digest, and attestations are about sha256: push it as a layer named by that", f.Name, f.digest.Algorithm()))
-			}
-			p.Models = append(p.Models, f.File)
-		}
-	}
-	if d.Algorithm() != digest.SHA256 {
-		problems = append(problems, fmt.Sprintf("the package is named by its %s digest, and attestations are about sha256: push it by a tag, or by that", d.Algorithm()))
-	}
-	if p.OtherModels = others; len(p.Models) == 0 && len(others) == 0 && len(problems) == 0 {
-		p.OtherModels = m.typedModels()
-	}
-	p.Problem = strings.Join(problems, "; ")
-	return p, files, nil
 }

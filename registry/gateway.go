@@ -42,7 +42,7 @@ type Config struct {
 type Limits struct {
 	ManifestBytes int64 // of one manifest; 4 MiB by default
 	BlobBytes     int64 // of one upload, and of one blob of an intercepted package; unlimited by default
-	ArchiveBytes  int64 // that are read out of one archive, where an archive bomb ends; 16 GiB by default
+	ArchiveBytes  int64 // that are read out of the archives of one package, where an archive bomb ends; 16 GiB by default
 	Uploads       int   // open at a time, but for those that an upstream takes; 2000 by default
 	UploadsEach   int   // of these, by one identity; 500 by default
 	// A request's body may take BodyGrace, and a second more for each BodyRate bytes, and pause no longer than BodyGrace; 30 s and 1 KiB by
@@ -66,7 +66,8 @@ type Gateway struct {
 	embedded   *store    // released, if it is one; else nil
 	holders    holders
 	lock       io.Closer
-	pushes     keyedMutex // by repository and digest
+	pushes     keyedMutex    // by repository and digest
+	inspecting chan struct{} // has a place for each package that is looked through at a time
 	uploads    uploadTable
 }
 
@@ -93,7 +94,7 @@ func New(c Config) (*Gateway, error) {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
 	g := &Gateway{
-		intercept: c.Intercept, admitter: c.Admitter, authorize: c.Authorize, challenge: c.Challenge, log: c.Log, limits: c.Limits,
+		intercept: c.Intercept, admitter: c.Admitter, authorize: c.Authorize, challenge: c.Challenge, log: c.Log, limits: c.Limits, inspecting: make(chan struct{}, maxInspections),
 	}
 	dir, err := filepath.Abs(c.Dir)
 	if err != nil {

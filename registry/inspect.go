@@ -2,24 +2,16 @@ package registry
 
 import (
 	"archive/tar"
-	"archive/zip"
 	"bufio"
-	"bytes"
-	"compress/gzip"
-	"encoding/binary"
 	"errors"
 	"io"
 	"os"
-
-	"github.com/klauspost/compress/zstd"
 )
 
 // A layer's title and media type are the pusher's words. So that a model cannot pass by under another name, the
 // content of every other layer is looked at too: whether it has the structure of an ONNX ModelProto, and whether it is
 // an archive (tar, gzip, zstd, zip) with such a file inside. Archives in archives are not opened, and other formats of
 // archives are not known: a policy that has to be strict admits packages with known media types only.
-
-const maxFields = 1 << 20 // of a protobuf message; what has more is taken for a model
 
 var errTooLarge = errors.New("too large to be looked through")
 
@@ -32,257 +24,98 @@ type finding struct {
 	other OtherModel // the first model of another format, if there is one: the layer itself, without a name, or a file in the archive
 }
 
-// inspect looks at the content of a layer. A file can be a model and an archive at once, so both are tried. It fails with
-// errTooLarge if more than budget bytes had to be read out of an archive.
-func inspect(f *os.File, budget int64) (finding, error) {
+// inspect looks at the content of a layer. It fails with an errArchive if an archive cannot be read in full or is a model at once, and with errTooLarge
+// if more bytes than the budget had to be read out of one. What was read is taken from the budget.
+func inspect(f *os.File, budget *int64) (finding, error) {
 	info, err := f.Stat()
 	if err != nil {
 		return finding{}, err
 	}
-	if isONNX(io.NewSectionReader(f, 0, info.Size()), info.Size()) {
-		return finding{model: true}, nil
-	}
-	head := make([]byte, 512)
-	n, err := f.ReadAt(head, 0)
-	if err != nil && !errors.Is(err, io.EOF) {
+	head, err := io.ReadAll(io.NewSectionReader(f, 0, tarBlock))
+	if err != nil {
 		return finding{}, err
 	}
-	head = head[:n]
-	content := io.NewSectionReader(f, 0, info.Size())
-	switch {
-	case bytes.HasPrefix(head, []byte("PK\x03\x04")):
-		return inspectZip(f, info.Size(), budget)
-	case isTar(head):
-		return inspectTar(content, budget)
+	var zipped bool
+	var directory zipDirectory
+	archive := compressionOf(head) != plain || isTar(head) // whose last file may well be a zip
+	if !archive {
+		directory, zipped, err = findZip(f, info.Size())
 	}
-	expanded := expand(head, content)
-	if expanded == nil {
-		return otherFinding("", head), nil
+	switch model := isONNX(io.NewSectionReader(f, 0, info.Size()), info.Size()); {
+	case model && (archive || zipped): // the archive would stay as it was if the weights were replaced
+		return finding{}, errArchive("it is an ONNX model as well: push the model as a file that is nothing else")
+	case err != nil:
+		return finding{}, err
+	case model:
+		return finding{model: true}, nil
+	case zipped:
+		return inspectZip(f, info.Size(), directory, budget)
+	}
+	expanded, kind, err := expand(io.NewSectionReader(f, 0, info.Size()))
+	if err != nil {
+		return finding{}, err
 	}
 	defer expanded.Close()
-	limited := &io.LimitedReader{R: expanded, N: budget}
-	found, err := inspectExpanded(limited, budget)
-	if limited.N <= 0 {
+	limited := &io.LimitedReader{R: expanded, N: *budget}
+	found, err := inspectExpanded(bufio.NewReader(limited), kind)
+	if *budget = limited.N; *budget <= 0 {
 		return finding{}, errTooLarge
 	}
 	return found, err
 }
 
-// expand returns a reader of the expanded content if head is that of a compressed file, else nil.
-func expand(head []byte, r io.Reader) io.ReadCloser {
-	switch {
-	case bytes.HasPrefix(head, []byte{0x1f, 0x8b}):
-		if z, err := gzip.NewReader(r); err == nil {
-			return z
-		}
-	case bytes.HasPrefix(head, []byte{0x28, 0xb5, 0x2f, 0xfd}):
-		if z, err := zstd.NewReader(r, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(1<<30)); err == nil {
-			return z.IOReadCloser()
-		}
-	}
-	return nil // damaged or not compressed after all
-}
-
-func inspectExpanded(r io.Reader, budget int64) (finding, error) {
-	buffered := bufio.NewReader(r)
-	head, _ := buffered.Peek(512)
-	if isTar(head) {
-		return inspectTar(buffered, budget)
-	}
-	other := otherFinding("", head)
-	if isONNX(buffered, -1) {
+// inspectExpanded looks at the content of a layer without its compression: a tar archive, or one file.
+func inspectExpanded(r *bufio.Reader, kind compression) (finding, error) {
+	head, _ := r.Peek(formatHead)
+	var all finding
+	all.other = otherModelIn("", head)
+	zeros := skipZeros(r)
+	switch block, _ := r.Peek(tarBlock); {
+	case isTar(block) && zeros:
+		return finding{}, errArchive("it begins with zeros, where some programs end and others do not: pack it anew")
+	case isTar(block):
+		all = finding{tar: true}
+		err := walkTar(r, func(h *tar.Header, content io.Reader) error {
+			if !isFile(h) {
+				return nil
+			}
+			if err := all.add(h.Name, content); err != nil {
+				return damage(err)
+			}
+			return nil
+		})
+		return all, err
+	case kind == plain: // the layer itself, which is no model
+		return all, nil
+	case isONNX(r, -1):
 		return finding{inside: "the expanded content"}, nil
 	}
-	return other, nil
-}
-
-// otherFinding is what a file is by its name and its first bytes, if it is no ONNX model.
-func otherFinding(name string, head []byte) finding {
-	if format := otherFormat(name, head[:min(formatHead, len(head))]); format != "" {
-		return finding{other: OtherModel{name, format}}
-	}
-	return finding{}
-}
-
-func isTar(head []byte) bool {
-	return len(head) >= 262 && string(head[257:262]) == "ustar"
-}
-
-func inspectTar(r io.Reader, budget int64) (finding, error) {
-	t := tar.NewReader(r)
-	all := finding{tar: true}
-	for {
-		h, err := t.Next()
-		if err != nil { // the end, or damage that stops other readers too
-			return all, nil
-		}
-		if !h.FileInfo().Mode().IsRegular() {
-			continue
-		}
-		if err := all.add(h.Name, t, &budget); err != nil {
-			return all, err
-		}
-	}
-}
-
-func inspectZip(r io.ReaderAt, size, budget int64) (finding, error) {
-	z, err := zip.NewReader(r, size)
-	if err != nil {
-		return finding{}, nil
-	}
-	var all finding
-	for _, f := range z.File {
-		if f.Mode().IsDir() {
-			continue
-		}
-		content, err := f.Open()
-		if err != nil { // encrypted or of an unknown method
-			content = io.NopCloser(bytes.NewReader(nil))
-		}
-		err = all.add(f.Name, content, &budget)
-		content.Close()
-		if err != nil {
-			return all, err
-		}
+	if _, err := io.Copy(io.Discard, r); err != nil {
+		return finding{}, damage(err)
 	}
 	return all, nil
 }
 
-// add looks at a file in an archive. It takes what it reads from the budget: the entries of one archive can
-// share their compressed bytes, or be sparse, and be larger together than any disk.
-func (all *finding) add(name string, content io.Reader, budget *int64) error {
-	limited := &io.LimitedReader{R: content, N: *budget}
-	buffered := bufio.NewReader(limited)
+// otherModelIn is what a file is by its name and its first bytes, if it is no ONNX model.
+func otherModelIn(name string, head []byte) OtherModel {
+	if format := otherFormat(name, head); format != "" {
+		return OtherModel{name, format}
+	}
+	return OtherModel{}
+}
+
+// add looks at a file in an archive, to its end.
+func (all *finding) add(name string, content io.Reader) error {
+	buffered := bufio.NewReader(content)
 	head, _ := buffered.Peek(formatHead)
-	other := otherFinding(name, head)
+	other := otherModelIn(name, head)
 	if hasONNXSuffix(name) || isONNX(buffered, -1) {
 		if all.inside == "" {
 			all.inside = name
 		}
 	} else if all.other == (OtherModel{}) {
-		all.other = other.other
+		all.other = other
 	}
-	if *budget = limited.N; *budget <= 0 {
-		return errTooLarge
-	}
-	return nil
-}
-
-// isONNX reports whether r, of the given size or -1 if unknown, has the structure of a ModelProto: well-formed protobuf
-// to the end with a graph (field 7, well-formed too) and an IR version (1) or an opset (8). Unknown fields do not
-// matter, as they do not matter to whoever loads a model.
-func isONNX(r io.Reader, size int64) bool {
-	c := &cursor{r: bufio.NewReader(r), size: size}
-	c.file, _ = r.(io.ReadSeeker)
-	var graph, version bool
-	err := c.fields(-1, func(field uint64, wire byte, length int64) (bool, error) {
-		switch {
-		case field == 1 && wire == 0, field == 8 && wire == 2:
-			version = true
-		case field == 7 && wire == 2 && length > 0:
-			graph = true
-			return true, c.fields(c.pos+length, nil)
-		}
-		return false, nil
-	})
-	if errors.Is(err, errTooLarge) {
-		return true
-	}
-	return err == nil && graph && version
-}
-
-// cursor walks over protobuf fields. It seeks over long ones where it can.
-type cursor struct {
-	r     *bufio.Reader
-	file  io.ReadSeeker // nil if r cannot seek
-	size  int64         // -1 if unknown
-	pos   int64
-	count int
-}
-
-var errMalformed = errors.New("malformed")
-
-// ReadByte implements io.ByteReader for binary.ReadUvarint.
-func (c *cursor) ReadByte() (byte, error) {
-	b, err := c.r.ReadByte()
-	if err == nil {
-		c.pos++
-	}
-	return b, err
-}
-
-// fields walks to the position end, or to the end of the content if end is -1. visit is told of every field, by its wire
-// type 0 or 2 with its length; it returns true if it walked over the payload itself.
-func (c *cursor) fields(end int64, visit func(field uint64, wire byte, length int64) (bool, error)) error {
-	for end < 0 || c.pos < end {
-		if c.count++; c.count > maxFields {
-			return errTooLarge
-		}
-		if end < 0 {
-			if _, err := c.r.Peek(1); err == io.EOF {
-				return nil
-			}
-		}
-		key, err := binary.ReadUvarint(c)
-		if err != nil || key>>3 == 0 || key>>3 > 1<<29-1 {
-			return errMalformed
-		}
-		wire, length := byte(key&7), int64(0)
-		switch wire {
-		case 0:
-			if _, err := binary.ReadUvarint(c); err != nil {
-				return errMalformed
-			}
-		case 1:
-			length = 8
-		case 2:
-			n, err := binary.ReadUvarint(c)
-			if err != nil || n > 1<<62 {
-				return errMalformed
-			}
-			length = int64(n)
-		case 3, 4: // a group: its fields follow
-		case 5:
-			length = 4
-		default:
-			return errMalformed
-		}
-		if end >= 0 && length > end-c.pos {
-			return errMalformed
-		}
-		if visit != nil {
-			walked, err := visit(key>>3, wire, length)
-			if err != nil {
-				return err
-			}
-			if walked {
-				continue
-			}
-		}
-		if err := c.skip(length); err != nil {
-			return err
-		}
-	}
-	if c.pos != end {
-		return errMalformed
-	}
-	return nil
-}
-
-func (c *cursor) skip(n int64) error {
-	if c.size >= 0 && n > c.size-c.pos {
-		return errMalformed
-	}
-	c.pos += n
-	if buffered := int64(c.r.Buffered()); c.file != nil && n > buffered {
-		if _, err := c.file.Seek(n-buffered, io.SeekCurrent); err != nil {
-			return err
-		}
-		c.r.Reset(c.file)
-		return nil
-	}
-	if m, err := io.CopyN(io.Discard, c.r, n); err != nil || m != n {
-		return errMalformed
-	}
-	return nil
+	_, err := io.Copy(io.Discard, buffered)
+	return err
 }

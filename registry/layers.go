@@ -1,7 +1,6 @@
 package registry
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"path"
@@ -49,36 +48,44 @@ func (m *manifest) files(inspect func(digest.Digest) (finding, error), list func
 		problem("this is an image index: push each model as a manifest of its own")
 		return nil, nil, problems, nil
 	}
-	if found, err := inspect(m.config.Digest); err != nil && !errors.Is(err, errTooLarge) {
+	var unread errArchive
+	switch found, err := inspect(m.config.Digest); {
+	case errors.As(err, &unread):
+		problem("the config is an archive that cannot be read in full: %s", unread)
+	case err != nil && !errors.Is(err, errTooLarge):
 		return nil, nil, nil, err
-	} else if err != nil || found != (finding{}) {
+	case err != nil || found != (finding{}):
 		problem("the config holds a model: push it as a layer")
 	}
 	byName := map[string]digest.Digest{}
+	listed := map[digest.Digest]bool{} // archives
 	for _, d := range m.layers {
 		found, err := inspect(d.Digest)
 		others = append(others, otherModel(d, found)...)
 		switch {
 		case errors.Is(err, errTooLarge):
 			problem("layer %s is too large to be looked through", d.Digest)
+		case errors.As(err, &unread):
+			problem("layer %s is an archive that cannot be read in full: %s", d.Digest, unread)
 		case err != nil:
 			return nil, nil, nil, err
 		case found.inside != "" && found.tar:
-			inside, err := archivedFiles(d, list)
-			if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
-				return nil, nil, nil, err
+			if len(d.URLs) > 0 || len(d.Data) > 0 {
+				problem("layer %s has a model in it: push its content, as a blob only", d.Digest)
 			}
-			if reason := errArchive(""); errors.As(err, &reason) {
-				problem("layer %s has a model in it, but %s", d.Digest, reason)
+			if listed[d.Digest] {
+				continue
+			}
+			listed[d.Digest] = true
+			inside, err := archivedFiles(d, list)
+			if errors.As(err, &unread) {
+				problem("layer %s has a model in it, but %s", d.Digest, unread)
 				continue
 			} else if errors.Is(err, errTooLarge) {
 				problem("layer %s is too large to be looked through", d.Digest)
 				continue
 			} else if err != nil {
 				return nil, nil, nil, err
-			}
-			if len(d.URLs) > 0 || len(d.Data) > 0 {
-				problem("layer %s has a model in it: push its content, as a blob only", d.Digest)
 			}
 			for _, f := range inside {
 				if other, ok := byName[f.Name]; ok && other != f.digest {

@@ -182,6 +182,19 @@ func (m *manifest) descriptors() []ocispec.Descriptor {
 	return append([]ocispec.Descriptor{*m.config}, m.layers...)
 }
 
+// distinct returns the digests of descriptors, each once: a manifest has room for the same layer tens of thousands of times.
+func distinct(ds []ocispec.Descriptor) []digest.Digest {
+	var all []digest.Digest
+	seen := map[digest.Digest]bool{}
+	for _, d := range ds {
+		if !seen[d.Digest] {
+			seen[d.Digest] = true
+			all = append(all, d.Digest)
+		}
+	}
+	return all
+}
+
 // size returns the bytes of the manifest and of all that it refers to.
 func (m *manifest) size() int64 {
 	n := int64(len(m.raw))

@@ -17,16 +17,13 @@ import (
 func (g *Gateway) releaseContent(ctx context.Context, r Release, m *manifest, files []layerFile) (map[digest.Digest]ocispec.Descriptor, error) {
 	replaced := map[digest.Digest]ocispec.Descriptor{}
 	renamed := map[digest.Digest]digest.Digest{} // what configs call the layers
-	for _, d := range m.layers {
-		if _, done := replaced[d.Digest]; done {
-			continue
-		}
-		by, diff, err := g.newLayer(ctx, r, d.Digest, files)
+	for _, d := range distinct(m.layers) {
+		by, diff, err := g.newLayer(ctx, r, d, files)
 		if err != nil {
 			return nil, err
 		}
 		if by != nil {
-			replaced[d.Digest], renamed[d.Digest] = *by, by.Digest
+			replaced[d], renamed[d] = *by, by.Digest
 			if diff != (repacked{}) {
 				renamed[diff.diffBefore] = diff.diffAfter
 			}
@@ -37,20 +34,20 @@ func (g *Gateway) releaseContent(ctx context.Context, r Release, m *manifest, fi
 			return nil, err
 		}
 	}
-	for _, d := range m.descriptors() {
-		if _, ok := replaced[d.Digest]; ok {
+	for _, d := range distinct(m.descriptors()) {
+		if _, ok := replaced[d]; ok {
 			continue
 		}
 		if m.index { // its manifests must have been released before
-			if _, _, err := g.released.manifest(ctx, r.Repository, d.Digest.String()); err != nil {
+			if _, _, err := g.released.manifest(ctx, r.Repository, d.String()); err != nil {
 				if !errors.Is(err, ErrNotFound) {
 					return nil, err
 				}
-				return nil, fmt.Errorf("%w: the manifest %s of this index is not released", ErrPackage, d.Digest)
+				return nil, fmt.Errorf("%w: the manifest %s of this index is not released", ErrPackage, d)
 			}
 			continue
 		}
-		if err := g.released.takeBlob(ctx, r.Repository, d.Digest, g.quarantine, r.Repository); err != nil {
+		if err := g.released.takeBlob(ctx, r.Repository, d, g.quarantine, r.Repository); err != nil {
 			return nil, err
 		}
 	}

@@ -19,12 +19,12 @@ type repacked struct{ diffBefore, diffAfter digest.Digest }
 // other entries keep their bytes, headers and order, and so does what follows the last one. The compression stays the same kind. The
 // same input makes the same output, so that a release can be repeated.
 func repack(ctx context.Context, layer io.Reader, by map[string]string, w io.Writer) (repacked, error) {
-	in, kind, err := unpacked(withContext(ctx, layer))
+	in, kind, err := expand(withContext(ctx, layer))
 	if err != nil {
 		return repacked{}, err
 	}
 	defer in.Close()
-	out, err := packed(w, kind)
+	out, err := compress(w, kind)
 	if err != nil {
 		return repacked{}, err
 	}
@@ -37,11 +37,12 @@ func repack(ctx context.Context, layer io.Reader, by map[string]string, w io.Wri
 	for {
 		var headers bytes.Buffer // of one entry, behind the padding of the one before
 		source.to = &headers
+		length := source.padding()
 		h, err := t.Next()
 		if err != nil && !errors.Is(err, io.EOF) {
 			return repacked{}, err
 		}
-		padding := headers.Next(headers.Len() % 512) // headers are whole blocks
+		padding := headers.Next(length)
 		if !dropPadding {
 			if _, err := target.Write(padding); err != nil {
 				return repacked{}, err
@@ -55,7 +56,7 @@ func repack(ctx context.Context, layer io.Reader, by map[string]string, w io.Wri
 			break
 		}
 		file, replaced := by[path.Clean(h.Name)]
-		if !replaced || !h.FileInfo().Mode().IsRegular() || h.Typeflag == tar.TypeLink {
+		if !replaced || !isFile(h) {
 			if _, err := target.Write(headers.Bytes()); err != nil {
 				return repacked{}, err
 			}
@@ -94,6 +95,7 @@ func addEntry(w io.Writer, h *tar.Header, file string) error {
 	}
 	fresh := *h
 	fresh.Size = info.Size()
+	fresh.Mode &= 0o7777 // the type is not its business
 	var head bytes.Buffer
 	if err := tar.NewWriter(&head).WriteHeader(&fresh); err != nil { // the format of the old header has no room for the size
 		head.Reset()
@@ -102,7 +104,7 @@ func addEntry(w io.Writer, h *tar.Header, file string) error {
 			return err
 		}
 	}
-	padding := make([]byte, -fresh.Size&511)
+	padding := make([]byte, -fresh.Size&(tarBlock-1))
 	_, err = io.Copy(w, io.MultiReader(&head, f, bytes.NewReader(padding)))
 	return err
 }
@@ -111,10 +113,15 @@ func addEntry(w io.Writer, h *tar.Header, file string) error {
 type tap struct {
 	r  io.Reader
 	to io.Writer
+	n  int64 // bytes that were read
 }
+
+// padding is how many bytes there are to the next block of a tar archive.
+func (t *tap) padding() int { return int(-t.n & (tarBlock - 1)) }
 
 func (t *tap) Read(p []byte) (int, error) {
 	n, err := t.r.Read(p)
+	t.n += int64(n)
 	if n > 0 {
 		if _, werr := t.to.Write(p[:n]); werr != nil {
 			return n, werr

@@ -13,6 +13,7 @@ func seeds(f *testing.F) {
 	}
 	f.Add(data)
 	f.Add(handmade())
+	f.Add(append(graphOf(str(2, "g")), 0xba, 0x80, 0x80, 0x80, 0x10, 0))                                 // a graph to readers that drop bits of the tag
 	f.Add(graphOf(msg(1, str(1, "x"), str(2, "y"), str(4, "f"), str(7, "local")), msg(11, str(1, "x")))) // calls a function that is not there
 	f.Add(graphOf(msg(5, num(1, 3), num(2, 7), str(8, "w"), msg(7, []byte{1, 2, 3})), msg(11, str(1, "x"), msg(2, msg(1, num(1, 1), msg(2, msg(1, str(2, "N"))))))))
 	f.Add(graphOf(msg(5, num(1, 2), num(2, 1), str(8, "w"), msg(13, str(1, "location"), str(2, "w.bin")), num(14, 1))))

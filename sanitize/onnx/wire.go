@@ -48,6 +48,9 @@ func fields(msg []byte, visit func(field) error) error {
 		if tag < 0 {
 			return malformed("%v", protowire.ParseError(tag))
 		}
+		if !num.IsValid() { // protobuf's own readers drop the bits of a tag beyond 32, and see another field
+			return malformed("a field has the number %d", num)
+		}
 		f.num, f.typ = num, typ
 		rest, n := msg[tag:], 0
 		switch typ {
