@@ -142,6 +142,46 @@ func TestOIDC(t *testing.T) {
 	}
 }
 
+// What two issuers say of themselves is told apart, whatever their claims are.
+func TestIssuersHaveNamesOfTheirOwn(t *testing.T) {
+	corp, public := newTestIssuer(t), newTestIssuer(t)
+	with := func(prefixes ...string) Config {
+		c := Config{}
+		for n, p := range prefixes {
+			c.OIDC = append(c.OIDC, OIDC{Issuer: []string{corp.url, public.url}[n], Audience: "grindstone", GroupsClaim: "groups", Prefix: p})
+		}
+		return c
+	}
+	a, err := New(with("corp:", "public:"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for prefix, issuer := range map[string]*testIssuer{"corp:": corp, "public:": public} {
+		for _, claim := range []string{"root", "corp:root", "group:corp:ml"} {
+			id, err := bearer(a, issuer.mint(issuer.key, map[string]any{"sub": claim, "groups": []string{claim}}))
+			if err != nil || id.Name != prefix+claim || !slices.Equal(id.Groups, []string{"group:" + prefix + claim}) {
+				t.Errorf("%q of %s: %+v, %v", claim, prefix, id, err)
+			}
+		}
+	}
+	for _, c := range []struct {
+		config Config
+		want   string
+	}{
+		{with("", ""), "more than one issuer"},
+		{with("corp:", ""), "more than one issuer"},
+		{with("corp:", "corp:"), "another issuer's"},
+		{with("corp"), "a word and a colon"},
+		{with("corp:a:"), "a word and a colon"},
+		{with("group:"), "taken"},
+		{with("cert:"), "taken"},
+	} {
+		if _, err := New(c.config); err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%+v: %v", c.config.OIDC, err)
+		}
+	}
+}
+
 func TestOIDCWithoutItsIssuer(t *testing.T) {
 	if _, err := New(Config{OIDC: []OIDC{{Issuer: "https://login.example.com"}}}); err == nil || !strings.Contains(err.Error(), "audience") {
 		t.Errorf("without an audience: %v", err)
