@@ -95,6 +95,62 @@ func TestHtpasswdTakesBcryptOnly(t *testing.T) {
 	}
 }
 
+// How long a wrong password takes tells neither whether there is such a user nor what his hash costs, also after the file was changed.
+func TestTimeDoesNotTellUsers(t *testing.T) {
+	hash := func(user string, cost int) string {
+		hash, err := bcrypt.GenerateFromPassword([]byte("sesame"), cost)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return user + ":" + string(hash) + "\n"
+	}
+	path := filepath.Join(t.TempDir(), "htpasswd")
+	for _, file := range []string{hash("alice", 4), hash("alice", 4) + hash("bob", 6) + hash("carol", 8), hash("alice", 4) + "# smaller\n" + hash("bob", 5)} {
+		write(t, path, file)
+		a, err := New(Config{Htpasswd: path})
+		if err != nil {
+			t.Fatal(err)
+		}
+		users, err := a.users.read()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, user := range []string{"alice", "bob", "carol", "nobody"} {
+			work := 0
+			for _, hash := range users.against(user) {
+				cost, err := bcrypt.Cost(hash)
+				if err != nil {
+					t.Fatal(err)
+				}
+				work += 1 << cost
+			}
+			if work != 1<<users.highest {
+				t.Errorf("%s takes %d rounds where the highest cost is %d", user, work, users.highest)
+			}
+		}
+	}
+	write(t, path, hash("alice", 4)+hash("bob", 9))
+	a, err := New(Config{Htpasswd: path})
+	if err != nil {
+		t.Fatal(err)
+	}
+	least := func(user string) time.Duration {
+		least := time.Hour
+		for range 5 {
+			begin := time.Now()
+			if _, err := login(a, user, "guess"); !errors.Is(err, ErrCredentials) {
+				t.Fatal(err)
+			}
+			least = min(least, time.Since(begin))
+		}
+		return least
+	}
+	alice, nobody := least("alice"), least("nobody")
+	if alice > 3*nobody || nobody > 3*alice {
+		t.Errorf("a user takes %v, nobody %v", alice, nobody)
+	}
+}
+
 func bearer(a *Authenticator, token string) (Identity, error) {
 	r := httptest.NewRequest(http.MethodGet, "/v2/", nil)
 	r.Header.Set("Authorization", "Bearer "+token)
