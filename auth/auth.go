@@ -121,7 +121,7 @@ func (a *Authenticator) Authenticate(r *http.Request) (Identity, error) {
 		if a.users == nil {
 			return Identity{}, ErrCredentials
 		}
-		return a.users.check(user, password)
+		return a.users.check(r.Context(), user, password)
 	}
 	if scheme, token, ok := strings.Cut(header, " "); ok && strings.EqualFold(scheme, "Bearer") {
 		return a.token(r.Context(), strings.TrimSpace(token))

@@ -105,12 +105,13 @@ func TestTimeDoesNotTellUsers(t *testing.T) {
 		return user + ":" + string(hash) + "\n"
 	}
 	path := filepath.Join(t.TempDir(), "htpasswd")
+	write(t, path, "")
+	a, err := New(Config{Htpasswd: path})
+	if err != nil {
+		t.Fatal(err)
+	}
 	for _, file := range []string{hash("alice", 4), hash("alice", 4) + hash("bob", 6) + hash("carol", 8), hash("alice", 4) + "# smaller\n" + hash("bob", 5)} {
 		write(t, path, file)
-		a, err := New(Config{Htpasswd: path})
-		if err != nil {
-			t.Fatal(err)
-		}
 		users, err := a.users.read()
 		if err != nil {
 			t.Fatal(err)
@@ -130,10 +131,6 @@ func TestTimeDoesNotTellUsers(t *testing.T) {
 		}
 	}
 	write(t, path, hash("alice", 4)+hash("bob", 9))
-	a, err := New(Config{Htpasswd: path})
-	if err != nil {
-		t.Fatal(err)
-	}
 	least := func(user string) time.Duration {
 		least := time.Hour
 		for range 5 {
@@ -148,6 +145,56 @@ func TestTimeDoesNotTellUsers(t *testing.T) {
 	alice, nobody := least("alice"), least("nobody")
 	if alice > 3*nobody || nobody > 3*alice {
 		t.Errorf("a user takes %v, nobody %v", alice, nobody)
+	}
+}
+
+// Guesses queue up to a bound and no longer than their clients wait; whose password was right a moment ago does not notice.
+func TestGuessesWaitInABoundedQueue(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "htpasswd")
+	write(t, path, line(t, "alice", "sesame")+line(t, "bob", "b"))
+	a, err := New(Config{Htpasswd: path})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := login(a, "alice", "sesame"); err != nil {
+		t.Fatal(err)
+	}
+	for range cap(hashing) {
+		hashing <- struct{}{}
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	refused := make(chan error, cap(waiting))
+	for range cap(waiting) {
+		go func() {
+			r := httptest.NewRequestWithContext(ctx, http.MethodGet, "/v2/", nil)
+			r.SetBasicAuth("eve", "guess")
+			_, err := a.Authenticate(r)
+			refused <- err
+		}()
+	}
+	for len(waiting) < cap(waiting) {
+		time.Sleep(time.Millisecond)
+	}
+	r, w := httptest.NewRequest(http.MethodGet, "/v2/", nil), httptest.NewRecorder()
+	r.SetBasicAuth("bob", "b")
+	a.Middleware(func(ctx context.Context, _ string) context.Context { return ctx })(nil).ServeHTTP(w, r)
+	if w.Code != http.StatusServiceUnavailable || w.Header().Get("Retry-After") == "" {
+		t.Errorf("one too many: %d %v", w.Code, w.Header())
+	}
+	if _, err := login(a, "alice", "sesame"); err != nil {
+		t.Errorf("a password that is known: %v", err)
+	}
+	cancel()
+	for range cap(waiting) {
+		if err := <-refused; !errors.Is(err, context.Canceled) || errors.Is(err, ErrCredentials) {
+			t.Errorf("a client that went away: %v", err)
+		}
+	}
+	for range cap(hashing) {
+		<-hashing
+	}
+	if _, err := login(a, "bob", "b"); err != nil {
+		t.Errorf("afterwards: %v", err)
 	}
 }
 

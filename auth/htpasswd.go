@@ -3,6 +3,7 @@ package auth
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"crypto/rand"
 	"crypto/sha256"
 	"fmt"
@@ -43,6 +44,7 @@ const believed = time.Minute
 
 var (
 	hashing = make(chan struct{}, runtime.GOMAXPROCS(0)) // guesses cannot take more than the machine
+	waiting = make(chan struct{}, 64)                    // nor keep others for long from logging in
 	pepper  = func() (key [32]byte) { _, _ = rand.Read(key[:]); return }()
 )
 
@@ -115,7 +117,7 @@ func parseHtpasswd(data []byte) (*users, error) {
 	return u, lines.Err()
 }
 
-func (h *htpasswd) check(user, password string) (Identity, error) {
+func (h *htpasswd) check(ctx context.Context, user, password string) (Identity, error) {
 	users, err := h.read()
 	if err != nil {
 		return Identity{}, fmt.Errorf("%w: %w", ErrUnavailable, err)
@@ -127,11 +129,10 @@ func (h *htpasswd) check(user, password string) (Identity, error) {
 	if passed {
 		return Identity{Name: user}, nil
 	}
-	hashing <- struct{}{}
-	right := slices.ContainsFunc(users.against(user), func(hash []byte) bool {
-		return bcrypt.CompareHashAndPassword(hash, []byte(password)) == nil
-	})
-	<-hashing
+	right, err := compare(ctx, users.against(user), password)
+	if err != nil {
+		return Identity{}, err
+	}
 	if !right {
 		return Identity{}, fmt.Errorf("%w: user %.60q", ErrCredentials, user)
 	}
@@ -144,4 +145,22 @@ func (h *htpasswd) check(user, password string) (Identity, error) {
 	}
 	h.passed[key] = time.Now().Add(believed)
 	return Identity{Name: user}, nil
+}
+
+// compare reports whether the password is that of one of the hashes, when it is its turn. It is refused where too many wait already.
+func compare(ctx context.Context, hashes [][]byte, password string) (bool, error) {
+	select {
+	case waiting <- struct{}{}:
+	default:
+		return false, fmt.Errorf("%w: %d others wait to have their passwords checked", ErrUnavailable, cap(waiting))
+	}
+	select {
+	case hashing <- struct{}{}:
+		<-waiting
+	case <-ctx.Done():
+		<-waiting
+		return false, fmt.Errorf("%w: %w", ErrUnavailable, ctx.Err())
+	}
+	defer func() { <-hashing }()
+	return slices.ContainsFunc(hashes, func(hash []byte) bool { return bcrypt.CompareHashAndPassword(hash, []byte(password)) == nil }), nil
 }
