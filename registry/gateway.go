@@ -46,7 +46,7 @@ type Limits struct {
 	Uploads       int   // open at a time, but for those that an upstream takes; 2000 by default
 	UploadsEach   int   // of these, by one identity; 500 by default
 	// A request's body may take BodyGrace, and a second more for each BodyRate bytes, and pause no longer than BodyGrace; 30 s and 1 KiB by
-	// default. They bound requests that the gateway takes in itself.
+	// default. They bound what the gateway takes in itself, and every request that Gateway.Steady sees.
 	BodyGrace time.Duration
 	BodyRate  int64
 	BodyTime  time.Duration // that a body may take altogether; unlimited by default
