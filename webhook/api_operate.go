@@ -44,7 +44,7 @@ func (s *Server) operate(action string) echo.HandlerFunc {
 		if len([]rune(reason)) > maxReason {
 			return badRequest("the reason is longer than %d characters", maxReason)
 		}
-		a, err := s.pipeline.Operate(c.Param("id"), action, operator(c), reason)
+		a, err := s.pipeline.Operate(c.Request().Context(), c.Param("id"), action, operator(c), reason)
 		switch {
 		case errors.Is(err, ErrNotFound):
 			return notFound("there is no admission %q", printable(c.Param("id"), 60))
