@@ -94,7 +94,7 @@ func (s *Server) collectGarbage(c echo.Context) error {
 	ctx, p := c.Request().Context(), s.pipeline
 	found, err := findGarbage(ctx, p.Dir, p.store, p.broken, older)
 	if err == nil && body.Remove {
-		found, err = removeGarbage(ctx, p.Dir, found, s.gateway, p.inWork)
+		found, err = removeGarbage(ctx, p.Dir, found, s.gateway, p.unlessInWork)
 		s.log.Info("garbage collected", "operator", operator(c), "removed", len(found))
 	}
 	if err != nil {

@@ -38,9 +38,9 @@ const (
 	GarbageEvent   = "event"     // record of a push event that failed, or is through, and whose time is over
 )
 
-// Discarder takes a package out of quarantine; the registry's Gateway does.
+// Discarder takes a package out of quarantine; the registry's Gateway does. It calls guard while nobody can push the package.
 type Discarder interface {
-	Discard(ctx context.Context, repository, digest string) error
+	Discard(ctx context.Context, repository, digest string, guard func(remove func() error) error) error
 }
 
 // FindGarbage looks for what is left behind below the server's folder and has not been changed for the given time. It only reads, and
@@ -67,25 +67,28 @@ func findGarbage(ctx context.Context, dir string, store *Store, broken bool, old
 
 // RemoveGarbage removes what was found. The result is what was removed.
 func RemoveGarbage(ctx context.Context, dir string, found []Garbage, quarantine Discarder) (removed []Garbage, err error) {
-	return removeGarbage(ctx, dir, found, quarantine, func(Garbage) bool { return false })
+	return removeGarbage(ctx, dir, found, quarantine, func(_ Garbage, remove func() error) error { return remove() })
 }
 
-// removeGarbage is RemoveGarbage for a server that runs: what has come into use meanwhile stays.
-func removeGarbage(ctx context.Context, dir string, found []Garbage, quarantine Discarder, needed func(Garbage) bool) (removed []Garbage, err error) {
+// errNeeded says that what was garbage has come into use.
+var errNeeded = errors.New("it is needed again")
+
+// removeGarbage is RemoveGarbage for a server that runs: what guard does not remove, because it has come into use meanwhile, stays.
+func removeGarbage(ctx context.Context, dir string, found []Garbage, quarantine Discarder, guard func(g Garbage, remove func() error) error) (removed []Garbage, err error) {
 	root, err := os.OpenRoot(dir) // nothing is removed outside, whatever links the folder holds
 	if err != nil {
 		return nil, err
 	}
 	defer root.Close()
 	for _, g := range found {
-		if needed(g) {
-			continue
-		}
 		var err error
 		if g.Kind == GarbagePackage {
-			err = quarantine.Discard(ctx, g.Repository, g.Digest)
+			err = quarantine.Discard(ctx, g.Repository, g.Digest, func(remove func() error) error { return guard(g, remove) })
 		} else {
-			err = root.RemoveAll(g.Path)
+			err = guard(g, func() error { return root.RemoveAll(g.Path) })
+		}
+		if errors.Is(err, errNeeded) {
+			continue
 		}
 		if err != nil && !errors.Is(err, registry.ErrNotFound) {
 			return removed, fmt.Errorf("%s: %w", g.Path, err)
@@ -95,13 +98,18 @@ func removeGarbage(ctx context.Context, dir string, found []Garbage, quarantine 
 	return removed, nil
 }
 
-// inWork reports whether somebody has retried the admission of what was garbage, or pushed its package again.
-func (p *Pipeline) inWork(g Garbage) bool {
+// unlessInWork removes garbage unless somebody has retried its admission, or pushed its package again. Nobody can meanwhile.
+func (p *Pipeline) unlessInWork(g Garbage, remove func() error) error {
+	p.tags.Lock()
+	defer p.tags.Unlock()
 	a, ok := p.store.Get(g.Admission)
 	if g.Kind == GarbagePackage {
 		a, ok = p.store.Newest(g.Repository, g.Digest)
 	}
-	return ok && !a.State.Final()
+	if ok && !a.State.Final() {
+		return errNeeded
+	}
+	return remove()
 }
 
 // collector looks for garbage.
