@@ -52,6 +52,12 @@ type Limits struct {
 	BodyTime  time.Duration // that a body may take altogether; unlimited by default
 }
 
+// Folders of Config.Dir.
+const (
+	quarantineRoot = "quarantine"
+	holdersRoot    = "holders"
+)
+
 // Gateway is an http.Handler for /v2/. Its methods may be called from many goroutines.
 type Gateway struct {
 	intercept  func(string) bool
@@ -64,7 +70,7 @@ type Gateway struct {
 	released   backend
 	upstream   *upstream // released, if it is one; else nil
 	embedded   *store    // released, if it is one; else nil
-	holders    holders
+	holders    *holders
 	lock       io.Closer
 	pushes     keyedMutex // by repository and digest
 	uploads    uploadTable
@@ -105,8 +111,8 @@ func New(c Config) (*Gateway, error) {
 	if g.lock, err = lockDir(dir); err != nil {
 		return nil, fmt.Errorf("registry: %s: %w", dir, err)
 	}
-	g.holders = holders{filepath.Join(dir, "holders")}
-	if g.quarantine, err = openStore(filepath.Join(dir, "quarantine"), c.Limits, c.Log); err != nil {
+	g.holders = &holders{root: filepath.Join(dir, holdersRoot)}
+	if g.quarantine, err = openStore(filepath.Join(dir, quarantineRoot), c.Limits, c.Log); err != nil {
 		return nil, errors.Join(fmt.Errorf("registry: %w", err), g.lock.Close())
 	}
 	if c.Upstream.URL != "" {

@@ -53,6 +53,7 @@ func TestGarbage(t *testing.T) {
 	for path, content := range map[string]string{
 		"work/0199-gone/in/model.onnx": "12345", "work/" + released.ID + "/out": "1",
 		"state/admissions/.tmp-1": "1", "state/logs/0199-gone.jsonl": "{}", "registry/quarantine/models/held/index.json.5": "{}",
+		"registry/holders/models/gone/_by/0f/sha256-" + strings.Repeat("0", 64): "",
 	} {
 		if err := os.MkdirAll(filepath.Dir(filepath.Join(dir, path)), 0o700); err != nil {
 			t.Fatal(err)
@@ -61,7 +62,7 @@ func TestGarbage(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	want := []string{"log ", "package models/rejected", "package models/released", "temporary ", "temporary ", "work ", "work "}
+	want := []string{"holder models/gone", "log ", "package models/rejected", "package models/released", "temporary ", "temporary ", "work ", "work "}
 	if got := s.collect("false"); !slices.Equal(kinds(got), want) || got.Removed || got.Bytes < 100 {
 		t.Fatalf("found %q, %+v", kinds(got), got)
 	}
@@ -139,6 +140,8 @@ func TestGarbageKeepsWhatItDoesNotUnderstand(t *testing.T) {
 
 // slowQuarantine calls before when a package is to be discarded and during while it is.
 type slowQuarantine struct{ before, during func() }
+
+func (q slowQuarantine) RemoveStale(string, time.Time) error { return nil }
 
 func (q slowQuarantine) Discard(_ context.Context, _, _ string, guard func(remove func() error) error) error {
 	q.before()
