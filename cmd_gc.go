@@ -28,7 +28,7 @@ func newGCCommand() *cobra.Command {
 		Use:   "gc",
 		Short: "Show what is left behind on the disk, and remove it with --remove",
 		Long: `Show what nothing needs any more: packages in quarantine whose admission was released or denied, or that no admission knows; scratch folders
-of sanitizers that are not in work; writes and uploads that were cut off; records of push events that are over. Nothing is removed without --remove. Models that are held, and what is
+of sanitizers that are not in work; writes and uploads that were cut off; records of push events that are over; notes of who sent what is gone. Nothing is removed without --remove. Models that are held, and what is
 released, are never garbage.
 
 A running server is asked (--server, operators only). For a server that does not run, name its folder with --dir.`,

@@ -36,6 +36,7 @@ type AuthConfig struct {
 type OIDCConfig struct {
 	Issuer, Audience string
 	Identity, Groups string // claims
+	Prefix           string // of its users and groups; "": oidc: and none
 	CA               string // path of PEM authorities
 }
 
@@ -64,7 +65,7 @@ func (c *Config) accessFields(d *decoder) fields {
 			"oidc": list(d, &c.Auth.OIDC, func(o *OIDCConfig) fields {
 				return fields{
 					"issuer": d.text(&o.Issuer), "audience": d.text(&o.Audience), "identity_claim": d.text(&o.Identity),
-					"groups_claim": d.text(&o.Groups), "ca": d.path(&o.CA),
+					"groups_claim": d.text(&o.Groups), "prefix": d.text(&o.Prefix), "ca": d.path(&o.CA),
 				}
 			}),
 			"roles": list(d, &c.Auth.Roles, func(r *RoleConfig) fields {
@@ -121,6 +122,7 @@ func (c Config) checkAccess(bad func(field, format string, args ...any)) {
 
 	a := c.Auth
 	readable("auth.htpasswd", a.Htpasswd)
+	issuers := c.authentication().OIDC
 	for i, o := range a.OIDC {
 		at := fmt.Sprintf("auth.oidc[%d]", i)
 		readable(at+".ca", o.CA)
@@ -129,6 +131,9 @@ func (c Config) checkAccess(bad func(field, format string, args ...any)) {
 		}
 		if issuer, err := url.Parse(o.Issuer); err != nil || issuer.Host == "" {
 			bad(at+".issuer", "%q is not a URL", o.Issuer)
+		}
+		if err := auth.CheckPrefix(issuers, i); err != nil {
+			bad(at+".prefix", "%v", err)
 		}
 	}
 	roles := []string{string(auth.Pull), string(auth.Push), string(auth.Operator)}
@@ -220,7 +225,7 @@ func (c Config) authentication() auth.Config {
 	a := auth.Config{Htpasswd: c.Auth.Htpasswd, Anonymous: auth.Role(c.Auth.Anonymous), Loopback: !c.logins()}
 	for _, o := range c.Auth.OIDC {
 		a.OIDC = append(a.OIDC, auth.OIDC{
-			Issuer: o.Issuer, Audience: o.Audience, IdentityClaim: cmp.Or(o.Identity, "sub"), GroupsClaim: o.Groups, CAFile: o.CA,
+			Issuer: o.Issuer, Audience: o.Audience, IdentityClaim: cmp.Or(o.Identity, "sub"), GroupsClaim: o.Groups, CAFile: o.CA, Prefix: o.Prefix,
 		})
 	}
 	for _, r := range c.Auth.Roles {

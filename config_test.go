@@ -226,6 +226,31 @@ func TestNotifyTargets(t *testing.T) {
 	}
 }
 
+func TestIssuersNeedPrefixes(t *testing.T) {
+	load := func(prefixes ...string) (Config, error) {
+		text := "auth:\n  roles: [{who: [\"*\"], repositories: [\"**\"], role: pull}]\n  oidc:\n"
+		for _, p := range prefixes {
+			text += "    - {issuer: \"https://login.example.com\", audience: a, prefix: \"" + p + "\"}\n"
+		}
+		return LoadConfig(writeConfig(t, t.TempDir(), text))
+	}
+	if _, err := load(""); err != nil {
+		t.Errorf("one issuer: %v", err)
+	}
+	if c, err := load("ci:", "people:"); err != nil || c.authentication().OIDC[1].Prefix != "people:" {
+		t.Errorf("%+v, %v", c.Auth.OIDC, err)
+	}
+	for want, prefixes := range map[string][]string{
+		":5: auth.oidc[1].prefix: is needed where there is more than one issuer": {"ci:", ""},
+		":5: auth.oidc[1].prefix: \"ci:\" is another issuer's":                   {"ci:", "ci:"},
+		":4: auth.oidc[0].prefix: \"ci\" is not a word and a colon":              {"ci"},
+	} {
+		if _, err := load(prefixes...); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: %v", prefixes, err)
+		}
+	}
+}
+
 // TestSanitizerSettings: every field of the configuration that bounds a sanitizer comes to it.
 func TestSanitizerSettings(t *testing.T) {
 	c := DefaultConfig()

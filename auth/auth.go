@@ -16,10 +16,10 @@ import (
 
 // Identity is who makes a request.
 type Identity struct {
-	// Name is the user of an htpasswd file as it is, "oidc:" and the token's identity claim, or "cert:" and the certificate's URI or
-	// common name. So no issuer can make up the name of another's. "" is anonymous.
+	// Name is the user of an htpasswd file as it is, the issuer's prefix ("oidc:" where there is one issuer) and the token's identity claim,
+	// or "cert:" and the certificate's URI or common name. So no issuer can make up the name of another's. "" is anonymous.
 	Name   string
-	Groups []string // "group:" and each value of the token's groups claim
+	Groups []string // "group:", the issuer's prefix if it is given one, and each value of the token's groups claim
 }
 
 // Role is what an identity may do in a repository. Each includes the ones before it.
@@ -88,7 +88,10 @@ func New(c Config) (*Authenticator, error) {
 			return nil, fmt.Errorf("htpasswd: %w", err)
 		}
 	}
-	for _, o := range c.OIDC {
+	for n, o := range c.OIDC {
+		if err := CheckPrefix(c.OIDC, n); err != nil {
+			return nil, fmt.Errorf("issuer %s: the prefix %w", o.Issuer, err)
+		}
 		i, err := newIssuer(o)
 		if err != nil {
 			return nil, err
@@ -118,7 +121,7 @@ func (a *Authenticator) Authenticate(r *http.Request) (Identity, error) {
 		if a.users == nil {
 			return Identity{}, ErrCredentials
 		}
-		return a.users.check(user, password)
+		return a.users.check(r.Context(), user, password)
 	}
 	if scheme, token, ok := strings.Cut(header, " "); ok && strings.EqualFold(scheme, "Bearer") {
 		return a.token(r.Context(), strings.TrimSpace(token))
@@ -216,9 +219,9 @@ func certified(r *http.Request) Identity {
 	leaf := r.TLS.VerifiedChains[0][0]
 	switch {
 	case len(leaf.URIs) > 0: // SPIFFE
-		return Identity{Name: "cert:" + leaf.URIs[0].String()}
+		return Identity{Name: certPrefix + leaf.URIs[0].String()}
 	case leaf.Subject.CommonName != "":
-		return Identity{Name: "cert:" + leaf.Subject.CommonName}
+		return Identity{Name: certPrefix + leaf.Subject.CommonName}
 	}
 	return Identity{}
 }

@@ -95,6 +95,109 @@ func TestHtpasswdTakesBcryptOnly(t *testing.T) {
 	}
 }
 
+// How long a wrong password takes tells neither whether there is such a user nor what his hash costs, also after the file was changed.
+func TestTimeDoesNotTellUsers(t *testing.T) {
+	hash := func(user string, cost int) string {
+		hash, err := bcrypt.GenerateFromPassword([]byte("sesame"), cost)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return user + ":" + string(hash) + "\n"
+	}
+	path := filepath.Join(t.TempDir(), "htpasswd")
+	write(t, path, "")
+	a, err := New(Config{Htpasswd: path})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range []string{hash("alice", 4), hash("alice", 4) + hash("bob", 6) + hash("carol", 8), hash("alice", 4) + "# smaller\n" + hash("bob", 5)} {
+		write(t, path, file)
+		users, err := a.users.read()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, user := range []string{"alice", "bob", "carol", "nobody"} {
+			work := 0
+			for _, hash := range users.against(user) {
+				cost, err := bcrypt.Cost(hash)
+				if err != nil {
+					t.Fatal(err)
+				}
+				work += 1 << cost
+			}
+			if work != 1<<users.highest {
+				t.Errorf("%s takes %d rounds where the highest cost is %d", user, work, users.highest)
+			}
+		}
+	}
+	write(t, path, hash("alice", 4)+hash("bob", 9))
+	least := func(user string) time.Duration {
+		least := time.Hour
+		for range 5 {
+			begin := time.Now()
+			if _, err := login(a, user, "guess"); !errors.Is(err, ErrCredentials) {
+				t.Fatal(err)
+			}
+			least = min(least, time.Since(begin))
+		}
+		return least
+	}
+	alice, nobody := least("alice"), least("nobody")
+	if alice > 3*nobody || nobody > 3*alice {
+		t.Errorf("a user takes %v, nobody %v", alice, nobody)
+	}
+}
+
+// Guesses queue up to a bound and no longer than their clients wait; whose password was right a moment ago does not notice.
+func TestGuessesWaitInABoundedQueue(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "htpasswd")
+	write(t, path, line(t, "alice", "sesame")+line(t, "bob", "b"))
+	a, err := New(Config{Htpasswd: path})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := login(a, "alice", "sesame"); err != nil {
+		t.Fatal(err)
+	}
+	for range cap(hashing) {
+		hashing <- struct{}{}
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	refused := make(chan error, cap(waiting))
+	for range cap(waiting) {
+		go func() {
+			r := httptest.NewRequestWithContext(ctx, http.MethodGet, "/v2/", nil)
+			r.SetBasicAuth("eve", "guess")
+			_, err := a.Authenticate(r)
+			refused <- err
+		}()
+	}
+	for len(waiting) < cap(waiting) {
+		time.Sleep(time.Millisecond)
+	}
+	r, w := httptest.NewRequest(http.MethodGet, "/v2/", nil), httptest.NewRecorder()
+	r.SetBasicAuth("bob", "b")
+	a.Middleware(func(ctx context.Context, _ string) context.Context { return ctx })(nil).ServeHTTP(w, r)
+	if w.Code != http.StatusServiceUnavailable || w.Header().Get("Retry-After") == "" {
+		t.Errorf("one too many: %d %v", w.Code, w.Header())
+	}
+	if _, err := login(a, "alice", "sesame"); err != nil {
+		t.Errorf("a password that is known: %v", err)
+	}
+	cancel()
+	for range cap(waiting) {
+		if err := <-refused; !errors.Is(err, context.Canceled) || errors.Is(err, ErrCredentials) {
+			t.Errorf("a client that went away: %v", err)
+		}
+	}
+	for range cap(hashing) {
+		<-hashing
+	}
+	if _, err := login(a, "bob", "b"); err != nil {
+		t.Errorf("afterwards: %v", err)
+	}
+}
+
 func bearer(a *Authenticator, token string) (Identity, error) {
 	r := httptest.NewRequest(http.MethodGet, "/v2/", nil)
 	r.Header.Set("Authorization", "Bearer "+token)
@@ -138,6 +241,46 @@ func TestOIDC(t *testing.T) {
 	} {
 		if id, err := bearer(a, token); !errors.Is(err, ErrCredentials) || id.Name != "" {
 			t.Errorf("%s: %+v, %v", name, id, err)
+		}
+	}
+}
+
+// What two issuers say of themselves is told apart, whatever their claims are.
+func TestIssuersHaveNamesOfTheirOwn(t *testing.T) {
+	corp, public := newTestIssuer(t), newTestIssuer(t)
+	with := func(prefixes ...string) Config {
+		c := Config{}
+		for n, p := range prefixes {
+			c.OIDC = append(c.OIDC, OIDC{Issuer: []string{corp.url, public.url}[n], Audience: "grindstone", GroupsClaim: "groups", Prefix: p})
+		}
+		return c
+	}
+	a, err := New(with("corp:", "public:"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for prefix, issuer := range map[string]*testIssuer{"corp:": corp, "public:": public} {
+		for _, claim := range []string{"root", "corp:root", "group:corp:ml"} {
+			id, err := bearer(a, issuer.mint(issuer.key, map[string]any{"sub": claim, "groups": []string{claim}}))
+			if err != nil || id.Name != prefix+claim || !slices.Equal(id.Groups, []string{"group:" + prefix + claim}) {
+				t.Errorf("%q of %s: %+v, %v", claim, prefix, id, err)
+			}
+		}
+	}
+	for _, c := range []struct {
+		config Config
+		want   string
+	}{
+		{with("", ""), "more than one issuer"},
+		{with("corp:", ""), "more than one issuer"},
+		{with("corp:", "corp:"), "another issuer's"},
+		{with("corp"), "a word and a colon"},
+		{with("corp:a:"), "a word and a colon"},
+		{with("group:"), "taken"},
+		{with("cert:"), "taken"},
+	} {
+		if _, err := New(c.config); err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%+v: %v", c.config.OIDC, err)
 		}
 	}
 }

@@ -3,11 +3,13 @@ package auth
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"crypto/rand"
 	"crypto/sha256"
 	"fmt"
 	"os"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -21,8 +23,14 @@ type htpasswd struct {
 
 	mu      sync.Mutex
 	version fileState
-	hashes  map[string][]byte
+	users   *users
 	passed  map[[sha256.Size]byte]time.Time // credentials that were right, until when that is believed
+}
+
+// users are the hashes of a file by user.
+type users struct {
+	hashes  map[string][]byte
+	highest int // cost of all
 }
 
 // fileState tells one version of a file from the next.
@@ -36,13 +44,30 @@ const believed = time.Minute
 
 var (
 	hashing = make(chan struct{}, runtime.GOMAXPROCS(0)) // guesses cannot take more than the machine
+	waiting = make(chan struct{}, 64)                    // nor keep others for long from logging in
 	pepper  = func() (key [32]byte) { _, _ = rand.Read(key[:]); return }()
-	// nobody is the hash for users that do not exist, so that they take as long.
-	nobody = sync.OnceValue(func() []byte { h, _ := bcrypt.GenerateFromPassword(pepper[:16], bcrypt.DefaultCost); return h })
 )
 
-// read returns the hashes by user. A file that changed and cannot be read is an error: a user may have been removed from it.
-func (h *htpasswd) read() (map[string][]byte, error) {
+// dummy is a hash that takes as long as any of this cost, and that no password has.
+func dummy(cost int) []byte { return fmt.Appendf(nil, "$2a$%02d$%s", cost, strings.Repeat(".", 22+31)) } // salt and hash of zeros
+
+// against returns the hashes that a wrong password is compared with. They take the same time for every name, or it would tell which users there
+// are: each cost takes twice the time of the one below, so a hash and one of every cost from its own on take as long as one of the highest.
+func (u *users) against(user string) [][]byte {
+	hash, known := u.hashes[user]
+	if !known {
+		return [][]byte{dummy(u.highest)}
+	}
+	all := [][]byte{hash}
+	cost, _ := bcrypt.Cost(hash) // was looked at when the file was read
+	for ; cost < u.highest; cost++ {
+		all = append(all, dummy(cost))
+	}
+	return all
+}
+
+// read returns the users. A file that changed and cannot be read is an error: a user may have been removed from it.
+func (h *htpasswd) read() (*users, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	info, err := os.Stat(h.path)
@@ -50,23 +75,23 @@ func (h *htpasswd) read() (map[string][]byte, error) {
 		return nil, err
 	}
 	state := fileState{info.ModTime(), info.Size()}
-	if state == h.version && h.hashes != nil {
-		return h.hashes, nil
+	if state == h.version && h.users != nil {
+		return h.users, nil
 	}
 	data, err := os.ReadFile(h.path)
 	if err != nil {
 		return nil, err
 	}
-	hashes, err := parseHtpasswd(data)
+	users, err := parseHtpasswd(data)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", h.path, err)
 	}
-	h.version, h.hashes, h.passed = state, hashes, map[[sha256.Size]byte]time.Time{}
-	return hashes, nil
+	h.version, h.users, h.passed = state, users, map[[sha256.Size]byte]time.Time{}
+	return users, nil
 }
 
-func parseHtpasswd(data []byte) (map[string][]byte, error) {
-	hashes := map[string][]byte{}
+func parseHtpasswd(data []byte) (*users, error) {
+	u := &users{hashes: map[string][]byte{}}
 	lines := bufio.NewScanner(bytes.NewReader(data))
 	for n := 1; lines.Scan(); n++ {
 		line := strings.TrimSpace(lines.Text())
@@ -80,37 +105,35 @@ func parseHtpasswd(data []byte) (map[string][]byte, error) {
 		if user == anonymous || isToken(user) {
 			return nil, fmt.Errorf("line %d: %q cannot be a user's name", n, user)
 		}
-		if _, err := bcrypt.Cost([]byte(hash)); err != nil {
+		cost, err := bcrypt.Cost([]byte(hash))
+		if err != nil {
 			return nil, fmt.Errorf("line %d: the hash of %q is not bcrypt: make it with htpasswd -B", n, user)
 		}
-		if _, twice := hashes[user]; twice {
+		if _, twice := u.hashes[user]; twice {
 			return nil, fmt.Errorf("line %d: %q is there twice", n, user)
 		}
-		hashes[user] = []byte(hash)
+		u.hashes[user], u.highest = []byte(hash), max(u.highest, cost)
 	}
-	return hashes, lines.Err()
+	return u, lines.Err()
 }
 
-func (h *htpasswd) check(user, password string) (Identity, error) {
-	hashes, err := h.read()
+func (h *htpasswd) check(ctx context.Context, user, password string) (Identity, error) {
+	users, err := h.read()
 	if err != nil {
 		return Identity{}, fmt.Errorf("%w: %w", ErrUnavailable, err)
 	}
-	hash, known := hashes[user]
-	if !known {
-		hash = nobody()
-	}
-	key := sha256.Sum256(fmt.Appendf(pepper[:], "%d:%s%s%s", len(user), user, hash, password))
+	key := sha256.Sum256(fmt.Appendf(pepper[:], "%d:%s%s%s", len(user), user, users.hashes[user], password))
 	h.mu.Lock()
 	passed := time.Now().Before(h.passed[key])
 	h.mu.Unlock()
 	if passed {
 		return Identity{Name: user}, nil
 	}
-	hashing <- struct{}{}
-	err = bcrypt.CompareHashAndPassword(hash, []byte(password))
-	<-hashing
-	if err != nil || !known {
+	right, err := compare(ctx, users.against(user), password)
+	if err != nil {
+		return Identity{}, err
+	}
+	if !right {
 		return Identity{}, fmt.Errorf("%w: user %.60q", ErrCredentials, user)
 	}
 	h.mu.Lock()
@@ -122,4 +145,22 @@ func (h *htpasswd) check(user, password string) (Identity, error) {
 	}
 	h.passed[key] = time.Now().Add(believed)
 	return Identity{Name: user}, nil
+}
+
+// compare reports whether the password is that of one of the hashes, when it is its turn. It is refused where too many wait already.
+func compare(ctx context.Context, hashes [][]byte, password string) (bool, error) {
+	select {
+	case waiting <- struct{}{}:
+	default:
+		return false, fmt.Errorf("%w: %d others wait to have their passwords checked", ErrUnavailable, cap(waiting))
+	}
+	select {
+	case hashing <- struct{}{}:
+		<-waiting
+	case <-ctx.Done():
+		<-waiting
+		return false, fmt.Errorf("%w: %w", ErrUnavailable, ctx.Err())
+	}
+	defer func() { <-hashing }()
+	return slices.ContainsFunc(hashes, func(hash []byte) bool { return bcrypt.CompareHashAndPassword(hash, []byte(password)) == nil }), nil
 }

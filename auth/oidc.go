@@ -1,6 +1,7 @@
 package auth
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -9,6 +10,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"regexp"
 	"slices"
 	"sync"
 	"time"
@@ -23,6 +25,31 @@ type OIDC struct {
 	IdentityClaim string // that names who it is; default sub
 	GroupsClaim   string // that lists groups, or is one; "" is none
 	CAFile        string // PEM file of authorities that are trusted besides the system's
+	// Prefix is what its users' names begin with, and those of its groups behind "group:". "" is "oidc:" for users and nothing for groups; it is
+	// for one issuer only.
+	Prefix string
+}
+
+// prefix is a word and a colon. Of two different ones none begins with the other, so an issuer's names are not another's, whatever its claims
+// are; and users of an htpasswd file have no colon.
+var prefix = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]*:$`)
+
+// CheckPrefix reports what is wrong with the prefix of the n-th issuer beside the others, as the end of a sentence about it.
+func CheckPrefix(issuers []OIDC, n int) error {
+	p := issuers[n].Prefix
+	switch {
+	case p == "" && len(issuers) > 1:
+		return errors.New("is needed where there is more than one issuer, or one could make up the names of another's users")
+	case p == "":
+		return nil
+	case !prefix.MatchString(p):
+		return fmt.Errorf("%q is not a word and a colon, as in ci:", p)
+	case p == groupPrefix || p == certPrefix:
+		return fmt.Errorf("%q is taken: other names begin with it", p)
+	case slices.ContainsFunc(issuers[:n], func(o OIDC) bool { return o.Prefix == p }):
+		return fmt.Errorf("%q is another issuer's: give each its own", p)
+	}
+	return nil
 }
 
 // issuer verifies tokens.
@@ -37,6 +64,10 @@ type issuer struct {
 }
 
 const (
+	oidcPrefix  = "oidc:" // of users
+	groupPrefix = "group:"
+	certPrefix  = "cert:"
+
 	issuerTimeout = 10 * time.Second
 	retryIssuer   = 5 * time.Second
 )
@@ -129,14 +160,14 @@ func (i *issuer) check(ctx context.Context, raw string) (Identity, error) {
 	if verified, given := claims["email_verified"].(bool); i.IdentityClaim == "email" && given && !verified {
 		return Identity{}, fmt.Errorf("%w: issuer %s: the address is not verified", ErrCredentials, i.Issuer)
 	}
-	id := Identity{Name: "oidc:" + name}
+	id := Identity{Name: cmp.Or(i.Prefix, oidcPrefix) + name}
 	switch groups := claims[i.GroupsClaim].(type) {
 	case string:
-		id.Groups = []string{"group:" + groups}
+		id.Groups = []string{groupPrefix + i.Prefix + groups}
 	case []any:
 		for _, g := range groups {
 			if text, ok := g.(string); ok {
-				id.Groups = append(id.Groups, "group:"+text)
+				id.Groups = append(id.Groups, groupPrefix+i.Prefix+text)
 			}
 		}
 	}

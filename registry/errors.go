@@ -19,7 +19,7 @@ var (
 
 // Error is returned by the Go API: what was done to which reference, and why it failed.
 type Error struct {
-	Op         string // "fetch", "discard", "release", "attach", "tag"
+	Op         string // "fetch", "discard", "release", "check", "attach", "tag"
 	Repository string
 	Reference  string // tag or digest
 	Err        error
@@ -30,6 +30,15 @@ func (e *Error) Error() string {
 }
 
 func (e *Error) Unwrap() error { return e.Err }
+
+// IndexError says that an index cannot be released, because a manifest that it names is not.
+type IndexError struct{ Manifest string } // its digest
+
+func (e *IndexError) Error() string {
+	return "the manifest " + e.Manifest + " of this index is not released"
+}
+
+func (e *IndexError) Unwrap() error { return ErrPackage }
 
 // code is an error code of the OCI distribution specification, section "Error Codes", or UNAVAILABLE, which
 // registries use with 503 although the specification does not list it.

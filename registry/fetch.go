@@ -127,12 +127,13 @@ func (g *Gateway) extract(ctx context.Context, repository string, files []layerF
 }
 
 // Discard removes a package from quarantine, for instance when it is released or rejected for good. Fetch and Release do
-// not find it any more. Its blobs are removed a day later if no other package has them.
-func (g *Gateway) Discard(ctx context.Context, repository, reference string) error {
+// not find it any more. Its blobs are removed a day later if no other package has them. guard is called while the package cannot be pushed, and
+// removes it or does not.
+func (g *Gateway) Discard(ctx context.Context, repository, reference string, guard func(remove func() error) error) error {
 	d, _, err := g.quarantined(ctx, repository, reference)
 	if err == nil {
 		defer g.pushes.lock(repository + "@" + d.String())()
-		err = g.quarantine.deleteManifest(ctx, repository, d)
+		err = guard(func() error { return g.quarantine.deleteManifest(ctx, repository, d) })
 	}
 	if err != nil {
 		return &Error{"discard", repository, reference, err}

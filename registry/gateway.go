@@ -46,11 +46,17 @@ type Limits struct {
 	Uploads       int   // open at a time, but for those that an upstream takes; 2000 by default
 	UploadsEach   int   // of these, by one identity; 500 by default
 	// A request's body may take BodyGrace, and a second more for each BodyRate bytes, and pause no longer than BodyGrace; 30 s and 1 KiB by
-	// default. They bound requests that the gateway takes in itself.
+	// default. They bound what the gateway takes in itself, and every request that Gateway.Steady sees.
 	BodyGrace time.Duration
 	BodyRate  int64
 	BodyTime  time.Duration // that a body may take altogether; unlimited by default
 }
+
+// Folders of Config.Dir.
+const (
+	quarantineRoot = "quarantine"
+	holdersRoot    = "holders"
+)
 
 // Gateway is an http.Handler for /v2/. Its methods may be called from many goroutines.
 type Gateway struct {
@@ -64,7 +70,7 @@ type Gateway struct {
 	released   backend
 	upstream   *upstream // released, if it is one; else nil
 	embedded   *store    // released, if it is one; else nil
-	holders    holders
+	holders    *holders
 	lock       io.Closer
 	pushes     keyedMutex    // by repository and digest
 	inspecting chan struct{} // has a place for each package that is looked through at a time
@@ -106,8 +112,8 @@ func New(c Config) (*Gateway, error) {
 	if g.lock, err = lockDir(dir); err != nil {
 		return nil, fmt.Errorf("registry: %s: %w", dir, err)
 	}
-	g.holders = holders{filepath.Join(dir, "holders")}
-	if g.quarantine, err = openStore(filepath.Join(dir, "quarantine"), c.Limits, c.Log); err != nil {
+	g.holders = &holders{root: filepath.Join(dir, holdersRoot)}
+	if g.quarantine, err = openStore(filepath.Join(dir, quarantineRoot), c.Limits, c.Log); err != nil {
 		return nil, errors.Join(fmt.Errorf("registry: %w", err), g.lock.Close())
 	}
 	if c.Upstream.URL != "" {

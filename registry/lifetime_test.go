@@ -62,10 +62,10 @@ func TestQuarantineOutlivesTheGracePeriod(t *testing.T) {
 func TestDiscard(t *testing.T) {
 	s := serve(t, t.TempDir(), Limits{})
 	f, _ := s.pushPackage(repo, "v1", http.StatusCreated)
-	if err := s.g.Discard(t.Context(), repo, f.digest.String()); err != nil {
+	if err := s.g.Discard(t.Context(), repo, f.digest.String(), func(remove func() error) error { return remove() }); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.g.Discard(t.Context(), repo, f.digest.String()); !errors.Is(err, ErrNotFound) {
+	if err := s.g.Discard(t.Context(), repo, f.digest.String(), func(remove func() error) error { return remove() }); !errors.Is(err, ErrNotFound) {
 		t.Errorf("again: %v, want ErrNotFound", err)
 	}
 	if _, err := s.g.Fetch(t.Context(), repo, f.digest.String(), t.TempDir()); !errors.Is(err, ErrNotFound) {

@@ -103,6 +103,9 @@ func parseManifest(contentType string, raw []byte) (*manifest, error) {
 			m.artifactType = doc.Config.MediaType
 		}
 	}
+	if len(m.artifactType) > maxMediaType {
+		return nil, fmt.Errorf("the artifactType is longer than %d bytes", maxMediaType)
+	}
 	if doc.SchemaVersion != 2 {
 		return nil, fmt.Errorf("schemaVersion is %d: only 2 is supported", doc.SchemaVersion)
 	}
@@ -155,6 +158,8 @@ func manifestType(contentType, member string, hasManifests bool) (string, error)
 	return "", fmt.Errorf("manifests of type %s are not supported", member)
 }
 
+const maxMediaType = 127 + 1 + 127 // bytes: type/subtype (RFC 6838, section 4.2)
+
 func validDescriptor(d ocispec.Descriptor) error {
 	if err := d.Digest.Validate(); err != nil {
 		return fmt.Errorf("a descriptor has an invalid digest %q", d.Digest)
@@ -167,6 +172,9 @@ func validDescriptor(d ocispec.Descriptor) error {
 	}
 	if d.MediaType == "" {
 		return fmt.Errorf("%s has no mediaType", d.Digest)
+	}
+	if len(d.MediaType) > maxMediaType {
+		return fmt.Errorf("%s has a mediaType longer than %d bytes", d.Digest, maxMediaType)
 	}
 	if len(d.Data) > 0 && (int64(len(d.Data)) != d.Size || d.Digest.Algorithm().FromBytes(d.Data) != d.Digest) {
 		return fmt.Errorf("%s: the embedded data is not what the digest and size say", d.Digest)

@@ -80,6 +80,18 @@ func (g *Gateway) release(ctx context.Context, r Release) (Prepared, error) {
 	return Prepared{ocispec.Descriptor{MediaType: m.mediaType, Digest: d, Size: int64(len(raw)), ArtifactType: m.artifactType}}, nil
 }
 
+// CheckIndex reports as an *IndexError what stands in the way of releasing a quarantined index; of another package it returns nil.
+func (g *Gateway) CheckIndex(ctx context.Context, repository, sourceDigest string) error {
+	_, m, err := g.quarantined(ctx, repository, sourceDigest)
+	if err == nil && m.index {
+		err = g.checkIndex(ctx, repository, m)
+	}
+	if err != nil {
+		return &Error{"check", repository, sourceDigest, err}
+	}
+	return nil
+}
+
 // checkReplace refuses to release a package that is sanitized in part.
 func checkReplace(p Push, files []layerFile, replace map[string]string) error {
 	if len(replace) == 0 {

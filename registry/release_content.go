@@ -34,17 +34,11 @@ func (g *Gateway) releaseContent(ctx context.Context, r Release, m *manifest, fi
 			return nil, err
 		}
 	}
+	if m.index {
+		return nil, g.checkIndex(ctx, r.Repository, m)
+	}
 	for _, d := range distinct(m.descriptors()) {
 		if _, ok := replaced[d]; ok {
-			continue
-		}
-		if m.index { // its manifests must have been released before
-			if _, _, err := g.released.manifest(ctx, r.Repository, d.String()); err != nil {
-				if !errors.Is(err, ErrNotFound) {
-					return nil, err
-				}
-				return nil, fmt.Errorf("%w: the manifest %s of this index is not released", ErrPackage, d)
-			}
 			continue
 		}
 		if err := g.released.takeBlob(ctx, r.Repository, d, g.quarantine, r.Repository); err != nil {
@@ -52,6 +46,19 @@ func (g *Gateway) releaseContent(ctx context.Context, r Release, m *manifest, fi
 		}
 	}
 	return replaced, nil
+}
+
+// checkIndex reports as an *IndexError that a manifest of an index has not been released before, as it was pushed.
+func (g *Gateway) checkIndex(ctx context.Context, repository string, m *manifest) error {
+	for _, d := range m.descriptors() {
+		_, _, err := g.released.manifest(ctx, repository, d.Digest.String())
+		if errors.Is(err, ErrNotFound) {
+			return &IndexError{d.Digest.String()}
+		} else if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // newLayer puts the layer that takes the place of a layer into the backend; nil where it stays.

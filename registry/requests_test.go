@@ -74,6 +74,8 @@ func TestBadRequests(t *testing.T) {
 		"wrong digest":          {"PUT", "/v2/models/resnet/manifests/" + sum, strings.NewReader(manifest(config, "")), oci, 400, "DIGEST_INVALID"},
 		"missing blob":          {"PUT", "/v2/models/resnet/manifests/v1", strings.NewReader(manifest(absent, "")), oci, 400, "MANIFEST_BLOB_UNKNOWN"},
 		"wrong size":            {"PUT", "/v2/models/resnet/manifests/v1", strings.NewReader(manifest(wrongSize, "")), oci, 400, "MANIFEST_INVALID"},
+		"long artifactType":     {"PUT", "/v2/models/resnet/manifests/v1", strings.NewReader(manifest(config, `,"artifactType":"a/`+strings.Repeat("b", 254)+`"`)), oci, 400, "MANIFEST_INVALID"},
+		"long mediaType":        {"PUT", "/v2/models/resnet/manifests/v1", strings.NewReader(strings.Replace(manifest(config, ""), "application/json", "a/"+strings.Repeat("b", 254), 1)), oci, 400, "MANIFEST_INVALID"},
 		"two layers members":    {"PUT", "/v2/models/resnet/manifests/v1", strings.NewReader(manifest(config, `,"Layers":[]`)), oci, 400, "MANIFEST_INVALID"},
 		"query":                 {"PUT", "/v2/models/resnet/manifests/" + sum + "?tag=v1&tag=v2", strings.NewReader("{}"), oci, 400, "UNSUPPORTED"},
 		"large manifest":        {"PUT", "/v2/models/resnet/manifests/v1", strings.NewReader(strings.Repeat(" ", 2001)), oci, 413, "MANIFEST_INVALID"},

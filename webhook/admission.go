@@ -45,14 +45,17 @@ type Source struct {
 	Digest       string            `json:"digest"`
 	MediaType    string            `json:"media_type"`
 	ArtifactType string            `json:"artifact_type,omitempty"`
-	Identity     string            `json:"identity,omitempty"` // who pushed, as far as the registry knows
-	Size         int64             `json:"size"`               // bytes, of the whole package
-	Annotations  map[string]string `json:"annotations,omitempty"`
-	Blobs        []string          `json:"blobs,omitempty"`   // digests of all content
-	Subject      string            `json:"subject,omitempty"` // digest of the package that this one is attached to
-	Models       []Model           `json:"models"`
-	OtherModels  []OtherModel      `json:"other_models,omitempty"` // of formats that cannot be sanitized
-	Problem      string            `json:"problem,omitempty"`      // why not every model could be found
+	Identity     string            `json:"identity,omitempty"`    // who pushed, as far as the registry knows
+	Size         int64             `json:"size"`                  // bytes, of the whole package
+	Annotations  map[string]string `json:"annotations,omitempty"` // of the manifest, as far as they are kept
+	// AnnotationsDropped is how many are not.
+	AnnotationsDropped int `json:"annotations_dropped,omitempty"`
+
+	Blobs       []string     `json:"blobs,omitempty"`   // digests of all content
+	Subject     string       `json:"subject,omitempty"` // digest of the package that this one is attached to
+	Models      []Model      `json:"models"`
+	OtherModels []OtherModel `json:"other_models,omitempty"` // of formats that cannot be sanitized
+	Problem     string       `json:"problem,omitempty"`      // why not every model could be found
 }
 
 // Model is an ONNX file of the package.
@@ -182,7 +185,7 @@ func (a *Admission) tag() string {
 func sourceOf(p registry.Push) Source {
 	s := Source{
 		Repository: p.Repository, Digest: p.Digest, MediaType: p.MediaType, ArtifactType: p.ArtifactType,
-		Identity: p.Identity, Size: p.Size, Annotations: p.Annotations, Blobs: p.Blobs, Models: []Model{},
+		Identity: p.Identity, Size: p.Size, Blobs: p.Blobs, Models: []Model{},
 		Problem: p.Problem, Subject: p.Subject,
 	}
 	for _, m := range p.Models {
@@ -191,5 +194,6 @@ func sourceOf(p registry.Push) Source {
 	for _, m := range p.OtherModels {
 		s.OtherModels = append(s.OtherModels, OtherModel(m))
 	}
+	s.annotate(p.Annotations)
 	return s
 }

@@ -16,8 +16,10 @@ import (
 // way or released gets one more tag, what is held another try, what is denied the same answer.
 func (p *Pipeline) Admit(ctx context.Context, push registry.Push) (*registry.Denial, error) {
 	src := sourceOf(push)
+	in := p.admissionInput(src, push.Tag)
+	in.Annotations = push.Annotations // also those that the record leaves out
 	var decision *policy.AdmissionDecision
-	if d, err := p.Policy.Admission(ctx, p.admissionInput(src, push.Tag)); err == nil {
+	if d, err := p.Policy.Admission(ctx, in); err == nil {
 		decision = &d
 	} else if ctx.Err() != nil {
 		return nil, ctx.Err()

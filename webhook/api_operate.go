@@ -44,7 +44,7 @@ func (s *Server) operate(action string) echo.HandlerFunc {
 		if len([]rune(reason)) > maxReason {
 			return badRequest("the reason is longer than %d characters", maxReason)
 		}
-		a, err := s.pipeline.Operate(c.Param("id"), action, operator(c), reason)
+		a, err := s.pipeline.Operate(c.Request().Context(), c.Param("id"), action, operator(c), reason)
 		switch {
 		case errors.Is(err, ErrNotFound):
 			return notFound("there is no admission %q", printable(c.Param("id"), 60))
@@ -94,7 +94,7 @@ func (s *Server) collectGarbage(c echo.Context) error {
 	ctx, p := c.Request().Context(), s.pipeline
 	found, err := findGarbage(ctx, p.Dir, p.store, p.broken, older)
 	if err == nil && body.Remove {
-		found, err = removeGarbage(ctx, p.Dir, found, s.gateway, p.inWork)
+		found, err = removeGarbage(ctx, p.Dir, found, s.gateway, p.unlessInWork)
 		s.log.Info("garbage collected", "operator", operator(c), "removed", len(found))
 	}
 	if err != nil {

@@ -42,7 +42,7 @@ func TestOperationsAreBounded(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, action := range []string{OperationApprove, OperationReject, OperationRetry} {
-		if _, err := p.Operate(id, action, "ada", "x"); !errors.Is(err, ErrConflict) || !strings.Contains(err.Error(), "100 operations") {
+		if _, err := p.Operate(t.Context(), id, action, "ada", "x"); !errors.Is(err, ErrConflict) || !strings.Contains(err.Error(), "100 operations") {
 			t.Errorf("%s: %v", action, err)
 		}
 	}

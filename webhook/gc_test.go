@@ -1,8 +1,10 @@
 package webhook
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
+	"log/slog"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -51,6 +53,7 @@ func TestGarbage(t *testing.T) {
 	for path, content := range map[string]string{
 		"work/0199-gone/in/model.onnx": "12345", "work/" + released.ID + "/out": "1",
 		"state/admissions/.tmp-1": "1", "state/logs/0199-gone.jsonl": "{}", "registry/quarantine/models/held/index.json.5": "{}",
+		"registry/holders/models/gone/_by/0f/sha256-" + strings.Repeat("0", 64): "",
 	} {
 		if err := os.MkdirAll(filepath.Dir(filepath.Join(dir, path)), 0o700); err != nil {
 			t.Fatal(err)
@@ -59,7 +62,7 @@ func TestGarbage(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	want := []string{"log ", "package models/rejected", "package models/released", "temporary ", "temporary ", "work ", "work "}
+	want := []string{"holder models/gone", "log ", "package models/rejected", "package models/released", "temporary ", "temporary ", "work ", "work "}
 	if got := s.collect("false"); !slices.Equal(kinds(got), want) || got.Removed || got.Bytes < 100 {
 		t.Fatalf("found %q, %+v", kinds(got), got)
 	}
@@ -133,4 +136,57 @@ func TestGarbageKeepsWhatItDoesNotUnderstand(t *testing.T) {
 	if found, err := FindGarbage(t.Context(), dir, 0); err != nil || slices.ContainsFunc(found, func(g Garbage) bool { return g.Repository == "models/a" }) {
 		t.Errorf("with a broken manifest: %+v, %v", found, err)
 	}
+}
+
+// slowQuarantine calls before when a package is to be discarded and during while it is.
+type slowQuarantine struct{ before, during func() }
+
+func (q slowQuarantine) RemoveStale(string, time.Time) error { return nil }
+
+func (q slowQuarantine) Discard(_ context.Context, _, _ string, guard func(remove func() error) error) error {
+	q.before()
+	return guard(func() error {
+		q.during()
+		return nil
+	})
+}
+
+// TestGarbageIsNotRetried: an operator who retries a rejected model while its package is being removed either keeps it, or comes after.
+func TestGarbageIsNotRetried(t *testing.T) {
+	p, err := NewPipeline(PipelineConfig{Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.store = openStore(t, t.TempDir())
+	rejected := func(repository string) (*Admission, []Garbage) {
+		a := create(t, p.store, repository, "sha256:1", "")
+		if a, err = p.store.Update(a.ID, func(a *Admission) { a.enter(Denied, ReasonRejected, "", time.Now()) }); err != nil {
+			t.Fatal(err)
+		}
+		return a, []Garbage{{Kind: GarbagePackage, Repository: repository, Digest: "sha256:1", Admission: a.ID}}
+	}
+	retry := func(a *Admission) {
+		if _, err := p.Operate(t.Context(), a.ID, OperationRetry, "ada", ""); err != nil {
+			t.Error(err)
+		}
+	}
+	a, found := rejected("m/before")
+	quarantine := slowQuarantine{before: func() { retry(a) }, during: func() { t.Error("the package of a model in work is removed") }}
+	if removed, err := removeGarbage(t.Context(), t.TempDir(), found, quarantine, p.unlessInWork); err != nil || len(removed) != 0 {
+		t.Errorf("%+v, %v", removed, err)
+	}
+	b, found := rejected("m/during")
+	retried := make(chan struct{})
+	quarantine = slowQuarantine{before: func() {}, during: func() {
+		go func() { retry(b); close(retried) }()
+		select {
+		case <-retried:
+			t.Error("it is retried while its package is removed")
+		case <-time.After(100 * time.Millisecond):
+		}
+	}}
+	if removed, err := removeGarbage(t.Context(), t.TempDir(), found, quarantine, p.unlessInWork); err != nil || len(removed) != 1 {
+		t.Errorf("%+v, %v", removed, err)
+	}
+	<-retried
 }

@@ -1,12 +1,16 @@
 package webhook
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"slices"
 	"time"
 
 	"github.com/google/uuid"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"grindstone/registry"
 )
 
 // Operation is what an operator decided about an admission. It is part of the record, and of the log as "operator decision".
@@ -72,11 +76,34 @@ var operations = map[string]func(*Admission, *Operation) error{
 	},
 }
 
+// approvable returns a conflict where releasing a held index would fail. What else may be wrong with a package, its release finds.
+func (p *Pipeline) approvable(ctx context.Context, id string) error {
+	a, ok := p.store.Get(id)
+	if !ok || a.State != Held || !slices.Contains(indexes, a.Source.MediaType) {
+		return nil
+	}
+	if e := (*registry.IndexError)(nil); errors.As(p.registry.CheckIndex(ctx, a.Source.Repository, a.Source.Digest), &e) {
+		return fmt.Errorf("%w: %s", ErrConflict, aboutIndex(e))
+	}
+	return nil
+}
+
+var indexes = []string{ocispec.MediaTypeImageIndex, "application/vnd.docker.distribution.manifest.list.v2+json"}
+
+func aboutIndex(e *registry.IndexError) string {
+	return "it is an index, and its manifest " + e.Manifest + " is not released as it was pushed: approve that first. A model that was sanitized has another digest: push an index of what is released"
+}
+
 // Operate carries out an operator's decision. The operator's role must have been checked. Errors are ErrNotFound, ErrReason, ErrConflict, or those
 // of the disk.
-func (p *Pipeline) Operate(id, action, by, reason string) (*Admission, error) {
+func (p *Pipeline) Operate(ctx context.Context, id, action, by, reason string) (*Admission, error) {
 	if reason == "" && action != OperationRetry {
 		return nil, fmt.Errorf("%w to %s an admission", ErrReason, action)
+	}
+	if action == OperationApprove {
+		if err := p.approvable(ctx, id); err != nil {
+			return nil, err
+		}
 	}
 	p.tags.Lock() // no tag moves meanwhile
 	defer p.tags.Unlock()

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"grindstone/attest"
+	"grindstone/registry"
 	"grindstone/sanitize"
 )
 
@@ -276,7 +277,7 @@ func TestOperatorsAreAsked(t *testing.T) {
 		if perr != nil {
 			t.Fatal(perr)
 		}
-		server := NewServer(ServerConfig{Operators: nobody{err}}, p, nil, slog.New(slog.DiscardHandler))
+		server := NewServer(ServerConfig{Operators: nobody{err}}, p, &registry.Gateway{}, slog.New(slog.DiscardHandler))
 		w := httptest.NewRecorder()
 		server.ServeHTTP(w, httptest.NewRequest(http.MethodPost, "/api/v1/admissions/x/retry", nil))
 		if w.Code != want || !strings.Contains(w.Body.String(), err.Error()) {

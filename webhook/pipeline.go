@@ -56,7 +56,7 @@ type Pipeline struct {
 	metrics  *metrics
 	registry *registry.Gateway
 
-	tags    sync.Mutex // held while a push of a tag, an operator's decision, or the end of a release is recorded
+	tags    sync.Mutex // held while a push of a tag, an operator's decision, or the end of a release is recorded, and while garbage is removed
 	moving  sync.Mutex // held while tags are moved, which may take long; taken before tags
 	workers sync.WaitGroup
 	running sync.Map // admission id -> context.CancelFunc of the worker that has it

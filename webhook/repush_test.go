@@ -135,30 +135,36 @@ func TestNewestPushWinsWhileTheFirstIsInWork(t *testing.T) {
 	}
 }
 
+// pushIndex pushes an index of what has been pushed.
+func (s *serverProcess) pushIndex(repository, tag string, manifests ...ocispec.Descriptor) {
+	s.Helper()
+	raw, err := json.Marshal(ocispec.Index{
+		Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageIndex, Manifests: manifests,
+	})
+	if err != nil {
+		s.Fatal(err)
+	}
+	r, err := http.NewRequestWithContext(s.Context(), http.MethodPut, "http://"+s.address+"/v2/"+repository+"/manifests/"+tag, strings.NewReader(string(raw)))
+	if err != nil {
+		s.Fatal(err)
+	}
+	r.Header.Set("Content-Type", ocispec.MediaTypeImageIndex)
+	answer, err := http.DefaultClient.Do(r)
+	if err != nil {
+		s.Fatal(err)
+	}
+	answer.Body.Close()
+	if answer.StatusCode != http.StatusCreated {
+		s.Errorf("the index is answered %d", answer.StatusCode)
+	}
+}
+
 // TestIndexOfSeveralModels pushes an index of two models, as clients do: its manifests first, which are sanitized each. The index names the
 // pushed ones and stays in quarantine.
 func TestIndexOfSeveralModels(t *testing.T) {
 	s := startServer(t, t.TempDir())
 	one, two := s.pushModel("models/a", "one", "one"), s.pushModel("models/a", "two", "two")
-	raw, err := json.Marshal(ocispec.Index{
-		Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageIndex, Manifests: []ocispec.Descriptor{one, two},
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	r, err := http.NewRequestWithContext(t.Context(), http.MethodPut, "http://"+s.address+"/v2/models/a/manifests/all", strings.NewReader(string(raw)))
-	if err != nil {
-		t.Fatal(err)
-	}
-	r.Header.Set("Content-Type", ocispec.MediaTypeImageIndex)
-	answer, err := http.DefaultClient.Do(r)
-	if err != nil {
-		t.Fatal(err)
-	}
-	answer.Body.Close()
-	if answer.StatusCode != http.StatusCreated {
-		t.Errorf("the index is answered %d", answer.StatusCode)
-	}
+	s.pushIndex("models/a", "all", one, two)
 	got := map[string]string{}
 	for _, a := range s.settle() {
 		got[a.tag()] = fmt.Sprint(a.State, " ", a.Reason)
@@ -171,6 +177,39 @@ func TestIndexOfSeveralModels(t *testing.T) {
 	}
 	if _, _, err := s.pull("models/a", "all"); err == nil {
 		t.Error("the index is pulled")
+	}
+	// Nor can it be approved: the models that it names are not what was released.
+	held := s.admissions("?state=held")[0]
+	if status, text := s.post("/api/v1/admissions/"+held.ID+"/approve", `{"reason": "x"}`); status != http.StatusConflict || !strings.Contains(text, one.Digest.String()) {
+		t.Errorf("%d %s", status, text)
+	}
+	if now := s.admission(held.ID); now.State != Held || now.Reason != ReasonNoModel {
+		t.Errorf("%s %s", now.State, now.Reason)
+	}
+}
+
+// TestIndexOfApprovedModels: an index can be approved when the models that it names have been.
+func TestIndexOfApprovedModels(t *testing.T) {
+	s := startServer(t, t.TempDir(), "-data", "")
+	one := s.pushModel("models/a", "one", "one")
+	s.settle()
+	s.pushIndex("models/a", "all", one)
+	approve := func(tag string) int {
+		status, _ := s.post("/api/v1/admissions/"+s.admissions("?tag=" + tag)[0].ID+"/approve", `{"reason": "x"}`)
+		return status
+	}
+	s.settle()
+	if status := approve("all"); status != http.StatusConflict {
+		t.Errorf("before its model: %d", status)
+	}
+	for _, tag := range []string{"one", "all"} {
+		if status := approve(tag); status != http.StatusOK {
+			t.Errorf("%s: %d", tag, status)
+		}
+		s.settle()
+	}
+	if a := s.admissions("?tag=all")[0]; a.State != Released {
+		t.Errorf("%s %s %s", a.State, a.Reason, a.Message)
 	}
 }
 

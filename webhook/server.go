@@ -53,7 +53,7 @@ func (s *Server) routes() {
 	e.HideBanner, e.HidePort = true, true
 	e.HTTPErrorHandler = writeError(s.log)
 	e.IPExtractor = echo.ExtractIPDirect()
-	e.Use(identify, logRequests(s.log, s.pipeline.metrics), recoverPanics)
+	e.Use(identify, s.steadyBodies, logRequests(s.log, s.pipeline.metrics), recoverPanics)
 	if s.config.Access != nil {
 		e.Use(exceptEvents(echo.WrapMiddleware(s.config.Access.Middleware)))
 	}
@@ -70,6 +70,14 @@ func (s *Server) routes() {
 	get("/readyz", s.ready)
 	e.GET("/metrics", echo.WrapHandler(s.pipeline.metrics.handler()), s.knownOnly)
 	s.operatorRoutes()
+}
+
+// steadyBodies cuts off bodies that trickle in, whatever they are for: also of those who have not shown who they are.
+func (s *Server) steadyBodies(next echo.HandlerFunc) echo.HandlerFunc {
+	return func(c echo.Context) error {
+		defer s.gateway.Steady(c.Response(), c.Request())()
+		return next(c)
+	}
 }
 
 // recoverPanics turns a panic of a handler into an error, except the one that net/http uses to break a connection off.

@@ -136,6 +136,9 @@ func (p *Pipeline) uri(repository, digest string) string {
 
 // unreadable turns the registry's complaints about the package itself into a verdict; other errors stay.
 func (p *Pipeline) unreadable(a *Admission, err error) error {
+	if e := (*registry.IndexError)(nil); errors.As(err, &e) {
+		return held(ReasonNoModel, aboutIndex(e))
+	}
 	if errors.Is(err, registry.ErrNotFound) || errors.Is(err, registry.ErrPackage) || errors.Is(err, registry.ErrDigest) {
 		p.Log.Error("the quarantined package cannot be used", "admission", a.ID, "error", err)
 		return held(ReasonUnreadable, "the quarantined package cannot be read back; push it again")
