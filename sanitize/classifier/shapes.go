@@ -114,6 +114,7 @@ func (c *Classifier) measure() error {
 		return err
 	}
 	c.shapes = shapes
+	c.flattenLogits()
 	logits := shapes[c.Logits]
 	if len(logits) != 2 || logits[0] != 2 || logits[1] < 2 {
 		return &onnx.Error{What: "output " + c.Output, Err: fmt.Errorf("%w: shape %v for two images, expected [2, classes]", ErrOutput, logits)}
