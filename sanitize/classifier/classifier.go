@@ -15,7 +15,7 @@ import (
 var (
 	ErrInput       = errors.New("no usable image input")
 	ErrOutput      = errors.New("no usable class output")
-	ErrNoHead      = errors.New("no head found: no Gemm, MatMul or 1x1 Conv with constant weights leads to the output")
+	ErrNoHead      = errors.New("no head found")
 	ErrUnsupported = errors.New("operators without a gradient rule lie between trainable weights and the output")
 	ErrFrozen      = fmt.Errorf("%w: it is not a float tensor of the file, so training cannot change it", onnx.ErrUnsupported)
 	ErrShared      = fmt.Errorf("%w: another layer shares them", onnx.ErrUnsupported)
@@ -35,7 +35,7 @@ const (
 type Classifier struct {
 	Source *onnx.Model
 
-	Nodes     []*onnx.Node            // up to and including the one that makes Logits
+	Nodes     []*onnx.Node            // all that Logits and Feature depend on
 	Constants map[string]*onnx.Tensor // initializers and Constant nodes by name
 
 	Input                   string
@@ -46,9 +46,9 @@ type Classifier struct {
 	Logits  string // class scores before a closing Softmax, LogSoftmax or ArgMax, [batch, Classes]
 	Classes int
 
-	Feature      string       // the tensor that the head reads
+	Feature      string       // the tensor that the head reads; of several heads, what all of them read
 	FeatureWidth int          // elements per image
-	Head         []*onnx.Node // from Feature (exclusive) to Logits
+	Head         []*onnx.Node // from what the heads read (exclusive) to Logits
 	Closing      []*onnx.Node // from Logits to Output; not among Nodes
 	Choices      []string     // why output and feature layer are these, in words
 	HeadWeights  []string     // constants of the head that are re-initialised

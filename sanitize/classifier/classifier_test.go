@@ -352,10 +352,13 @@ func TestRefusals(t *testing.T) {
 			return n.Op("Flatten", []string{n.Op("Conv", []string{"x", w})})
 		}, err: classifier.ErrNoHead, says: "no feature layer"},
 		{name: "no linear layer at the end", build: func(n *net) string {
-			x := n.pooled(n.stem(-1))
-			n.Add(&onnx.Node{Name: "top", Op: "Concat", Inputs: []string{x, x}, Outputs: []string{"y"}, Attrs: []*onnx.Attr{onnx.I("axis", 1)}})
+			n.Add(&onnx.Node{Name: "top", Op: "Sigmoid", Inputs: []string{n.dense(n.pooled(n.stem(-1)), 4, 5)}, Outputs: []string{"y"}})
 			return "y"
-		}, err: classifier.ErrNoHead, says: `node "top": Concat`},
+		}, err: classifier.ErrNoHead, says: `node "top": Sigmoid: no head found: it stands between the output and the last layer with weights; --feature-tensor`},
+		{name: "nothing that is learned", build: func(n *net) string {
+			n.Input("x", onnx.Float, -1, 5, 1, 1)
+			return n.Op("Flatten", []string{"x"})
+		}, err: classifier.ErrNoHead, says: "no layer with weights"},
 		{name: "weights that are computed", build: func(n *net) string {
 			w := n.Op("Transpose", []string{n.weight("w", 5, 4)})
 			n.Add(&onnx.Node{Name: "fc", Op: "MatMul", Inputs: []string{n.pooled(n.stem(-1)), n.Op("Abs", []string{w})}, Outputs: []string{"y"}})

@@ -12,20 +12,7 @@ import (
 // all others that an activation meets behind the first linear layer (joined). Constants of preprocessing, and the running statistics
 // of BatchNormalization, are never among them.
 func (c *Classifier) findTrainable() {
-	by := producers(c.Nodes)
-	c.live = grad.Reach(c.Nodes, []string{c.Input})
-	var products []string
-	for _, n := range c.Nodes {
-		if c.isLinear(n) {
-			products = append(products, n.Outputs[0])
-		}
-	}
-	c.learned = grad.Reach(c.Nodes, products)
-	inHead := map[*onnx.Node]bool{}
-	for _, n := range c.Head {
-		inHead[n] = true
-	}
-	frozen := c.frozenInputs()
+	by, inHead, frozen := producers(c.Nodes), setOf(c.Head), c.frozenInputs()
 	for _, n := range c.Nodes {
 		for _, name := range c.weightsOf(by, n) {
 			if !c.canTrain(name) {
@@ -45,6 +32,18 @@ func (c *Classifier) findTrainable() {
 			}
 		}
 	}
+}
+
+// findReach notes what the image has a part in, and what linear layers make.
+func (c *Classifier) findReach() {
+	c.live = grad.Reach(c.Nodes, []string{c.Input})
+	var products []string
+	for _, n := range c.Nodes {
+		if c.isLinear(n) {
+			products = append(products, n.Outputs[0])
+		}
+	}
+	c.learned = grad.Reach(c.Nodes, products)
 }
 
 // canTrain reports whether a name is that of a float32 tensor that the file holds, as an initializer or a Constant node, or that Unfold
@@ -168,9 +167,9 @@ func (c *Classifier) unmoved(by map[string]*onnx.Node, value string) string {
 	return value
 }
 
-// biasOf returns the constant that an Add adds to the output of a MatMul or Conv, "" if it is no such Add.
+// biasOf returns the constant that a node adds to the output of a MatMul or Conv, or subtracts from it, "" if it does nothing of the kind.
 func (c *Classifier) biasOf(by map[string]*onnx.Node, add *onnx.Node) string {
-	if add.Op != "Add" {
+	if add.Op != "Add" && add.Op != "Sub" && add.Op != "Sum" || len(add.Inputs) != 2 {
 		return ""
 	}
 	for i, in := range add.Inputs {

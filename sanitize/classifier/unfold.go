@@ -96,6 +96,16 @@ func (c *Classifier) foldable(by map[string]*onnx.Node, n *onnx.Node) (Foldable,
 	return f, int64(f.Channels) == elements(b.Shape)
 }
 
+// dataInput is the input that is not a constant.
+func (c *Classifier) dataInput(n *onnx.Node) string {
+	for _, in := range n.Inputs {
+		if in != "" && c.Constants[in] == nil {
+			return in
+		}
+	}
+	return ""
+}
+
 // Unfold inserts a BatchNormalization behind each layer, given the mean and variance of every channel of the layer's output.
 func (c *Classifier) Unfold(layers []Foldable, mean, variance [][]float32) {
 	at := map[*onnx.Node]int{}
