@@ -70,6 +70,7 @@ type Classifier struct {
 
 // Options override what New finds by itself.
 type Options struct {
+	Output        string   // name of the output with the classes; "" to find it
 	Feature       string   // name of the feature tensor; "" to find it
 	FreezeBelow   []string // nodes that, with all that they depend on, are not trained
 	Rounded       bool     // keep the rounding of a quantized model's activations: the form to evaluate, not to train
@@ -106,7 +107,7 @@ func New(m *onnx.Model, o Options) (*Classifier, error) {
 	if err := c.findInput(g, o); err != nil {
 		return nil, err
 	}
-	if err := c.findLogits(g); err != nil {
+	if err := c.findLogits(g, o.Output); err != nil {
 		return nil, err
 	}
 	if err := c.openBatch(g); err != nil {

@@ -1,44 +1,85 @@
 package classifier
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 
 	"grindstone/sanitize/onnx"
 )
 
+// scores are what an output of the model is made of.
+type scores struct {
+	output, logits string
+	closing, nodes []*onnx.Node // between these two, and all that make the logits
+	depth          int          // nodes that make the last layers with weights, and these; 0 if no head is found
+}
+
 // findLogits finds the class scores: what an output is made of, before a closing Softmax, LogSoftmax or ArgMax. Of several outputs (auxiliary
-// heads, features beside scores, labels beside probabilities) it takes the one that most of the network leads to, the first of
-// equals. What lies behind the logits, or beside the way to them, is dropped.
-func (c *Classifier) findLogits(g *onnx.Graph) error {
+// heads, features or confidences beside scores, labels beside probabilities) it takes the likeliest, unless one is asked for. What lies
+// behind the logits, or beside the way to them, is dropped.
+func (c *Classifier) findLogits(g *onnx.Graph, output string) error {
 	if len(g.Outputs) == 0 {
 		return fmt.Errorf("%w: the graph has no output", ErrOutput)
 	}
+	c.findReach()
 	by := producers(c.Nodes)
-	var best []*onnx.Node
+	var best *scores
+	var names []string
 	for _, out := range g.Outputs {
-		at, closing := out.Name, []*onnx.Node(nil)
-		for n := by[at]; n != nil && closed(by, n) != ""; n = by[at] {
-			closing = append(closing, n)
-			at = closed(by, n)
-		}
-		if by[at] == nil {
+		names = append(names, out.Name)
+		if output != "" && out.Name != output {
 			continue
 		}
-		if nodes := ancestors(c.Nodes, at); len(nodes) > len(best) {
-			best, c.Output, c.Logits, c.Closing = nodes, out.Name, at, closing
+		if s := c.scoresOf(by, out.Name); by[s.logits] != nil && (best == nil || s.likelier(best)) {
+			best = s
 		}
 	}
-	if best == nil {
-		first := g.Outputs[0].Name
-		return &onnx.Error{What: "output " + first, Err: fmt.Errorf("%w: no node makes %q", ErrOutput, first)}
+	switch {
+	case best != nil:
+	case output == "" || slices.Contains(names, output):
+		name := cmp.Or(output, names[0])
+		return &onnx.Error{What: "output " + name, Err: fmt.Errorf("%w: no node makes %q", ErrOutput, name)}
+	default:
+		return fmt.Errorf("%w: no output is called %q; the model has %q", ErrOutput, output, names)
 	}
-	slices.Reverse(c.Closing)
-	if len(g.Outputs) > 1 {
-		c.explain("output %s: of %d outputs, most of the network leads to it", c.Output, len(g.Outputs))
+	c.Output, c.Logits, c.Closing, c.Nodes = best.output, best.logits, best.closing, best.nodes
+	switch {
+	case output != "":
+		c.explain("output %s: as asked", c.Output)
+	case len(names) > 1:
+		c.explain("output %s: of %d outputs, most of the network leads to its head; --output-tensor names another", c.Output, len(names))
 	}
-	c.Nodes = best
 	return nil
+}
+
+// likelier reports whether s are the classes rather than t: the head is deeper in the network, or as deep with less behind it, as logits are beside
+// their maximum. Where no head is found, that of which more of the network is a part.
+func (s *scores) likelier(t *scores) bool {
+	if s.depth != t.depth {
+		return s.depth > t.depth
+	}
+	if s.depth > 0 {
+		return len(s.nodes) < len(t.nodes)
+	}
+	return len(s.nodes) > len(t.nodes)
+}
+
+func (c *Classifier) scoresOf(by map[string]*onnx.Node, output string) *scores {
+	s := &scores{output: output, logits: output}
+	for n := by[s.logits]; n != nil && closed(by, n) != ""; n = by[s.logits] {
+		s.closing = append(s.closing, n)
+		s.logits = closed(by, n)
+	}
+	slices.Reverse(s.closing)
+	s.nodes = ancestors(c.Nodes, s.logits)
+	var made []string
+	layers, _ := c.lastLayers(by, s.logits)
+	for _, n := range layers {
+		made = append(made, n.Outputs...)
+	}
+	s.depth = len(ancestors(c.Nodes, made...))
+	return s
 }
 
 // flattenLogits reads class scores of shape [N, classes, 1, 1], in which networks end that pool instead of flattening, as rows. The file
