@@ -62,6 +62,14 @@ func TestHeads(t *testing.T) {
 		{name: "MatMul alone", opset: 17, build: func(n *net) string {
 			return n.Named("logits", "MatMul", []string{n.pooled(n.stem(-1)), n.weight("w", 4, 5)})
 		}, logits: "logits", feature: "feature", width: 4, weights: "w", foldable: 1},
+		{name: "MatMul with a weight that is turned first, and a bias", opset: 17, build: func(n *net) string {
+			y := n.Op("MatMul", []string{n.pooled(n.stem(-1)), n.Op("Transpose", []string{n.weight("w", 5, 4)})})
+			return n.Named("logits", "Add", []string{y, n.Op("Reshape", []string{n.weight("b", 5, 1), n.Int64s(5)})})
+		}, logits: "logits", feature: "feature", width: 4, weights: "w b", foldable: 1},
+		{name: "Gemm with a weight that is turned first, below another layer", opset: 17, options: classifier.Options{Feature: "feature"}, build: func(n *net) string {
+			y := n.Op("Gemm", []string{n.pooled(n.stem(-1)), n.Op("Transpose", []string{n.weight("w", 6, 4)}), n.weight("b", 6)})
+			return n.dense(n.Op("Relu", []string{y}), 6, 5)
+		}, logits: "logits", feature: "feature", width: 4, weights: "w b fc.w fc.b", foldable: 1},
 		{name: "1x1 Conv, then pooling", opset: 17, build: func(n *net) string {
 			y := n.Op("Conv", []string{n.stem(-1), n.weight("w", 5, 4, 1, 1), n.weight("b", 5)})
 			return n.Named("logits", "Flatten", []string{n.Op("GlobalAveragePool", []string{y})})

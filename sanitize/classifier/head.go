@@ -86,7 +86,7 @@ func (c *Classifier) lastLayers(by map[string]*onnx.Node, value string) (layers 
 		}
 		seen[value] = true
 		switch {
-		case c.isLinear(n):
+		case c.isLinear(by, n):
 			found[n] = true
 			read = append(read, n.Inputs...)
 		case n.Domain != "" || !passes[n.Op]:
@@ -174,13 +174,14 @@ func lastRead(layers []*onnx.Node) string {
 	return strings.Join(names, " and ") + ", the last layers with weights, read"
 }
 
-// isLinear reports whether a node multiplies its data by a constant weight.
-func (c *Classifier) isLinear(n *onnx.Node) bool {
+// isLinear reports whether a node multiplies its data by a constant weight, or a moved copy of one.
+func (c *Classifier) isLinear(by map[string]*onnx.Node, n *onnx.Node) bool {
+	constant := func(i int) bool { return c.Constants[c.Unmoved(by, n.Inputs[i])] != nil }
 	switch n.Op {
 	case "Gemm", "Conv":
-		return c.Constants[n.Inputs[1]] != nil
+		return constant(1)
 	case "MatMul":
-		return c.Constants[n.Inputs[0]] != nil || c.Constants[n.Inputs[1]] != nil
+		return constant(0) || constant(1)
 	}
 	return false
 }

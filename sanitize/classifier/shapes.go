@@ -47,6 +47,9 @@ func (c *Classifier) Shapes(n int64) (map[string][]int64, error) {
 	return shapes, nil
 }
 
+// ShapeOf is the shape of a value for two images.
+func (c *Classifier) ShapeOf(value string) []int64 { return c.shapes[value] }
+
 // evaluate computes a value of type float that depends on constants alone.
 func (c *Classifier) evaluate(value string) (*onnx.Tensor, error) {
 	needed := map[string]bool{value: true}

@@ -77,7 +77,7 @@ func (c *Classifier) foldable(by map[string]*onnx.Node, n *onnx.Node) (Foldable,
 			return f, false
 		}
 	case "Add":
-		if f.Bias = c.biasOf(by, n); f.Bias == "" {
+		if f.Bias = c.biasOf(by, n); !slices.Contains(n.Inputs, f.Bias) { // there is none, or it is moved before it is added
 			return f, false
 		}
 		mm := by[c.dataInput(n)]
