@@ -66,12 +66,8 @@ func (s *scores) likelier(t *scores) bool {
 }
 
 func (c *Classifier) scoresOf(by map[string]*onnx.Node, output string) *scores {
-	s := &scores{output: output, logits: output}
-	for n := by[s.logits]; n != nil && closed(by, n) != ""; n = by[s.logits] {
-		s.closing = append(s.closing, n)
-		s.logits = closed(by, n)
-	}
-	slices.Reverse(s.closing)
+	s := &scores{output: output}
+	s.logits, s.closing = c.unclosed(by, output)
 	s.nodes = ancestors(c.Nodes, s.logits)
 	var made []string
 	layers, _ := c.lastLayers(by, s.logits)
