@@ -123,7 +123,7 @@ func New(m *onnx.Model, o Options) (*Classifier, error) {
 		return nil, err
 	}
 	c.findTrainable()
-	if err := c.checkFrozen(o.FreezeBelow); err != nil {
+	if err := c.checkFeatures(o.FreezeBelow); err != nil {
 		return nil, err
 	}
 	if len(c.HeadWeights) == 0 {

@@ -358,7 +358,22 @@ func TestRefusals(t *testing.T) {
 			n.Input("x", onnx.Float, -1, 3, 8, 8)
 			w := n.weight("w", 5, 3, 8, 8)
 			return n.Op("Flatten", []string{n.Op("Conv", []string{"x", w})})
-		}, err: classifier.ErrNoHead, says: "no feature layer"},
+		}, err: classifier.ErrNoHead, says: "feature layer x: no head found: no weight stands between the input and it"},
+		{name: "the head reads the image as a row", build: func(n *net) string { n.Input("x", onnx.Float, -1, 3, 8, 8); return flat(n, "x", 192) },
+			err: classifier.ErrNoHead, says: "no weight stands between the input and it"},
+		{name: "the head reads a row", build: func(n *net) string { n.Input("x", onnx.Float, -1, 64); return n.dense("x", 64, 5) },
+			err: classifier.ErrNoHead, says: "feature layer x: no head found: no weight stands between the input and it"},
+		{name: "a named feature tensor that is a scaled image", build: func(n *net) string {
+			n.Input("x", onnx.Float, -1, 3, 8, 8)
+			n.Named("scaled", "Mul", []string{"x", n.Float(2)})
+			y := n.Op("Relu", []string{n.Op("Conv", []string{"scaled", n.weight("w", 4, 3, 3, 3)})})
+			return n.dense(n.pooled(y), 4, 5)
+		}, options: classifier.Options{Feature: "scaled"}, err: classifier.ErrNoHead, says: "feature layer scaled: no head found: no weight"},
+		{name: "features of weights that are computed", build: func(n *net) string {
+			n.Input("x", onnx.Float, -1, 3, 8, 8)
+			n.Add(&onnx.Node{Name: "only", Op: "Conv", Inputs: []string{"x", n.Named("computed", "Abs", []string{n.weight("w", 4, 3, 3, 3)})}, Outputs: []string{"y"}})
+			return n.dense(n.pooled("y"), 4, 5)
+		}, err: classifier.ErrFrozen, says: `node "only": Conv: weight "computed"`},
 		{name: "no linear layer at the end", build: func(n *net) string {
 			n.Add(&onnx.Node{Name: "top", Op: "Sigmoid", Inputs: []string{n.dense(n.pooled(n.stem(-1)), 4, 5)}, Outputs: []string{"y"}})
 			return "y"

@@ -64,9 +64,7 @@ func (c *Classifier) findHead(feature string) error {
 		return noHead(obstacle)
 	default:
 		read := c.readBy(layers)
-		if c.Feature = c.joinFeatures(read); c.Feature == c.Input {
-			return fmt.Errorf("%w: the only parametric layer reads the input, so there is no feature layer", ErrNoHead)
-		}
+		c.Feature = c.joinFeatures(read)
 		c.splitAt(read)
 		c.explain("feature layer %s: what %s", c.Feature, lastRead(layers))
 	}
