@@ -169,14 +169,7 @@ func (c *Classifier) findInput(g *onnx.Graph, o Options) error {
 		return &onnx.Error{What: "input " + in.Name, Err: fmt.Errorf("%w: rank %d, an image batch has rank 4, or 2 with images as rows", ErrInput, len(in.Shape))}
 	}
 	c.Input = in.Name
-	d := func(i int) int { return int(max(in.Shape[i].Size, 0)) }
-	isChannels := func(n int) bool { return n == 1 || n == 3 || n == 4 }
-	switch {
-	case isChannels(d(1)):
-		c.Layout, c.Channels, c.Height, c.Width = NCHW, d(1), d(2), d(3)
-	case isChannels(d(3)):
-		c.Layout, c.Height, c.Width, c.Channels = NHWC, d(1), d(2), d(3)
-	default:
+	if !c.setImage(in.Shape[1].Size, in.Shape[2].Size, in.Shape[3].Size) {
 		return &onnx.Error{What: "input " + in.Name, Err: fmt.Errorf("%w: neither NCHW nor NHWC with 1, 3 or 4 channels: %v", ErrInput, in.Shape)}
 	}
 	if o.Height > 0 {
@@ -186,6 +179,21 @@ func (c *Classifier) findInput(g *onnx.Graph, o Options) error {
 		return &onnx.Error{What: "input " + in.Name, Err: fmt.Errorf("%w: the model leaves the image size open; give it with --size", ErrInput)}
 	}
 	return nil
+}
+
+// setImage takes the axes of an image, and tells their order by the channels. An axis below 0 is open.
+func (c *Classifier) setImage(axes ...int64) bool {
+	isChannels := func(n int) bool { return n == 1 || n == 3 || n == 4 }
+	d := func(i int) int { return int(max(axes[i], 0)) }
+	switch {
+	case isChannels(d(0)):
+		c.Layout, c.Channels, c.Height, c.Width = NCHW, d(0), d(1), d(2)
+	case isChannels(d(2)):
+		c.Layout, c.Height, c.Width, c.Channels = NHWC, d(0), d(1), d(2)
+	default:
+		return false
+	}
+	return true
 }
 
 // ImageShape is the shape of a batch of n images.
