@@ -29,6 +29,7 @@ func newEvaluateCommand() *cobra.Command {
 		target, samples, threads                      int
 		asJSON                                        bool
 		confined                                      confinement
+		o                                             classifier.Options
 	)
 	cmd := &cobra.Command{
 		Use:   "evaluate MODEL.onnx --data PATH",
@@ -57,7 +58,6 @@ Exit status: 0 done, 1 failed, 2 wrong usage, 3 the model cannot be read, 4 the 
 			if run.Provider, err = ort.ParseProvider(provider); err != nil {
 				return usageError("%w", err)
 			}
-			var o classifier.Options
 			if err := parseSize(size, &o.Height, &o.Width); err != nil {
 				return usageError("%w", err)
 			}
@@ -112,6 +112,7 @@ Exit status: 0 done, 1 failed, 2 wrong usage, 3 the model cannot be read, 4 the 
 	f.IntVar(&samples, "samples", 0, "images to use (default all)")
 	f.StringVar(&preprocess, "preprocess", "auto", "how pixels become the model's input: a name (unit, bytes, signed, imagenet, cifar10, ...), or 'mean=.. std=.. range=LOW,HIGH order=bgr'; auto tries the common ways on clean images")
 	f.StringVar(&size, "size", "", "image size HxW, where the model leaves it open")
+	readingFlags(cmd, &o.Output, &o.Feature)
 	f.StringVar(&provider, "provider", "auto", providerHelp)
 	f.IntVar(&threads, "threads", 0, "CPU threads (default all)")
 	confined.flag(cmd)

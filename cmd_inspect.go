@@ -60,10 +60,10 @@ type nodeInfo struct {
 
 func newInspectCommand() *cobra.Command {
 	var asJSON bool
-	var size, feature, provider string
-	var freeze []string
+	var size, provider string
 	var graph trainingGraph
 	var confined confinement
+	var o classifier.Options
 	cmd := &cobra.Command{
 		Use:   "inspect MODEL.onnx",
 		Short: "Show how Grindstone sees a model",
@@ -82,7 +82,6 @@ Exit status: 0 the model can be sanitized, 3 it cannot (the reason is printed), 
   grindstone inspect resnet18.onnx --json | jq .unsupported`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			o := classifier.Options{Feature: feature, FreezeBelow: freeze}
 			if err := parseSize(size, &o.Height, &o.Width); err != nil {
 				return usageError("%w", err)
 			}
@@ -124,8 +123,8 @@ Exit status: 0 the model can be sanitized, 3 it cannot (the reason is printed), 
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	cmd.Flags().StringVar(&size, "size", "", "image size HxW, where the model leaves it open")
-	cmd.Flags().StringVar(&feature, "feature-tensor", "", "name of the feature layer's tensor (default: the input of the last linear layer)")
-	cmd.Flags().StringArrayVar(&freeze, "freeze-below", nil, "node, by name or output, that would not be trained, nor anything that it depends on; may be given again")
+	readingFlags(cmd, &o.Output, &o.Feature)
+	cmd.Flags().StringArrayVar(&o.FreezeBelow, "freeze-below", nil, "node, by name or output, that would not be trained, nor anything that it depends on; may be given again")
 	cmd.Flags().StringVar(&graph.file, "training-graph", "", "write the training step to this ONNX file")
 	cmd.Flags().IntVar(&graph.batch, "batch", 8, "images of a step, in --training-graph and with --provider")
 	cmd.Flags().StringVar(&provider, "provider", "", "run a training step on this provider and show what it left to the CPU: "+providerHelp)
@@ -133,6 +132,12 @@ Exit status: 0 the model can be sanitized, 3 it cannot (the reason is printed), 
 	confined.flag(cmd)
 	cmd.Flags().BoolVar(&graph.fast, "fast-layout", false, "in --training-graph, the step that training on this CPU runs, with its layouts and ONNX Runtime's own operators")
 	return cmd
+}
+
+// readingFlags say what is what in a model that is not read as it should be.
+func readingFlags(cmd *cobra.Command, output, feature *string) {
+	cmd.Flags().StringVar(output, "output-tensor", "", "name of the output with the classes (default: of several, the one whose head is deepest in the network)")
+	cmd.Flags().StringVar(feature, "feature-tensor", "", "name of the feature layer's tensor (default: the input of the last linear layer)")
 }
 
 // trainingGraph says how inspect writes the training step.

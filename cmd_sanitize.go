@@ -118,7 +118,7 @@ library, 6 the accuracy is at chance before or after, 7 out of memory, 130 inter
 	f.StringVar(&mirror, "mirror", "auto", "mirror half of the images: on, off, or auto, where the model knows mirrored images as well")
 	f.BoolVar(&o.NoAugment, "no-augment", false, "neither random crop nor cutout")
 	f.BoolVar(&o.NoUnfold, "no-unfold", false, "leave BatchNormalizations folded while training (ablation: destroys most models)")
-	f.StringVar(&o.Feature, "feature-tensor", "", "name of the feature layer's tensor (default: the input of the last linear layer)")
+	readingFlags(cmd, &o.ClassOutput, &o.Feature)
 	f.StringArrayVar(&o.FreezeBelow, "freeze-below", nil, "node, by name or output, that is not trained, nor anything that it depends on; may be given again")
 	f.StringVar(&o.Preprocess, "preprocess", "auto", "how pixels become the model's input: a name (unit, bytes, signed, imagenet, cifar10, ...), or 'mean=.. std=.. range=LOW,HIGH order=bgr'; auto tries the common ways on clean images")
 	f.StringVar(&o.PreprocessFrom, "preprocess-from", "flag", "who says so, for the report")

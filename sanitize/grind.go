@@ -77,7 +77,7 @@ func (r *run) load(context.Context) error {
 	if err != nil {
 		return err
 	}
-	o := classifier.Options{Feature: r.Feature, FreezeBelow: r.FreezeBelow, Height: r.Height, Width: r.Width}
+	o := classifier.Options{Output: r.ClassOutput, Feature: r.Feature, FreezeBelow: r.FreezeBelow, Height: r.Height, Width: r.Width}
 	if r.c, err = classifier.New(m, o); err != nil {
 		return err
 	}

@@ -20,9 +20,15 @@ func (r *run) resetHead(context.Context) error {
 }
 
 func resetHead(c *classifier.Classifier, values map[string][]float32, random *rand.Rand) {
-	bound := 0.0 // of the layer; a bias comes after its weight
+	by := (&onnx.Graph{Nodes: c.Nodes}).Producer()
+	bounds := map[string]float64{} // of what a layer makes; a bias that another node adds to it has the weight's
 	for _, n := range c.Head {
-		for i, name := range n.Inputs {
+		bound := 0.0
+		for _, in := range n.Inputs {
+			bound = max(bound, bounds[in])
+		}
+		for i, in := range n.Inputs {
+			name := c.Unmoved(by, in)
 			if !slices.Contains(c.HeadWeights, name) {
 				continue
 			}
@@ -36,13 +42,14 @@ func resetHead(c *classifier.Classifier, values map[string][]float32, random *ra
 			case "PRelu":
 				continue
 			}
-			if f := fanIn(n, i, c.Constants[name].Shape); f > 0 {
+			if f := fanIn(n, i, c.ShapeOf(in)); f > 0 {
 				bound = 1 / math.Sqrt(float64(f))
 			}
 			for k := range v {
 				v[k] = float32((2*random.Float64() - 1) * bound)
 			}
 		}
+		bounds[n.Output(0)] = bound
 	}
 }
 

@@ -36,14 +36,7 @@ func TestFanIn(t *testing.T) {
 
 // TestResetHead: the head starts anew, each layer within 1/sqrt(fan-in), and nothing below it changes.
 func TestResetHead(t *testing.T) {
-	b := onnx.NewBuilder()
-	weight := func(name string, shape ...int64) string {
-		size := int64(1)
-		for _, d := range shape {
-			size *= d
-		}
-		return b.Const(onnx.NewFloat(name, shape, slices.Repeat([]float32{7}, int(size))))
-	}
+	b, weight := sevens()
 	b.Input("x", onnx.Float, -1, 3, 4, 4)
 	y := b.Op("Conv", []string{"x", weight("body.w", 16, 3, 4, 4), weight("body.b", 16)})
 	b.Named("feature", "Flatten", []string{y})
@@ -51,26 +44,10 @@ func TestResetHead(t *testing.T) {
 	y = b.Op("BatchNormalization", []string{y, weight("scale", 100), weight("shift", 100), weight("mean", 100), weight("variance", 100)})
 	y = b.Op("MatMul", []string{b.Op("Relu", []string{y}), weight("w2", 100, 10)})
 	b.Output(b.Op("Add", []string{y, weight("b2", 10)}), onnx.Float, -1, 10)
-	raw, err := b.Model(17).Marshal()
-	if err != nil {
-		t.Fatal(err)
-	}
-	m, err := onnx.Parse(raw)
-	if err != nil {
-		t.Fatal(err)
-	}
-	c, err := classifier.New(m, classifier.Options{Feature: "feature"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	values := train.Values(c)
-	resetHead(c, values, rand.New(rand.NewPCG(1, 2)))
+	c, values := reset(t, b.Model(17), classifier.Options{Feature: "feature"})
 	for name, bound := range map[string]float64{"w1": 1. / 4, "b1": 1. / 4, "w2": 1. / 10, "b2": 1. / 10} {
 		v := values[name]
-		low, high := float64(slices.Min(v)), float64(slices.Max(v))
-		if low < -bound || high > bound || high-low < bound { // ten numbers spread over more than half of the range
-			t.Errorf("%s lies between %v and %v, its bound is %v", name, low, high, bound)
-		}
+		isWithin(t, name, v, bound)
 		square := 0.0
 		for _, x := range v {
 			square += float64(x) * float64(x) / float64(len(v))
@@ -89,5 +66,68 @@ func TestResetHead(t *testing.T) {
 	resetHead(c, again, rand.New(rand.NewPCG(1, 2)))
 	if !slices.Equal(again["w1"], values["w1"]) {
 		t.Error("the same seed gives another head")
+	}
+}
+
+// TestResetMovedHeads: a weight that is turned before it is used starts anew like any other, and of several heads each within its own bound.
+func TestResetMovedHeads(t *testing.T) {
+	b, weight := sevens()
+	b.Input("x", onnx.Float, -1, 3, 4, 4)
+	y := b.Op("Flatten", []string{b.Op("Conv", []string{"x", weight("body.w", 16, 3, 4, 4)})})
+	z := b.Op("Flatten", []string{b.Op("Conv", []string{"x", weight("other.w", 100, 3, 4, 4)})})
+	left := b.Op("MatMul", []string{y, b.Op("Transpose", []string{weight("w1", 10, 16)})})
+	right := b.Op("MatMul", []string{z, weight("w2", 100, 10)})
+	left = b.Op("Add", []string{left, b.Op("Reshape", []string{weight("b1", 10, 1), b.Int64s(10)})})
+	right = b.Op("Sub", []string{right, weight("b2", 10)})
+	b.Output(b.Op("Div", []string{b.Op("Add", []string{left, right}), b.Float(2)}), onnx.Float, -1, 10)
+	_, values := reset(t, b.Model(17), classifier.Options{})
+	for name, bound := range map[string]float64{"w1": 1. / 4, "b1": 1. / 4, "w2": 1. / 10, "b2": 1. / 10} {
+		isWithin(t, name, values[name], bound)
+	}
+	for _, name := range []string{"body.w", "other.w"} {
+		if v := values[name]; slices.Min(v) != 7 || slices.Max(v) != 7 {
+			t.Errorf("%s is not what it was", name)
+		}
+	}
+}
+
+// sevens starts a graph whose weights are 7.
+func sevens() (b *onnx.Builder, weight func(name string, shape ...int64) string) {
+	b = onnx.NewBuilder()
+	return b, func(name string, shape ...int64) string {
+		size := int64(1)
+		for _, d := range shape {
+			size *= d
+		}
+		return b.Const(onnx.NewFloat(name, shape, slices.Repeat([]float32{7}, int(size))))
+	}
+}
+
+// reset reads a model as a file would be, and returns its weights after the head was re-initialised.
+func reset(t *testing.T, built *onnx.Model, o classifier.Options) (*classifier.Classifier, map[string][]float32) {
+	t.Helper()
+	raw, err := built.Marshal()
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := onnx.Parse(raw)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := classifier.New(m, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	values := train.Values(c)
+	resetHead(c, values, rand.New(rand.NewPCG(1, 2)))
+	return c, values
+}
+
+// isWithin: ten numbers and more spread over more than half of the range.
+func isWithin(t *testing.T, name string, v []float32, bound float64) {
+	t.Helper()
+	low, high := float64(slices.Min(v)), float64(slices.Max(v))
+	if low < -bound || high > bound || high-low < bound {
+		t.Errorf("%s lies between %v and %v, its bound is %v", name, low, high, bound)
 	}
 }

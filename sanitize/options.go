@@ -48,6 +48,7 @@ type Options struct {
 	Mirror    Mirror // mirror half of the images; auto
 
 	NoUnfold       bool   // leave folded BatchNormalizations folded: an ablation that usually destroys the model
+	ClassOutput    string // name of the model's output with the classes; "": found
 	Feature        string // name of the feature tensor; "": found
 	Preprocess     string // as data.ParsePreprocess reads it; "" or "auto": the common one with the best accuracy on clean images
 	PreprocessFrom string // who chose Preprocess, for the report: "flag", "policy", "annotation", "config"

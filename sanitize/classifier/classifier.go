@@ -15,7 +15,7 @@ import (
 var (
 	ErrInput       = errors.New("no usable image input")
 	ErrOutput      = errors.New("no usable class output")
-	ErrNoHead      = errors.New("no head found: no Gemm, MatMul or 1x1 Conv with constant weights leads to the output")
+	ErrNoHead      = errors.New("no head found")
 	ErrUnsupported = errors.New("operators without a gradient rule lie between trainable weights and the output")
 	ErrFrozen      = fmt.Errorf("%w: it is not a float tensor of the file, so training cannot change it", onnx.ErrUnsupported)
 	ErrShared      = fmt.Errorf("%w: another layer shares them", onnx.ErrUnsupported)
@@ -35,7 +35,7 @@ const (
 type Classifier struct {
 	Source *onnx.Model
 
-	Nodes     []*onnx.Node            // up to and including the one that makes Logits
+	Nodes     []*onnx.Node            // all that Logits and Feature depend on
 	Constants map[string]*onnx.Tensor // initializers and Constant nodes by name
 
 	Input                   string
@@ -46,9 +46,9 @@ type Classifier struct {
 	Logits  string // class scores before a closing Softmax, LogSoftmax or ArgMax, [batch, Classes]
 	Classes int
 
-	Feature      string       // the tensor that the head reads
+	Feature      string       // the tensor that the head reads; of several heads, what all of them read
 	FeatureWidth int          // elements per image
-	Head         []*onnx.Node // from Feature (exclusive) to Logits
+	Head         []*onnx.Node // from what the heads read (exclusive) to Logits
 	Closing      []*onnx.Node // from Logits to Output; not among Nodes
 	Choices      []string     // why output and feature layer are these, in words
 	HeadWeights  []string     // constants of the head that are re-initialised
@@ -70,6 +70,7 @@ type Classifier struct {
 
 // Options override what New finds by itself.
 type Options struct {
+	Output        string   // name of the output with the classes; "" to find it
 	Feature       string   // name of the feature tensor; "" to find it
 	FreezeBelow   []string // nodes that, with all that they depend on, are not trained
 	Rounded       bool     // keep the rounding of a quantized model's activations: the form to evaluate, not to train
@@ -106,7 +107,7 @@ func New(m *onnx.Model, o Options) (*Classifier, error) {
 	if err := c.findInput(g, o); err != nil {
 		return nil, err
 	}
-	if err := c.findLogits(g); err != nil {
+	if err := c.findLogits(g, o.Output); err != nil {
 		return nil, err
 	}
 	if err := c.openBatch(g); err != nil {
@@ -122,7 +123,7 @@ func New(m *onnx.Model, o Options) (*Classifier, error) {
 		return nil, err
 	}
 	c.findTrainable()
-	if err := c.checkFrozen(o.FreezeBelow); err != nil {
+	if err := c.checkFeatures(o.FreezeBelow); err != nil {
 		return nil, err
 	}
 	if len(c.HeadWeights) == 0 {
@@ -168,14 +169,7 @@ func (c *Classifier) findInput(g *onnx.Graph, o Options) error {
 		return &onnx.Error{What: "input " + in.Name, Err: fmt.Errorf("%w: rank %d, an image batch has rank 4, or 2 with images as rows", ErrInput, len(in.Shape))}
 	}
 	c.Input = in.Name
-	d := func(i int) int { return int(max(in.Shape[i].Size, 0)) }
-	isChannels := func(n int) bool { return n == 1 || n == 3 || n == 4 }
-	switch {
-	case isChannels(d(1)):
-		c.Layout, c.Channels, c.Height, c.Width = NCHW, d(1), d(2), d(3)
-	case isChannels(d(3)):
-		c.Layout, c.Height, c.Width, c.Channels = NHWC, d(1), d(2), d(3)
-	default:
+	if !c.setImage(in.Shape[1].Size, in.Shape[2].Size, in.Shape[3].Size) {
 		return &onnx.Error{What: "input " + in.Name, Err: fmt.Errorf("%w: neither NCHW nor NHWC with 1, 3 or 4 channels: %v", ErrInput, in.Shape)}
 	}
 	if o.Height > 0 {
@@ -185,6 +179,21 @@ func (c *Classifier) findInput(g *onnx.Graph, o Options) error {
 		return &onnx.Error{What: "input " + in.Name, Err: fmt.Errorf("%w: the model leaves the image size open; give it with --size", ErrInput)}
 	}
 	return nil
+}
+
+// setImage takes the axes of an image, and tells their order by the channels. An axis below 0 is open.
+func (c *Classifier) setImage(axes ...int64) bool {
+	isChannels := func(n int) bool { return n == 1 || n == 3 || n == 4 }
+	d := func(i int) int { return int(max(axes[i], 0)) }
+	switch {
+	case isChannels(d(0)):
+		c.Layout, c.Channels, c.Height, c.Width = NCHW, d(0), d(1), d(2)
+	case isChannels(d(2)):
+		c.Layout, c.Height, c.Width, c.Channels = NHWC, d(0), d(1), d(2)
+	default:
+		return false
+	}
+	return true
 }
 
 // ImageShape is the shape of a batch of n images.

@@ -62,6 +62,14 @@ func TestHeads(t *testing.T) {
 		{name: "MatMul alone", opset: 17, build: func(n *net) string {
 			return n.Named("logits", "MatMul", []string{n.pooled(n.stem(-1)), n.weight("w", 4, 5)})
 		}, logits: "logits", feature: "feature", width: 4, weights: "w", foldable: 1},
+		{name: "MatMul with a weight that is turned first, and a bias", opset: 17, build: func(n *net) string {
+			y := n.Op("MatMul", []string{n.pooled(n.stem(-1)), n.Op("Transpose", []string{n.weight("w", 5, 4)})})
+			return n.Named("logits", "Add", []string{y, n.Op("Reshape", []string{n.weight("b", 5, 1), n.Int64s(5)})})
+		}, logits: "logits", feature: "feature", width: 4, weights: "w b", foldable: 1},
+		{name: "Gemm with a weight that is turned first, below another layer", opset: 17, options: classifier.Options{Feature: "feature"}, build: func(n *net) string {
+			y := n.Op("Gemm", []string{n.pooled(n.stem(-1)), n.Op("Transpose", []string{n.weight("w", 6, 4)}), n.weight("b", 6)})
+			return n.dense(n.Op("Relu", []string{y}), 6, 5)
+		}, logits: "logits", feature: "feature", width: 4, weights: "w b fc.w fc.b", foldable: 1},
 		{name: "1x1 Conv, then pooling", opset: 17, build: func(n *net) string {
 			y := n.Op("Conv", []string{n.stem(-1), n.weight("w", 5, 4, 1, 1), n.weight("b", 5)})
 			return n.Named("logits", "Flatten", []string{n.Op("GlobalAveragePool", []string{y})})
@@ -91,6 +99,14 @@ func TestHeads(t *testing.T) {
 			n.Add(&onnx.Node{Op: "Constant", Outputs: []string{"w"}, Attrs: []*onnx.Attr{onnx.T("value", w)}})
 			return n.Named("logits", "MatMul", []string{n.pooled(n.stem(-1)), "w"})
 		}, logits: "logits", feature: "feature", width: 4, weights: "w", foldable: 1},
+		{name: "scores with an image of one pixel, by pooling", opset: 17, build: func(n *net) string {
+			y := n.Op("Conv", []string{n.stem(-1), n.weight("w", 5, 4, 1, 1), n.weight("b", 5)})
+			return n.Named("scores", "GlobalAveragePool", []string{n.Op("Relu", []string{y})})
+		}, logits: "scores/rows", feature: "stem.relu", width: 4 * 8 * 8, weights: "w b", foldable: 1},
+		{name: "scores with an image of one pixel, then Softmax", opset: 17, build: func(n *net) string {
+			y := n.Named("pooled", "GlobalAveragePool", []string{n.stem(-1)})
+			return n.Op("Softmax", []string{n.Named("scores", "Conv", []string{y, n.weight("w", 5, 4, 1, 1), n.weight("b", 5)})}, onnx.I("axis", 1))
+		}, logits: "scores/rows", feature: "pooled", width: 4, weights: "w b", foldable: 1},
 		{name: "bias behind an Identity", opset: 17, build: func(n *net) string {
 			y := n.Op("Conv", []string{n.stem(-1), n.weight("w", 4, 4, 1, 1), n.Op("Identity", []string{"stem.b"})})
 			return n.dense(n.pooled(y), 4, 5)
@@ -174,7 +190,7 @@ func sameClasses(t *testing.T, c *classifier.Classifier, m *onnx.Model) {
 		for k := range c.Classes {
 			g, w := float64(got[r+k]-got[r]), float64(want[r+k]-want[r])
 			switch {
-			case c.Output == c.Logits:
+			case len(c.Closing) == 0:
 				g, w = float64(got[r+k]), float64(want[r+k])
 			case want[r] > 0: // probabilities
 				w = math.Log(float64(want[r+k])) - math.Log(float64(want[r]))
@@ -342,12 +358,30 @@ func TestRefusals(t *testing.T) {
 			n.Input("x", onnx.Float, -1, 3, 8, 8)
 			w := n.weight("w", 5, 3, 8, 8)
 			return n.Op("Flatten", []string{n.Op("Conv", []string{"x", w})})
-		}, err: classifier.ErrNoHead, says: "no feature layer"},
+		}, err: classifier.ErrNoHead, says: "feature layer x: no head found: no weight stands between the input and it"},
+		{name: "the head reads the image as a row", build: func(n *net) string { n.Input("x", onnx.Float, -1, 3, 8, 8); return flat(n, "x", 192) },
+			err: classifier.ErrNoHead, says: "no weight stands between the input and it"},
+		{name: "the head reads a row", build: func(n *net) string { n.Input("x", onnx.Float, -1, 64); return n.dense("x", 64, 5) },
+			err: classifier.ErrNoHead, says: "feature layer x: no head found: no weight stands between the input and it"},
+		{name: "a named feature tensor that is a scaled image", build: func(n *net) string {
+			n.Input("x", onnx.Float, -1, 3, 8, 8)
+			n.Named("scaled", "Mul", []string{"x", n.Float(2)})
+			y := n.Op("Relu", []string{n.Op("Conv", []string{"scaled", n.weight("w", 4, 3, 3, 3)})})
+			return n.dense(n.pooled(y), 4, 5)
+		}, options: classifier.Options{Feature: "scaled"}, err: classifier.ErrNoHead, says: "feature layer scaled: no head found: no weight"},
+		{name: "features of weights that are computed", build: func(n *net) string {
+			n.Input("x", onnx.Float, -1, 3, 8, 8)
+			n.Add(&onnx.Node{Name: "only", Op: "Conv", Inputs: []string{"x", n.Named("computed", "Abs", []string{n.weight("w", 4, 3, 3, 3)})}, Outputs: []string{"y"}})
+			return n.dense(n.pooled("y"), 4, 5)
+		}, err: classifier.ErrFrozen, says: `node "only": Conv: weight "computed"`},
 		{name: "no linear layer at the end", build: func(n *net) string {
-			x := n.pooled(n.stem(-1))
-			n.Add(&onnx.Node{Name: "top", Op: "Concat", Inputs: []string{x, x}, Outputs: []string{"y"}, Attrs: []*onnx.Attr{onnx.I("axis", 1)}})
+			n.Add(&onnx.Node{Name: "top", Op: "Sigmoid", Inputs: []string{n.dense(n.pooled(n.stem(-1)), 4, 5)}, Outputs: []string{"y"}})
 			return "y"
-		}, err: classifier.ErrNoHead, says: `node "top": Concat`},
+		}, err: classifier.ErrNoHead, says: `node "top": Sigmoid: no head found: it stands between the output and the last layer with weights; --feature-tensor`},
+		{name: "nothing that is learned", build: func(n *net) string {
+			n.Input("x", onnx.Float, -1, 5, 1, 1)
+			return n.Op("Flatten", []string{"x"})
+		}, err: classifier.ErrNoHead, says: "no layer with weights"},
 		{name: "weights that are computed", build: func(n *net) string {
 			w := n.Op("Transpose", []string{n.weight("w", 5, 4)})
 			n.Add(&onnx.Node{Name: "fc", Op: "MatMul", Inputs: []string{n.pooled(n.stem(-1)), n.Op("Abs", []string{w})}, Outputs: []string{"y"}})

@@ -1,6 +1,10 @@
 package classifier
 
-import "grindstone/sanitize/onnx"
+import (
+	"slices"
+
+	"grindstone/sanitize/onnx"
+)
 
 // closes lists the operators that may stand between the class scores and an output of the model.
 var closes = map[string]bool{"Softmax": true, "LogSoftmax": true, "ArgMax": true, "Identity": true, "Cast": true, "QuantizeLinear": true, "DequantizeLinear": true}
@@ -21,4 +25,47 @@ func closed(by map[string]*onnx.Node, n *onnx.Node) string {
 		}
 	}
 	return ""
+}
+
+// ordered lists the operators that may stand behind a Softmax or LogSoftmax: they move probabilities, or map them so that the likeliest class
+// remains it. Elsewhere they are layers like others.
+var ordered = map[string]bool{
+	"Reshape": true, "Flatten": true, "Squeeze": true, "Unsqueeze": true, "Transpose": true, "Clip": true, "Exp": true, "Log": true,
+}
+
+// reordered returns the value that a node moves or maps in such a way, "" if it does not.
+func (c *Classifier) reordered(n *onnx.Node) string {
+	switch {
+	case n.Domain == "" && ordered[n.Op]:
+		return n.Input(0)
+	case n.Domain == "" && n.Op == "Mul": // by a positive number
+		for i, in := range n.Inputs {
+			if t := c.Constants[in]; t != nil && t.Type == onnx.Float && single(t.Shape) && t.Floats()[0] > 0 {
+				return n.Inputs[1-i]
+			}
+		}
+	}
+	return ""
+}
+
+// unclosed follows an output back to the class scores that it is made of, and returns the nodes between the two.
+func (c *Classifier) unclosed(by map[string]*onnx.Node, output string) (logits string, closing []*onnx.Node) {
+	logits = output
+	var way []*onnx.Node
+	open := false // whether the way ends in nodes that are part of the closing only if a Softmax follows
+	for at := output; by[at] != nil; {
+		n := by[at]
+		if at = closed(by, n); at == "" {
+			at, open = c.reordered(n), true
+		}
+		if at == "" {
+			break
+		}
+		way = append(way, n)
+		if open = open && n.Op != "Softmax" && n.Op != "LogSoftmax"; !open {
+			logits, closing = at, way
+		}
+	}
+	slices.Reverse(closing)
+	return logits, closing
 }

@@ -48,10 +48,17 @@ func (c *Classifier) frozenInputs() map[string]bool {
 	return read
 }
 
-// checkFrozen: grinding needs weights that the features depend on.
-func (c *Classifier) checkFrozen(names []string) error {
-	if len(names) > 0 && !grad.Reach(c.Nodes, c.Trainable)[c.Feature] {
-		return fmt.Errorf("%w %q: no weight that the feature layer %q depends on would be trained", ErrFreeze, names, c.Feature)
+// checkFeatures: grinding needs weights that the features depend on.
+func (c *Classifier) checkFeatures(frozen []string) error {
+	if grad.Reach(c.Nodes, c.Trainable)[c.Feature] {
+		return nil
 	}
-	return nil
+	if len(frozen) > 0 {
+		return fmt.Errorf("%w %q: no weight that the feature layer %q depends on would be trained", ErrFreeze, frozen, c.Feature)
+	}
+	if bad := c.untrainable(); len(bad) > 0 {
+		return several(bad)
+	}
+	return &onnx.Error{What: "feature layer " + c.Feature, Err: fmt.Errorf(
+		"%w: no weight stands between the input and it, so that training cannot change what the head reads", ErrNoHead)}
 }

@@ -3,6 +3,7 @@ package classifier
 import (
 	"fmt"
 	"slices"
+	"strings"
 
 	"grindstone/sanitize/grad"
 	"grindstone/sanitize/onnx"
@@ -13,43 +14,12 @@ func producers(nodes []*onnx.Node) map[string]*onnx.Node {
 	return (&onnx.Graph{Nodes: nodes}).Producer()
 }
 
-// findLogits finds the class scores: what an output is made of, before a closing Softmax, LogSoftmax or ArgMax. Of several outputs (auxiliary
-// heads, features beside scores, labels beside probabilities) it takes the one that most of the network leads to, the first of
-// equals. What lies behind the logits, or beside the way to them, is dropped.
-func (c *Classifier) findLogits(g *onnx.Graph) error {
-	if len(g.Outputs) == 0 {
-		return fmt.Errorf("%w: the graph has no output", ErrOutput)
+// ancestors returns the nodes that values depend on, in graph order.
+func ancestors(nodes []*onnx.Node, values ...string) []*onnx.Node {
+	want := map[string]bool{}
+	for _, v := range values {
+		want[v] = true
 	}
-	by := producers(c.Nodes)
-	var best []*onnx.Node
-	for _, out := range g.Outputs {
-		at, closing := out.Name, []*onnx.Node(nil)
-		for n := by[at]; n != nil && closed(by, n) != ""; n = by[at] {
-			closing = append(closing, n)
-			at = closed(by, n)
-		}
-		if by[at] == nil {
-			continue
-		}
-		if nodes := ancestors(c.Nodes, at); len(nodes) > len(best) {
-			best, c.Output, c.Logits, c.Closing = nodes, out.Name, at, closing
-		}
-	}
-	if best == nil {
-		first := g.Outputs[0].Name
-		return &onnx.Error{What: "output " + first, Err: fmt.Errorf("%w: no node makes %q", ErrOutput, first)}
-	}
-	slices.Reverse(c.Closing)
-	if len(g.Outputs) > 1 {
-		c.explain("output %s: of %d outputs, most of the network leads to it", c.Output, len(g.Outputs))
-	}
-	c.Nodes = best
-	return nil
-}
-
-// ancestors returns the nodes that a value depends on, in graph order.
-func ancestors(nodes []*onnx.Node, value string) []*onnx.Node {
-	want := map[string]bool{value: true}
 	var keep []*onnx.Node
 	for _, n := range slices.Backward(nodes) {
 		if !slices.ContainsFunc(n.Outputs, func(out string) bool { return out != "" && want[out] }) {
@@ -64,69 +34,160 @@ func ancestors(nodes []*onnx.Node, value string) []*onnx.Node {
 	return keep
 }
 
-// passes lists the operators that may stand between the last parametric layer and the logits.
+// passes lists the operators that may stand between the last layers with weights and the logits.
 var passes = map[string]bool{
-	"Add": true, "Mul": true, "Identity": true, "Flatten": true, "Reshape": true, "Squeeze": true, "Unsqueeze": true, "Transpose": true,
-	"Relu": true, "Dropout": true, "GlobalAveragePool": true, "AveragePool": true, "ReduceMean": true,
+	"Add": true, "Sub": true, "Sum": true, "Mean": true, "Mul": true, "Div": true, "BatchNormalization": true, "Relu": true, "Clip": true, "Dropout": true,
+	"Identity": true, "Flatten": true, "Reshape": true, "Squeeze": true, "Unsqueeze": true, "Transpose": true, "Concat": true, "Slice": true, "Gather": true,
+	"GlobalAveragePool": true, "AveragePool": true, "ReduceMean": true, "ReduceSum": true, "GlobalMaxPool": true, "MaxPool": true, "ReduceMax": true,
 	"QuantizeLinear": true, "DequantizeLinear": true,
 }
 
-// findHead finds the last parametric layer; its input is the feature layer. A named tensor overrides the search.
+// merges are those of them that put several activations together, as where two heads are averaged. All others pass on their first input.
+var merges = map[string]bool{"Add": true, "Sub": true, "Sum": true, "Mean": true, "Mul": true, "Concat": true}
+
+// findHead finds the last layers with weights; what they read is the feature layer, and all above it is the head. A named tensor overrides
+// the search. Heads that stand beside it are part of the head nevertheless: each of them knows the classes.
 func (c *Classifier) findHead(feature string) error {
+	c.findReach()
 	by := producers(c.Nodes)
-	if feature != "" {
-		if by[feature] == nil {
-			return fmt.Errorf("%w: no tensor is called %q between input and logits", ErrNoHead, feature)
-		}
+	layers, obstacle := c.lastLayers(by, c.Logits)
+	switch {
+	case feature != "" && by[feature] == nil:
+		return fmt.Errorf("%w: no tensor is called %q between input and logits", ErrNoHead, feature)
+	case feature != "":
+		above, below := grad.Reach(c.Nodes, []string{feature}), setOf(ancestors(c.Nodes, feature))
+		beside := slices.DeleteFunc(layers, func(n *onnx.Node) bool { return above[n.Outputs[0]] || below[n] })
 		c.Feature = feature
+		c.splitAt(append(c.readBy(beside), feature))
 		c.explain("feature layer %s: as asked", feature)
-	} else {
-		n := by[c.Logits]
-		for n != nil && !c.isLinear(n) {
-			if !passes[n.Op] {
-				return &onnx.Error{Node: n.Label(), What: n.Op, Err: ErrNoHead}
-			}
-			n = c.dataProducer(by, n)
-		}
-		if n == nil {
-			return ErrNoHead
-		}
-		c.Feature = c.dataInput(n)
-		if by[c.Feature] == nil {
-			return fmt.Errorf("%w: the only parametric layer reads the input, so there is no feature layer", ErrNoHead)
-		}
-		c.explain("feature layer %s: what %s %s, the last layer with weights, reads", c.Feature, n.Op, n.Label())
-	}
-	above := grad.Reach(c.Nodes, []string{c.Feature})
-	for _, n := range c.Nodes {
-		if slices.ContainsFunc(n.Inputs, func(in string) bool { return above[in] }) {
-			c.Head = append(c.Head, n)
-		}
+	case len(layers) == 0:
+		return noHead(obstacle)
+	default:
+		read := c.readBy(layers)
+		c.Feature = c.joinFeatures(read)
+		c.splitAt(read)
+		c.explain("feature layer %s: what %s", c.Feature, lastRead(layers))
 	}
 	return nil
 }
 
-// isLinear reports whether a node multiplies its data by a constant weight.
-func (c *Classifier) isLinear(n *onnx.Node) bool {
+// lastLayers returns the last layers with weights on the ways to a value, in graph order. Where there is none, it returns the node at which the
+// first of these ways ends, if it does not end at the image.
+func (c *Classifier) lastLayers(by map[string]*onnx.Node, value string) (layers []*onnx.Node, obstacle *onnx.Node) {
+	seen, read := map[string]bool{}, []string(nil)
+	found := map[*onnx.Node]bool{}
+	var down func(value string)
+	down = func(value string) {
+		n := by[value]
+		if n == nil || seen[value] || !c.live[value] {
+			return
+		}
+		seen[value] = true
+		switch {
+		case c.isLinear(by, n):
+			found[n] = true
+			read = append(read, n.Inputs...)
+		case n.Domain != "" || !passes[n.Op]:
+			if obstacle == nil {
+				obstacle = n
+			}
+		case merges[n.Op]:
+			for _, in := range n.Inputs {
+				down(in)
+			}
+		default:
+			down(n.Inputs[0])
+		}
+	}
+	down(value)
+	below := setOf(ancestors(c.Nodes, read...)) // a layer that another one of them stands above, as in residual blocks, is not the last
+	for _, n := range c.Nodes {
+		if found[n] && !below[n] {
+			layers = append(layers, n)
+		}
+	}
+	return layers, obstacle
+}
+
+// readBy returns what layers read, each value once.
+func (c *Classifier) readBy(layers []*onnx.Node) []string {
+	var read []string
+	for _, n := range layers {
+		in := n.Inputs[slices.IndexFunc(n.Inputs, func(in string) bool { return c.live[in] })]
+		if !slices.Contains(read, in) {
+			read = append(read, in)
+		}
+	}
+	return read
+}
+
+// joinFeatures makes one feature layer of what several heads read, an image's numbers behind one another. The heads go on reading their own. One
+// that reads the image adds nothing, since training cannot change that.
+func (c *Classifier) joinFeatures(read []string) string {
+	features := slices.DeleteFunc(slices.Clone(read), func(in string) bool { return !c.learned[in] })
+	switch len(features) {
+	case 0:
+		return read[0]
+	case 1:
+		return features[0]
+	}
+	joint := &onnx.Node{Name: c.Logits + "/features", Op: "Concat", Outputs: []string{c.Logits + "/features"}, Attrs: []*onnx.Attr{onnx.I("axis", 1)}}
+	for i, in := range features {
+		row := fmt.Sprintf("%s/%d", joint.Name, i)
+		c.Nodes = append(c.Nodes, &onnx.Node{Name: row, Op: "Flatten", Inputs: []string{in}, Outputs: []string{row}})
+		joint.Inputs = append(joint.Inputs, row)
+	}
+	c.Nodes = append(c.Nodes, joint)
+	return joint.Name
+}
+
+// splitAt makes a head of all that lies above the given values and below none of them.
+func (c *Classifier) splitAt(features []string) {
+	above, body := grad.Reach(c.Nodes, features), setOf(ancestors(c.Nodes, append(features, c.Feature)...))
+	for _, n := range c.Nodes {
+		if !body[n] && slices.ContainsFunc(n.Inputs, func(in string) bool { return above[in] }) {
+			c.Head = append(c.Head, n)
+		}
+	}
+}
+
+// noHead says what stands between the output and a layer with weights.
+func noHead(obstacle *onnx.Node) error {
+	if obstacle == nil {
+		return fmt.Errorf("%w: no layer with weights stands between input and output", ErrNoHead)
+	}
+	return &onnx.Error{Node: obstacle.Label(), What: obstacle.Op, Err: fmt.Errorf(
+		"%w: it stands between the output and the last layer with weights; --feature-tensor names the tensor that this layer reads", ErrNoHead)}
+}
+
+// lastRead says in words which layers are the last.
+func lastRead(layers []*onnx.Node) string {
+	names := make([]string, len(layers))
+	for i, n := range layers {
+		names[i] = n.Op + " " + n.Label()
+	}
+	if len(names) == 1 {
+		return names[0] + ", the last layer with weights, reads"
+	}
+	return strings.Join(names, " and ") + ", the last layers with weights, read"
+}
+
+// isLinear reports whether a node multiplies its data by a constant weight, or a moved copy of one.
+func (c *Classifier) isLinear(by map[string]*onnx.Node, n *onnx.Node) bool {
+	constant := func(i int) bool { return c.Constants[c.Unmoved(by, n.Inputs[i])] != nil }
 	switch n.Op {
 	case "Gemm", "Conv":
-		return c.Constants[n.Inputs[1]] != nil
+		return constant(1)
 	case "MatMul":
-		return c.Constants[n.Inputs[0]] != nil || c.Constants[n.Inputs[1]] != nil
+		return constant(0) || constant(1)
 	}
 	return false
 }
 
-// dataInput is the input that is not a constant.
-func (c *Classifier) dataInput(n *onnx.Node) string {
-	for _, in := range n.Inputs {
-		if in != "" && c.Constants[in] == nil {
-			return in
-		}
+func setOf(nodes []*onnx.Node) map[*onnx.Node]bool {
+	set := map[*onnx.Node]bool{}
+	for _, n := range nodes {
+		set[n] = true
 	}
-	return ""
-}
-
-func (c *Classifier) dataProducer(by map[string]*onnx.Node, n *onnx.Node) *onnx.Node {
-	return by[c.dataInput(n)]
+	return set
 }

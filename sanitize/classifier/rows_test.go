@@ -55,3 +55,37 @@ func TestRows(t *testing.T) {
 		t.Errorf("rows of 50 with a size: %v", err)
 	}
 }
+
+// TestReshapedRows: where the network itself makes images of rows, the rows are those images.
+func TestReshapedRows(t *testing.T) {
+	for name, tt := range map[string]struct {
+		shape  []int64
+		layout classifier.Layout
+		image  []int64
+	}{
+		"channels first":          {[]int64{-1, 3, 5, 5}, classifier.NCHW, []int64{1, 3, 5, 5}},
+		"channels first, oblong":  {[]int64{-1, 3, 1, 25}, classifier.NCHW, []int64{1, 3, 1, 25}},
+		"channels last":           {[]int64{-1, 5, 5, 3}, classifier.NHWC, []int64{1, 5, 5, 3}},
+		"a size that is inferred": {[]int64{0, 5, -1, 3}, classifier.NHWC, []int64{1, 5, 5, 3}}, // as without a Reshape
+	} {
+		n := newNet()
+		n.Input("x", onnx.Float, -1, 75)
+		y := n.Op("Reshape", []string{n.Op("Mul", []string{"x", n.Float(2)}), n.Int64s(tt.shape...)})
+		if tt.layout == classifier.NHWC {
+			y = n.Op("Transpose", []string{y}, onnx.Is("perm", 0, 3, 1, 2))
+		}
+		y = n.Op("Relu", []string{n.Op("Conv", []string{y, n.weight("w", 4, 3, 1, 1)})})
+		c := read(t, n.model(t, 17, n.dense(n.pooled(y), 4, 5)), classifier.Options{})
+		if c.Layout != tt.layout || !slices.Equal(c.ImageShape(1), tt.image) {
+			t.Errorf("%s: %s %v", name, c.Layout, c.ImageShape(1))
+		}
+	}
+	// Behind a layer, a Reshape says nothing of the image.
+	n := newNet()
+	n.Input("x", onnx.Float, -1, 75)
+	y := n.Op("Relu", []string{n.Op("Gemm", []string{"x", n.weight("w", 75, 75), n.weight("b", 75)})})
+	y = n.Op("Relu", []string{n.Op("Conv", []string{n.Op("Reshape", []string{y, n.Int64s(-1, 3, 5, 5)}), n.weight("v", 4, 3, 1, 1)})})
+	if c := read(t, n.model(t, 17, n.dense(n.pooled(y), 4, 5)), classifier.Options{}); c.Layout != classifier.NHWC {
+		t.Errorf("%s behind a layer", c.Layout)
+	}
+}

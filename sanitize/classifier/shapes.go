@@ -47,6 +47,9 @@ func (c *Classifier) Shapes(n int64) (map[string][]int64, error) {
 	return shapes, nil
 }
 
+// ShapeOf is the shape of a value for two images.
+func (c *Classifier) ShapeOf(value string) []int64 { return c.shapes[value] }
+
 // evaluate computes a value of type float that depends on constants alone.
 func (c *Classifier) evaluate(value string) (*onnx.Tensor, error) {
 	needed := map[string]bool{value: true}
@@ -114,6 +117,7 @@ func (c *Classifier) measure() error {
 		return err
 	}
 	c.shapes = shapes
+	c.flattenLogits()
 	logits := shapes[c.Logits]
 	if len(logits) != 2 || logits[0] != 2 || logits[1] < 2 {
 		return &onnx.Error{What: "output " + c.Output, Err: fmt.Errorf("%w: shape %v for two images, expected [2, classes]", ErrOutput, logits)}

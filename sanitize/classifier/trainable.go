@@ -12,20 +12,7 @@ import (
 // all others that an activation meets behind the first linear layer (joined). Constants of preprocessing, and the running statistics
 // of BatchNormalization, are never among them.
 func (c *Classifier) findTrainable() {
-	by := producers(c.Nodes)
-	c.live = grad.Reach(c.Nodes, []string{c.Input})
-	var products []string
-	for _, n := range c.Nodes {
-		if c.isLinear(n) {
-			products = append(products, n.Outputs[0])
-		}
-	}
-	c.learned = grad.Reach(c.Nodes, products)
-	inHead := map[*onnx.Node]bool{}
-	for _, n := range c.Head {
-		inHead[n] = true
-	}
-	frozen := c.frozenInputs()
+	by, inHead, frozen := producers(c.Nodes), setOf(c.Head), c.frozenInputs()
 	for _, n := range c.Nodes {
 		for _, name := range c.weightsOf(by, n) {
 			if !c.canTrain(name) {
@@ -45,6 +32,19 @@ func (c *Classifier) findTrainable() {
 			}
 		}
 	}
+}
+
+// findReach notes what the image has a part in, and what linear layers make.
+func (c *Classifier) findReach() {
+	c.live = grad.Reach(c.Nodes, []string{c.Input})
+	var products []string
+	by := producers(c.Nodes)
+	for _, n := range c.Nodes {
+		if c.isLinear(by, n) {
+			products = append(products, n.Outputs[0])
+		}
+	}
+	c.learned = grad.Reach(c.Nodes, products)
 }
 
 // canTrain reports whether a name is that of a float32 tensor that the file holds, as an initializer or a Constant node, or that Unfold
@@ -132,15 +132,14 @@ func (c *Classifier) users() map[string]int {
 // weightsOf returns the tensors that hold the weights of a node: inputs of it, or what an input is a moved copy of.
 func (c *Classifier) weightsOf(by map[string]*onnx.Node, n *onnx.Node) []string {
 	switch n.Op {
-	case "Conv", "ConvTranspose":
-		return n.Inputs[1:]
-	case "Gemm", "MatMul":
-		if n.Op == "MatMul" && c.unmoved(by, n.Inputs[1]) == n.Inputs[1] && c.Constants[n.Inputs[1]] == nil {
-			return n.Inputs // the first one may be the weight
+	case "Conv", "ConvTranspose", "Gemm":
+		return c.allUnmoved(by, n.Inputs[1:])
+	case "MatMul":
+		names := c.allUnmoved(by, n.Inputs)
+		if c.Constants[names[1]] == nil {
+			return names // the first one may be the weight
 		}
-		names := slices.Clone(n.Inputs[1:])
-		names[0] = c.unmoved(by, names[0])
-		return names
+		return names[1:]
 	case "BatchNormalization":
 		return n.Inputs[1:3]
 	case "LayerNormalization", "InstanceNormalization", "PRelu":
@@ -155,9 +154,9 @@ func (c *Classifier) weightsOf(by map[string]*onnx.Node, n *onnx.Node) []string 
 // moves are operators that put the elements of their first input in another place and change nothing else.
 var moves = map[string]bool{"Transpose": true, "Reshape": true, "Squeeze": true, "Unsqueeze": true, "Flatten": true}
 
-// unmoved follows a value back to the constant that it is a moved copy of; it returns the value itself if there is none. Without constant
+// Unmoved follows a value back to the constant that it is a moved copy of; it returns the value itself if there is none. Without constant
 // folding PyTorch writes a linear layer as MatMul with Transpose(weight).
-func (c *Classifier) unmoved(by map[string]*onnx.Node, value string) string {
+func (c *Classifier) Unmoved(by map[string]*onnx.Node, value string) string {
 	at := value
 	for n := by[at]; n != nil && moves[n.Op] && n.Domain == ""; n = by[at] {
 		at = n.Inputs[0]
@@ -168,16 +167,25 @@ func (c *Classifier) unmoved(by map[string]*onnx.Node, value string) string {
 	return value
 }
 
-// biasOf returns the constant that an Add adds to the output of a MatMul or Conv, "" if it is no such Add.
+func (c *Classifier) allUnmoved(by map[string]*onnx.Node, values []string) []string {
+	names := make([]string, len(values))
+	for i, v := range values {
+		names[i] = c.Unmoved(by, v)
+	}
+	return names
+}
+
+// biasOf returns the constant that a node adds to the output of a MatMul or Conv, or subtracts from it, "" if it does nothing of the kind. A single
+// number that is subtracted is none.
 func (c *Classifier) biasOf(by map[string]*onnx.Node, add *onnx.Node) string {
-	if add.Op != "Add" {
+	if add.Op != "Add" && add.Op != "Sub" && add.Op != "Sum" || len(add.Inputs) != 2 {
 		return ""
 	}
-	for i, in := range add.Inputs {
-		if c.Constants[in] == nil {
+	for i, in := range c.allUnmoved(by, add.Inputs) {
+		if t := c.Constants[in]; t == nil || add.Op != "Add" && single(t.Shape) {
 			continue
 		}
-		if p := by[add.Inputs[1-i]]; p != nil && (p.Op == "MatMul" || p.Op == "Conv") && c.isLinear(p) {
+		if p := by[add.Inputs[1-i]]; p != nil && (p.Op == "MatMul" || p.Op == "Conv") && c.isLinear(by, p) {
 			return in
 		}
 	}

@@ -77,7 +77,7 @@ func (c *Classifier) foldable(by map[string]*onnx.Node, n *onnx.Node) (Foldable,
 			return f, false
 		}
 	case "Add":
-		if f.Bias = c.biasOf(by, n); f.Bias == "" {
+		if f.Bias = c.biasOf(by, n); !slices.Contains(n.Inputs, f.Bias) { // there is none, or it is moved before it is added
 			return f, false
 		}
 		mm := by[c.dataInput(n)]
@@ -94,6 +94,16 @@ func (c *Classifier) foldable(by map[string]*onnx.Node, n *onnx.Node) (Foldable,
 	}
 	f.Channels = int(w.Shape[f.Axis])
 	return f, int64(f.Channels) == elements(b.Shape)
+}
+
+// dataInput is the input that is not a constant.
+func (c *Classifier) dataInput(n *onnx.Node) string {
+	for _, in := range n.Inputs {
+		if in != "" && c.Constants[in] == nil {
+			return in
+		}
+	}
+	return ""
 }
 
 // Unfold inserts a BatchNormalization behind each layer, given the mean and variance of every channel of the layer's output.

@@ -1,0 +1,93 @@
+package classifier
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+
+	"grindstone/sanitize/onnx"
+)
+
+// scores are what an output of the model is made of.
+type scores struct {
+	output, logits string
+	closing, nodes []*onnx.Node // between these two, and all that make the logits
+	depth          int          // nodes that make the last layers with weights, and these; 0 if no head is found
+}
+
+// findLogits finds the class scores: what an output is made of, before a closing Softmax, LogSoftmax or ArgMax. Of several outputs (auxiliary
+// heads, features or confidences beside scores, labels beside probabilities) it takes the likeliest, unless one is asked for. What lies
+// behind the logits, or beside the way to them, is dropped.
+func (c *Classifier) findLogits(g *onnx.Graph, output string) error {
+	if len(g.Outputs) == 0 {
+		return fmt.Errorf("%w: the graph has no output", ErrOutput)
+	}
+	c.findReach()
+	by := producers(c.Nodes)
+	var best *scores
+	var names []string
+	for _, out := range g.Outputs {
+		names = append(names, out.Name)
+		if output != "" && out.Name != output {
+			continue
+		}
+		if s := c.scoresOf(by, out.Name); by[s.logits] != nil && (best == nil || s.likelier(best)) {
+			best = s
+		}
+	}
+	switch {
+	case best != nil:
+	case output == "" || slices.Contains(names, output):
+		name := cmp.Or(output, names[0])
+		return &onnx.Error{What: "output " + name, Err: fmt.Errorf("%w: no node makes %q", ErrOutput, name)}
+	default:
+		return fmt.Errorf("%w: no output is called %q; the model has %q", ErrOutput, output, names)
+	}
+	c.Output, c.Logits, c.Closing, c.Nodes = best.output, best.logits, best.closing, best.nodes
+	switch {
+	case output != "":
+		c.explain("output %s: as asked", c.Output)
+	case len(names) > 1:
+		c.explain("output %s: of %d outputs, most of the network leads to its head; --output-tensor names another", c.Output, len(names))
+	}
+	return nil
+}
+
+// likelier reports whether s are the classes rather than t: the head is deeper in the network, or as deep with less behind it, as logits are beside
+// their maximum. Where no head is found, that of which more of the network is a part.
+func (s *scores) likelier(t *scores) bool {
+	if s.depth != t.depth {
+		return s.depth > t.depth
+	}
+	if s.depth > 0 {
+		return len(s.nodes) < len(t.nodes)
+	}
+	return len(s.nodes) > len(t.nodes)
+}
+
+func (c *Classifier) scoresOf(by map[string]*onnx.Node, output string) *scores {
+	s := &scores{output: output}
+	s.logits, s.closing = c.unclosed(by, output)
+	s.nodes = ancestors(c.Nodes, s.logits)
+	var made []string
+	layers, _ := c.lastLayers(by, s.logits)
+	for _, n := range layers {
+		made = append(made, n.Outputs...)
+	}
+	s.depth = len(ancestors(c.Nodes, made...))
+	return s
+}
+
+// flattenLogits reads class scores of shape [N, classes, 1, 1], in which networks end that pool instead of flattening, as rows. The file
+// keeps its output.
+func (c *Classifier) flattenLogits() {
+	shape := c.shapes[c.Logits]
+	if len(shape) < 3 || shape[0] != 2 || elements(shape[1:]) != slices.Max(shape[1:]) {
+		return
+	}
+	rows := c.Logits + "/rows"
+	n := &onnx.Node{Name: rows, Op: "Flatten", Inputs: []string{c.Logits}, Outputs: []string{rows}}
+	c.Nodes, c.Head = append(c.Nodes, n), append(c.Head, n)
+	c.explain("logits %s: %v for two images, read as rows", c.Logits, shape)
+	c.Logits, c.shapes[rows] = rows, []int64{shape[0], elements(shape[1:])}
+}
