@@ -29,7 +29,7 @@ func Run(ctx context.Context, o Options) (*Report, error) {
 	r := &run{Options: o, report: &Report{SchemaVersion: "1.0", Method: "feature-grinding", Transformation: string(o.Transformation), StartedAt: time.Now().UTC()}}
 	defer r.unlimitMemory()
 	for _, stage := range []func(context.Context) error{
-		r.load, r.openData, r.limitMemory, r.preprocess, r.before, r.findMirror, r.record, r.unfold, r.resetHead, r.fineTune, r.after, r.write,
+		r.load, r.openData, r.limitMemory, r.preprocess, r.before, r.findMirror, r.record, r.unfold, r.resetHead, r.fineTune, r.measureStatistics, r.after, r.write,
 	} {
 		if err := stage(ctx); err != nil {
 			return nil, err
@@ -210,8 +210,8 @@ func (r *run) unfold(ctx context.Context) error {
 		return nil
 	}
 	sample := r.trainSet
-	if sample.Len() > 2000 {
-		sample = sample.Subset(2000, r.Seed)
+	if sample.Len() > statisticsImages {
+		sample = sample.Subset(statisticsImages, r.Seed)
 	}
 	mean, variance, err := layerStatistics(ctx, r.c, layers, r.pre, sample, r.ort())
 	if err != nil {
