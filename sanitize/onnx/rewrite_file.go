@@ -10,9 +10,9 @@ import (
 )
 
 // RewriteFile writes the model file src to dst with the named weights replaced, as Rewrite does. External data files are copied to the
-// same places beside dst, with the weights they hold replaced; so a model with such files goes to a folder of its own. The model file
-// is written last, and each file appears under its name only when complete.
-func RewriteFile(src, dst string, weights map[string]*Tensor) error {
+// same places beside dst, with the weights they hold replaced; so a model with such files goes to a folder of its own. Files appear under
+// their names when all of them are complete and ready, which is told the model's bytes, has no objection; the model file is the last.
+func RewriteFile(src, dst string, weights map[string]*Tensor, ready func(model []byte) error) error {
 	data, err := readRegular(src)
 	if err != nil {
 		return err
@@ -26,21 +26,31 @@ func RewriteFile(src, dst string, weights map[string]*Tensor) error {
 	if err != nil {
 		return &Error{File: src, Err: err}
 	}
-	if err := r.copyExternal(m, src, dst); err != nil {
-		return &Error{File: src, Err: err}
-	}
-	root, err := os.OpenRoot(filepath.Dir(dst))
+	to, err := os.OpenRoot(filepath.Dir(dst))
 	if err != nil {
 		return err
 	}
-	defer root.Close()
-	return writeFile(root, filepath.Base(dst), func(f *os.File) error {
+	defer to.Close()
+	w := &writing{to: to}
+	defer w.discard()
+	if err := r.copyExternal(m, src, filepath.Base(dst), w); err != nil {
+		return &Error{File: src, Err: err}
+	}
+	err = w.file(filepath.Base(dst), func(f *os.File) error {
 		_, err := f.Write(out)
 		return err
 	})
+	if err != nil {
+		return err
+	}
+	if err := ready(out); err != nil {
+		return err
+	}
+	return w.finish()
 }
 
-func (r *rewriter) copyExternal(m *Model, src, dst string) error {
+// copyExternal copies the data files of a model that will be called name.
+func (r *rewriter) copyExternal(m *Model, src, name string, w *writing) error {
 	if err := r.checkOverlap(m); err != nil {
 		return err
 	}
@@ -62,16 +72,11 @@ func (r *rewriter) copyExternal(m *Model, src, dst string) error {
 		return err
 	}
 	defer from.Close()
-	to, err := os.OpenRoot(filepath.Dir(dst))
-	if err != nil {
-		return err
-	}
-	defer to.Close()
 	for _, path := range slices.Sorted(maps.Keys(patches)) {
-		if path == filepath.Base(dst) {
+		if path == name {
 			return fmt.Errorf("%w: file %q has the name of the new model file", ErrExternal, path)
 		}
-		if err := copyPatched(from, to, path, patches[path]); err != nil {
+		if err := copyPatched(from, w, path, patches[path]); err != nil {
 			return err
 		}
 	}
@@ -102,7 +107,7 @@ func (r *rewriter) checkOverlap(m *Model) error {
 }
 
 // copyPatched copies a data file and applies patches to the copy.
-func copyPatched(from, to *os.Root, path string, patches []patch) error {
+func copyPatched(from *os.Root, w *writing, path string, patches []patch) error {
 	in, err := openRegular(from, path)
 	if err != nil {
 		return err
@@ -112,16 +117,16 @@ func copyPatched(from, to *os.Root, path string, patches []patch) error {
 	if err != nil {
 		return err
 	}
-	if old, err := to.Stat(path); err == nil && os.SameFile(info, old) {
+	if old, err := w.to.Stat(path); err == nil && os.SameFile(info, old) {
 		return fmt.Errorf("%w: file %q would be overwritten; write the new model to another folder", ErrExternal, path)
 	}
 	if info.Size() > maxExternal {
 		return fmt.Errorf("%w: file %q has %d bytes", ErrLimit, path, info.Size())
 	}
-	if err := to.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+	if err := w.to.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return err
 	}
-	return writeFile(to, path, func(f *os.File) error {
+	return w.file(path, func(f *os.File) error {
 		if _, err := io.Copy(f, in); err != nil {
 			return err
 		}
@@ -135,27 +140,4 @@ func copyPatched(from, to *os.Root, path string, patches []patch) error {
 		}
 		return nil
 	})
-}
-
-// writeFile writes a file under another name first and renames it when it is complete.
-func writeFile(root *os.Root, path string, write func(*os.File) error) error {
-	part := path + ".partial"
-	f, err := root.OpenFile(part, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
-	if err != nil {
-		return err
-	}
-	err = write(f)
-	if err == nil {
-		err = f.Sync()
-	}
-	if e := f.Close(); err == nil {
-		err = e
-	}
-	if err == nil {
-		err = root.Rename(part, path)
-	}
-	if err != nil {
-		_ = root.Remove(part)
-	}
-	return err
 }
