@@ -79,8 +79,11 @@ func (r *run) write(context.Context) error {
 	if r.Output == "" {
 		return r.finish()
 	}
-	err := onnx.RewriteFile(r.Model, r.Output, r.changedWeights(), func(model []byte) error {
+	err := onnx.RewriteFile(r.Model, r.Output, r.changedWeights(), func(model []byte, data []onnx.DataFile) error {
 		r.report.Sanitized = infoOf(r.Output, model)
+		for _, f := range data {
+			r.report.ExternalData = append(r.report.ExternalData, DataFile{f.Path, f.Size, hex.EncodeToString(f.Was[:]), hex.EncodeToString(f.Is[:])})
+		}
 		return r.finish()
 	})
 	if written := !r.report.FinishedAt.IsZero(); err != nil && written && r.Report != "" && !isSpecial(r.Report) {

@@ -111,6 +111,10 @@ func TestExternalData(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	data := r.ExternalData
+	if len(data) != 1 || data[0].Name != "weights.bin" || data[0].SourceSHA256 == data[0].SanitizedSHA256 {
+		t.Errorf("external data %+v", data)
+	}
 	before, after := openModel(t, o.Model), openModel(t, o.Output)
 	if slices.Equal(before.Constants["conv2.w"].Floats(), after.Constants["conv2.w"].Floats()) || r.After.CDA.Value < .9-slack {
 		t.Errorf("the weights outside have not changed, or CDA %v", r.After.CDA)

@@ -2,9 +2,11 @@ package onnx
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -97,15 +99,19 @@ func TestReadFileStaysInItsFolder(t *testing.T) {
 }
 
 // anyModel has no objection to what RewriteFile made.
-func anyModel([]byte) error { return nil }
+func anyModel([]byte, []DataFile) error { return nil }
 
 func TestRewriteFile(t *testing.T) {
 	src := externalModel(t, "data/w.bin")
 	write(t, filepath.Join(filepath.Dir(src), "data", "w.bin"), weightsFile)
 	dst := filepath.Join(t.TempDir(), "new.onnx")
+	var copied []DataFile
 	if err := RewriteFile(src, dst, map[string]*Tensor{
 		"b": NewDouble("", []int64{3}, []float64{-4, -5, -6}), "c": NewFloat("", []int64{1}, []float32{8}),
-	}, anyModel); err != nil {
+	}, func(_ []byte, data []DataFile) error {
+		copied = data
+		return nil
+	}); err != nil {
 		t.Fatal(err)
 	}
 	m, err := ReadFile(dst)
@@ -119,6 +125,9 @@ func TestRewriteFile(t *testing.T) {
 	side, err := os.ReadFile(filepath.Join(filepath.Dir(dst), "data", "w.bin"))
 	if err != nil || !bytes.HasPrefix(side, weightsFile[:16]) || !bytes.HasSuffix(side, []byte("TAIL")) || len(side) != len(weightsFile) {
 		t.Errorf("the rest of the data file changed: %q (%v)", side, err)
+	}
+	if want := []DataFile{{"data/w.bin", int64(len(side)), sha256.Sum256(weightsFile), sha256.Sum256(side)}}; !slices.Equal(copied, want) {
+		t.Errorf("told of %v, want %v", copied, want)
 	}
 	if left, _ := filepath.Glob(filepath.Join(filepath.Dir(dst), "*.partial")); len(left) != 0 {
 		t.Errorf("left behind: %v", left)
@@ -151,10 +160,10 @@ func TestRewriteFileIsWholeOrNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	refused := errors.New("refused")
-	if err := RewriteFile(src, dst, nil, func([]byte) error { return refused }); !errors.Is(err, refused) {
+	if err := RewriteFile(src, dst, nil, func([]byte, []DataFile) error { return refused }); !errors.Is(err, refused) {
 		t.Errorf("an objection gives %v", err)
 	}
-	others := func([]byte) error {
+	others := func([]byte, []DataFile) error {
 		return errors.Join(os.Remove(dst+".partial"), os.WriteFile(dst+".partial", []byte("of another run"), 0o600))
 	}
 	if err := RewriteFile(src, dst, nil, others); err == nil || !strings.Contains(err.Error(), "another run") {

@@ -28,7 +28,7 @@ func (w *writing) file(path string, write func(*os.File) error) error {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	if p.File, err = w.to.OpenFile(p.part(), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644); err != nil {
+	if p.File, err = w.to.OpenFile(p.part(), os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o644); err != nil {
 		return err
 	}
 	w.files = append(w.files, p)
