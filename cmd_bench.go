@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"os"
+	"path/filepath"
 	"slices"
 	"time"
 
@@ -63,6 +65,9 @@ its progress.`,
 			if model == "" {
 				return usageError("no model given: --model MODEL.onnx")
 			}
+			if err := checkTiming(batch, micro, samples, trace); err != nil {
+				return err
+			}
 			p, err := ort.ParseProvider(provider)
 			if err != nil {
 				return usageError("%w", err)
@@ -90,6 +95,25 @@ its progress.`,
 	f.StringVar(&trace, "profile", "", "write ONNX Runtime's profile to PREFIX_<time>.json, for chrome://tracing or Perfetto")
 	f.BoolVar(&asJSON, "json", false, "print JSON")
 	return cmd
+}
+
+// checkTiming: what cannot be measured. The runtime says nothing of a profile that it cannot write.
+func checkTiming(batch, micro, samples int, trace string) error {
+	if batch < 2 {
+		return usageError("a batch needs at least 2 images, not %d (--batch)", batch)
+	}
+	if micro != 0 && (micro < 2 || batch%micro != 0) {
+		return usageError("--micro-batch %d: a batch of %d is split into equal ones of at least 2", micro, batch)
+	}
+	if samples < 1 {
+		return usageError("at least one run is measured, not %d (--samples)", samples)
+	}
+	if dir := filepath.Dir(trace); trace != "" {
+		if info, err := os.Stat(dir); err != nil || !info.IsDir() {
+			return usageError("--profile %s: there is no folder %s; make it first", trace, dir)
+		}
+	}
+	return nil
 }
 
 func timeStep(ctx context.Context, model string, batch, micro, samples int, unfold bool, run ort.Options) (*stepTiming, error) {

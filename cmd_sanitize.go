@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"math"
-	"os"
 	"strconv"
 	"strings"
 	"time"
@@ -19,7 +18,7 @@ import (
 
 func newSanitizeCommand() *cobra.Command {
 	var o sanitize.Options
-	var provider, precision, transform, mirror, size, memory, report string
+	var provider, precision, transform, mirror, size, memory string
 	var confined confinement
 	var jsonProgress bool
 	cmd := &cobra.Command{
@@ -41,7 +40,7 @@ What removes a backdoor is the number of steps, so the default is five epochs bu
 learning rate that short trials find best by clean accuracy.
 
 Exit status: 0 done, 1 failed, 2 wrong usage, 3 the model cannot be read or trained, 4 the dataset cannot be used, 5 no ONNX Runtime
-library, 6 the accuracy is at chance before or after, 7 out of memory, 130 interrupted. An interrupted or failed run leaves no output.`,
+library, 6 the accuracy is at chance before or after, 7 out of memory, 130 interrupted. An interrupted or failed run leaves neither model nor report.`,
 		Example: `  # with the defaults: permute, five epochs or 3000 steps, rate found
   grindstone sanitize resnet18.onnx -o resnet18-clean.onnx --data cifar10/train.tar.gz --held-out cifar10/test.tar.gz
 
@@ -77,7 +76,7 @@ library, 6 the accuracy is at chance before or after, 7 out of memory, 130 inter
 					*v = math.SmallestNonzeroFloat64
 				}
 			}
-			confined.provider, confined.model, confined.trusted, confined.write = o.Provider, o.Model, []string{o.Data, o.HeldOut}, []string{o.Output, report}
+			confined.provider, confined.model, confined.trusted, confined.write = o.Provider, o.Model, []string{o.Data, o.HeldOut}, []string{o.Output, o.Report}
 			progress := newProgress(cmd.OutOrStdout(), cmd.ErrOrStderr(), jsonProgress)
 			o.Progress = progress.show
 			var r *sanitize.Report
@@ -87,11 +86,6 @@ library, 6 the accuracy is at chance before or after, 7 out of memory, 130 inter
 			if err != nil {
 				progress.failed(err)
 				return err
-			}
-			if report != "" {
-				if err := writeJSONFile(report, r); err != nil {
-					return err
-				}
 			}
 			if !jsonProgress {
 				printReport(cmd.OutOrStdout(), o.Output, r)
@@ -134,7 +128,7 @@ library, 6 the accuracy is at chance before or after, 7 out of memory, 130 inter
 	f.IntVar(&o.Limits.Nodes, "max-nodes", 0, "nodes of the model")
 	f.IntVar(&o.Limits.Tensors, "max-tensors", 0, "tensors of the model")
 	confined.flag(cmd)
-	f.StringVar(&report, "report", "", "file to write the report to, as JSON")
+	f.StringVar(&o.Report, "report", "", "file to write the report to, as JSON")
 	f.BoolVar(&jsonProgress, "progress-json", false, "progress as JSON lines on standard output")
 	return cmd
 }
@@ -148,14 +142,6 @@ func parseSize(s string, h, w *int) error {
 		return fmt.Errorf("size %q is not of the form HEIGHTxWIDTH", s)
 	}
 	return nil
-}
-
-func writeJSONFile(path string, v any) error {
-	b, err := json.MarshalIndent(v, "", "  ")
-	if err != nil {
-		return err
-	}
-	return os.WriteFile(path, append(b, '\n'), 0o644)
 }
 
 func printReport(w io.Writer, out string, r *sanitize.Report) {

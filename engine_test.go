@@ -97,6 +97,18 @@ func TestBenchStep(t *testing.T) {
 	}
 }
 
+// TestBenchStepFlags: what cannot be measured is wrong usage, before a model is read.
+func TestBenchStepFlags(t *testing.T) {
+	for _, tt := range []struct{ flag, value, says string }{
+		{"--samples", "0", "--samples"}, {"--samples", "-1", "--samples"}, {"--batch", "0", "--batch"}, {"--batch", "-4", "--batch"}, {"--batch", "1", "--batch"},
+		{"--micro-batch", "5", "--micro-batch"}, {"--micro-batch", "-2", "--micro-batch"}, {"--profile", "nodir/x", "no folder nodir"},
+	} {
+		if _, err := command(t, "bench", "step", "--model", "nowhere.onnx", tt.flag, tt.value); err == nil || exitCode(err) != exitUsage || !strings.Contains(err.Error(), tt.says) {
+			t.Errorf("%s %s: %v", tt.flag, tt.value, err)
+		}
+	}
+}
+
 // TestOutOfMemoryExit: memory that does not suffice has an exit code of its own, also where it failed in preparing a model.
 func TestOutOfMemoryExit(t *testing.T) {
 	for _, err := range []error{

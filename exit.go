@@ -31,7 +31,7 @@ var exitCodes = []struct {
 	errors []error
 }{
 	{exitInterrupted, []error{context.Canceled}},
-	{exitUsage, []error{sanitize.ErrOptions, data.ErrOption, classifier.ErrFreeze}},
+	{exitUsage, []error{sanitize.ErrOptions, data.ErrOption, classifier.ErrFreeze, classifier.ErrSize}},
 	{exitRuntime, []error{ort.ErrLibrary, ort.ErrVersion, ort.ErrProvider}},
 	{exitMemory, []error{sanitize.ErrMemoryLimit, ort.ErrMemory}}, // before what the allocation was for
 	{exitAccuracy, []error{sanitize.ErrAtChance, sanitize.ErrAccuracyFell}},

@@ -76,6 +76,29 @@ func TestExternalDataIsSanitizedToo(t *testing.T) {
 	}
 }
 
+// TestWeightsInExternalDataAlone: as PyTorch's exporter writes large models, the ONNX file has no weight in it. It stays as it was pushed, and the data beside it
+// is sanitized.
+func TestWeightsInExternalDataAlone(t *testing.T) {
+	needRuntime(t)
+	clean := tinyImages(t)
+	config := writeConfig(t, t.TempDir(), "trainer: {steps: 120, batch: 32, learning_rate: 0.05}\n")
+	s := startServer(t, "--config", config, "--data", clean)
+	const repository = "models/outside"
+	var weights []byte
+	for _, w := range (tiny{}).model().Graph.Initializers {
+		weights = append(weights, w.Raw...)
+	}
+	model := tiny{outside: "model.onnx.data"}.file(t)
+	s.pushCrane(repository, "v1", model, layerFile{"model.onnx.data", model.mediaType, weights})
+	a := s.await(repository, 10*time.Minute)
+	if a.State != webhook.Released || len(a.Changed) != 1 || a.Changed[0].Name != "model.onnx.data" {
+		t.Fatalf("%s %s: %s; changed %+v", a.State, a.Reason, a.Message, a.Changed)
+	}
+	if out, err := s.grindstone("verify", s.address+"/"+repository+":v1", "--key", filepath.Join(s.dir, "keys", "grindstone.pub")); err != nil {
+		t.Errorf("verify: %v\n%s", err, out)
+	}
+}
+
 // tinyWeights is the content of the file that a weight of the network is in.
 func tinyWeights(t *testing.T, weight string) []byte {
 	t.Helper()

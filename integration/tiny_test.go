@@ -57,6 +57,7 @@ type tiny struct {
 	shift    int    // of the classes: with 1 every answer is wrong
 	external string // file that the convolution's weight is said to be in
 	headFile string // likewise the head's
+	outside  string // file that all weights are said to be in, one after the other
 	det      bool   // pools by a determinant, an operator without a gradient rule
 	features int    // of the convolution; 0: 8
 }
@@ -105,6 +106,13 @@ func (n tiny) model() *onnx.Model {
 	b.Named("logits", "Gemm", []string{pooled, "head.weight", "head.bias"}, onnx.I("transB", 1))
 	b.Output("logits", onnx.Float, -1, 3)
 	m := b.Model(onnx.Opset)
+	if at := int64(0); n.outside != "" {
+		for _, w := range m.Graph.Initializers {
+			size := int64(len(w.Raw))
+			w.Raw, w.External = nil, &onnx.External{Location: n.outside, Offset: at, Length: size}
+			at += size
+		}
+	}
 	m.Doc = n.name
 	return m
 }

@@ -50,10 +50,10 @@ func (g *Gateway) releaseContent(ctx context.Context, r Release, m *manifest, fi
 
 // checkIndex reports as an *IndexError that a manifest of an index has not been released before, as it was pushed.
 func (g *Gateway) checkIndex(ctx context.Context, repository string, m *manifest) error {
-	for _, d := range m.descriptors() {
-		_, _, err := g.released.manifest(ctx, repository, d.Digest.String())
+	for _, d := range distinct(m.descriptors()) {
+		_, _, err := g.released.manifest(ctx, repository, d.String())
 		if errors.Is(err, ErrNotFound) {
-			return &IndexError{d.Digest.String()}
+			return &IndexError{d.String()}
 		} else if err != nil {
 			return err
 		}

@@ -2,13 +2,8 @@ package sanitize
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
-	"maps"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -19,25 +14,25 @@ import (
 	"grindstone/sanitize/ort"
 )
 
-// Run sanitizes a model by Feature Grinding and writes the result to Options.Output, which appears only when everything succeeded.
+// Run sanitizes a model by Feature Grinding and writes the result to Options.Output, which appears only when everything else succeeded.
 // The steps, in the order of the paper's section 4.2: record the features of the clean data, perturb them by a secret
 // transformation, reset the head, fine-tune on the perturbed features (grinding), then on the task (restoration).
 func Run(ctx context.Context, o Options) (*Report, error) {
 	if err := o.setDefaults(); err != nil {
 		return nil, err
 	}
+	if err := o.checkOutput(); err != nil {
+		return nil, err
+	}
 	r := &run{Options: o, report: &Report{SchemaVersion: "1.0", Method: "feature-grinding", Transformation: string(o.Transformation), StartedAt: time.Now().UTC()}}
 	defer r.unlimitMemory()
 	for _, stage := range []func(context.Context) error{
-		r.load, r.openData, r.limitMemory, r.preprocess, r.before, r.findMirror, r.record, r.unfold, r.resetHead, r.fineTune, r.after, r.write,
+		r.load, r.openData, r.limitMemory, r.preprocess, r.before, r.findMirror, r.record, r.unfold, r.resetHead, r.fineTune, r.measureStatistics, r.after, r.write,
 	} {
 		if err := stage(ctx); err != nil {
 			return nil, err
 		}
 	}
-	_, r.report.Memory.Peak = Resident()
-	r.report.FinishedAt = time.Now().UTC()
-	r.report.Seconds = r.report.FinishedAt.Sub(r.report.StartedAt).Seconds()
 	r.Progress(Progress{Phase: "done"})
 	return r.report, nil
 }
@@ -75,6 +70,9 @@ func (r *run) load(context.Context) error {
 	}
 	m, err := r.Limits.read(r.Model)
 	if err != nil {
+		return err
+	}
+	if err := r.checkFolder(m); err != nil {
 		return err
 	}
 	o := classifier.Options{Output: r.ClassOutput, Feature: r.Feature, FreezeBelow: r.FreezeBelow, Height: r.Height, Width: r.Width}
@@ -210,8 +208,8 @@ func (r *run) unfold(ctx context.Context) error {
 		return nil
 	}
 	sample := r.trainSet
-	if sample.Len() > 2000 {
-		sample = sample.Subset(2000, r.Seed)
+	if sample.Len() > statisticsImages {
+		sample = sample.Subset(statisticsImages, r.Seed)
 	}
 	mean, variance, err := layerStatistics(ctx, r.c, layers, r.pre, sample, r.ort())
 	if err != nil {
@@ -244,37 +242,4 @@ func (r *run) after(ctx context.Context) error {
 	r.report.FeatureDistance.After = meanDistance(features, r.targets, r.original.FeatureWidth)
 	clear(r.targets)
 	return nil
-}
-
-// write puts the new weights into the bytes of the incoming model.
-func (r *run) write(context.Context) error {
-	r.Progress(Progress{Phase: "write", Message: r.Output})
-	weights := map[string]*onnx.Tensor{}
-	maps.Copy(weights, r.integers)
-	for name, v := range r.values { // one that the file does not hold is an error of RewriteFile
-		if r.original.Integers(name) {
-			continue
-		}
-		if t := r.original.Constants[name]; !slices.Equal(v, t.Floats()) {
-			weights[name] = onnx.NewFloat(name, t.Shape, v)
-		}
-	}
-	if r.Output == "" {
-		return nil
-	}
-	if err := onnx.RewriteFile(r.Model, r.Output, weights); err != nil {
-		return err
-	}
-	var err error
-	r.report.Sanitized, err = fileInfo(r.Output)
-	return err
-}
-
-func fileInfo(path string) (FileInfo, error) {
-	b, err := os.ReadFile(path)
-	if err != nil {
-		return FileInfo{}, err
-	}
-	sum := sha256.Sum256(b)
-	return FileInfo{Name: filepath.Base(path), SHA256: hex.EncodeToString(sum[:]), Size: int64(len(b))}, nil
 }

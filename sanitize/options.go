@@ -24,6 +24,7 @@ type Options struct {
 	Model  string // path of the incoming model
 	Limits Limits // of that model; none
 	Output string // path of the sanitized model
+	Report string // path of the report, as JSON; "": it is only returned
 
 	Data    string  // clean dataset: folder, archive, CIFAR-10 binary, IDX
 	HeldOut string  // dataset that is held out; "": a part of Data

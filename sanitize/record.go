@@ -57,38 +57,3 @@ func unreachable(features, targets []float32, width int) float64 {
 	}
 	return meanDistance(below, make([]float32, len(below)), width)
 }
-
-// layerStatistics measures mean and variance of every channel of the layers' outputs on clean images.
-func layerStatistics(ctx context.Context, c *classifier.Classifier, layers []classifier.Foldable, p data.Preprocess, d *data.Dataset, run ort.Options) (mean, variance [][]float32, err error) {
-	f, err := train.NewMoments(c, p.Scale, p.Shift, layers, run)
-	if err != nil {
-		return nil, nil, err
-	}
-	defer f.Close()
-	sums := make([][]float64, 2*len(layers))
-	for i := range sums {
-		sums[i] = make([]float64, layers[i/2].Channels)
-	}
-	images := 0
-	err = eachBatch(ctx, f, p, d, nil, func(_ int, v []*ort.Array) {
-		n := int(v[0].Shape[0])
-		images += n
-		for i, moment := range v {
-			for k, x := range moment.F32 {
-				sums[i][k%layers[i/2].Channels] += float64(x)
-			}
-		}
-	})
-	if err != nil {
-		return nil, nil, err
-	}
-	for i, l := range layers {
-		m, s := make([]float32, l.Channels), make([]float32, l.Channels)
-		for k := range m {
-			e := sums[2*i][k] / float64(images)
-			m[k], s[k] = float32(e), float32(max(0, sums[2*i+1][k]/float64(images)-e*e))
-		}
-		mean, variance = append(mean, m), append(variance, s)
-	}
-	return mean, variance, nil
-}

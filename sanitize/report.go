@@ -10,6 +10,7 @@ type Report struct {
 	Transformation  string          `json:"transformation"` // permute, rotate or rotate-2d
 	Source          FileInfo        `json:"source"`
 	Sanitized       FileInfo        `json:"sanitized"`
+	ExternalData    []DataFile      `json:"external_data,omitempty"` // the files beside the model that hold weights of it
 	Hyperparameters Hyperparameters `json:"hyperparameters"`
 	Dataset         DatasetInfo     `json:"dataset"`
 	Preprocessing   Preprocessing   `json:"preprocessing"`
@@ -36,6 +37,14 @@ type FileInfo struct {
 	Name   string `json:"name"`
 	SHA256 string `json:"sha256"` // hex
 	Size   int64  `json:"size"`   // bytes
+}
+
+// DataFile is an external data file. Where a model keeps all weights in such files, it is these that sanitizing changes, and the model's own stays.
+type DataFile struct {
+	Name            string `json:"name"` // path beside the model
+	Size            int64  `json:"size"`
+	SourceSHA256    string `json:"source_sha256"` // hex
+	SanitizedSHA256 string `json:"sanitized_sha256"`
 }
 
 // Hyperparameters are the run's settings after defaults and search.

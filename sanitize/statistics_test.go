@@ -2,10 +2,14 @@ package sanitize
 
 import (
 	"math"
+	"os"
+	"slices"
 	"testing"
 
 	"grindstone/internal/shared"
+	"grindstone/sanitize/classifier"
 	"grindstone/sanitize/data"
+	"grindstone/sanitize/onnx"
 	"grindstone/sanitize/ort"
 	"grindstone/sanitize/train"
 )
@@ -68,6 +72,57 @@ func TestLayerStatistics(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestStatisticsAreMeasured: what a BatchNormalization normalizes by after training does not depend on the file's momentum. With one of 1 the running
+// statistics never move, and the trained toy would classify by those of the incoming weights.
+func TestStatisticsAreMeasured(t *testing.T) {
+	o := toyOptions(t)
+	m, err := onnx.Parse(toy.model)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, n := range m.Graph.Nodes {
+		if n.Op == "BatchNormalization" {
+			n.Attrs = append(n.Attrs, onnx.F("momentum", 1))
+		}
+	}
+	raw, err := m.Marshal()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(o.Model, raw, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	o.Steps, o.LearningRate = 200, .1
+	r, err := Run(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r.After.CDA.Value < .9-slack {
+		t.Errorf("CDA %v before, %v after", r.Before.CDA, r.After.CDA)
+	}
+	out, err := os.ReadFile(o.Output)
+	if err != nil {
+		t.Fatal(err)
+	}
+	onlyWeightsDiffer(t, raw, out) // the momentum too is as it was
+
+	// They are those of the trained convolution's output on the images.
+	trainSet, _ := split(t, o)
+	c, p := openModel(t, o.Output), unitOf(t, toySide)
+	i := slices.IndexFunc(c.Nodes, func(n *onnx.Node) bool { return n.Op == "BatchNormalization" })
+	layer := classifier.Foldable{Node: &onnx.Node{Outputs: c.Nodes[i].Inputs[:1]}, Channels: 8}
+	mean, variance, err := layerStatistics(t.Context(), c, []classifier.Foldable{layer}, p, trainSet, cpu)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for k := range 8 {
+		m, v := c.Constants["norm.mean"].Floats()[k], c.Constants["norm.variance"].Floats()[k]
+		if math.Abs(float64(m-mean[0][k])) > .05*math.Sqrt(float64(v)) || math.Abs(float64(v/variance[0][k]-1)) > .05 { // of 400 of the 480
+			t.Errorf("channel %d: mean %v and variance %v, on the images they are %v and %v", k, m, v, mean[0][k], variance[0][k])
+		}
 	}
 }
 

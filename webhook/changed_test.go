@@ -61,6 +61,9 @@ func TestChangedFiles(t *testing.T) {
 	if err := (&Admission{Source: source}).changed(source.Models[0], want[:1], nil); err != nil {
 		t.Error(err)
 	}
+	if err := (&Admission{Source: source}).changed(source.Models[0], want[1:2], nil); !errors.As(err, &v) || v.Reason != ReasonInvalidOutput || !strings.Contains(v.Message, "unchanged") {
+		t.Errorf("nothing has changed: %v", err)
+	}
 
 	for name, spoil := range map[string]func(path string) error{
 		"another file": func(path string) error { return os.WriteFile(path, nil, 0o600) },

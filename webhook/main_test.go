@@ -6,11 +6,14 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/opencontainers/go-digest"
 
 	"grindstone/sanitize"
 )
@@ -146,13 +149,24 @@ func testSanitizer(behaviour string, args []string) int {
 	}
 
 	out := append(bytes.Clone(model), "sanitized"...)
-	if behaviour == "unchanged" {
+	if behaviour == "unchanged" || behaviour == "outside" {
 		out = model
 	}
 	if err := os.WriteFile(flag("-o"), out, 0o600); err != nil {
 		return fail(1, err.Error())
 	}
 	r := testReport(args[0], flag("-o"))
+	if behaviour == "outside" { // all weights are in weights.bin: the model stays as it is
+		pushed, err := os.ReadFile(filepath.Join(filepath.Dir(args[0]), "weights.bin"))
+		if err != nil {
+			return fail(1, err.Error())
+		}
+		weights := append(bytes.Clone(pushed), "sanitized"...)
+		if err := os.WriteFile(filepath.Join(filepath.Dir(flag("-o")), "weights.bin"), weights, 0o600); err != nil {
+			return fail(1, err.Error())
+		}
+		r.ExternalData = []sanitize.DataFile{{Name: "weights.bin", Size: int64(len(weights)), SourceSHA256: digest.FromBytes(pushed).Encoded(), SanitizedSHA256: digest.FromBytes(weights).Encoded()}}
+	}
 	r.Transformation = flag("--transform")
 	switch behaviour {
 	case "secretive":

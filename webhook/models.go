@@ -76,9 +76,13 @@ func (a *Admission) judged(n int, d *policy.ReleaseDecision) {
 	a.Verdict = d
 }
 
-// changed records the files that the run for a model wrote. Two models can share a file only if it came out the same for both: it has one place
+// changed records the files that the run for a model wrote, of which one at least must be another than what was pushed: the model, or external data where that
+// holds all the weights. Two models can share a file only if it came out the same for both: it has one place
 // in the released package. For the same reason a model that is there twice must not have external data, which differs by the folder.
 func (a *Admission) changed(model Model, written, before []ChangedFile) error {
+	if !slices.ContainsFunc(written, ChangedFile.differs) {
+		return held(ReasonInvalidOutput, "the sanitizer's output is not usable: the model came back unchanged, and so did its external data")
+	}
 	for _, f := range written {
 		for _, other := range before {
 			if other.Digest == f.Digest && other.SHA256 != f.SHA256 {
@@ -92,12 +96,15 @@ func (a *Admission) changed(model Model, written, before []ChangedFile) error {
 	}
 	for _, f := range written {
 		known := slices.ContainsFunc(a.Changed, func(other ChangedFile) bool { return other.Digest == f.Digest })
-		if !known && f.SHA256 != strings.TrimPrefix(f.Digest, "sha256:") {
+		if !known && f.differs() {
 			a.Changed = append(a.Changed, f)
 		}
 	}
 	return nil
 }
+
+// differs reports whether the file is another than the pushed one.
+func (f ChangedFile) differs() bool { return f.SHA256 != strings.TrimPrefix(f.Digest, "sha256:") }
 
 // about names the model in a message about it, where there are several.
 func (a *Admission) about(m ModelResult, message string) string {

@@ -226,6 +226,52 @@ func TestBadSanitizersLeaveTheServerServing(t *testing.T) {
 	}
 }
 
+// TestWeightsInExternalDataAlone: the ONNX file of a model whose weights are all in external data stays as it was pushed, and the data is replaced. What is
+// released is another package, whose attestation is about both; the pushed weights are not to be had.
+func TestWeightsInExternalDataAlone(t *testing.T) {
+	s := startServer(t, t.TempDir(), "-sanitizer", "outside")
+	weights := []byte("the weights of a")
+	pushed, err := s.push("models/a", "v1", map[string][]byte{"model.onnx": testModel("a"), "weights.bin": weights})
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := s.settle()[0]
+	if a.State != Released || len(a.Changed) != 1 || a.Changed[0].Name != "weights.bin" || a.Released.Digest == pushed.Digest.String() {
+		t.Fatalf("%s (%s: %s), changed %+v", a.State, a.Reason, a.Message, a.Changed)
+	}
+	repo := s.repository("models/a")
+	d, text, err := oras.FetchBytes(t.Context(), repo, "v1", oras.DefaultFetchBytesOptions)
+	if err != nil || d.Digest.String() != a.Released.Digest {
+		t.Fatalf("the tag answers %s, %v; released is %s", d.Digest, err, a.Released.Digest)
+	}
+	var m ocispec.Manifest
+	if err := json.Unmarshal(text, &m); err != nil {
+		t.Fatal(err)
+	}
+	for _, l := range m.Layers {
+		name := l.Annotations[ocispec.AnnotationTitle]
+		want := map[string]string{"model.onnx": string(testModel("a")), "weights.bin": string(weights) + "sanitized"}[name]
+		if _, got, err := oras.FetchBytes(t.Context(), repo.Blobs(), l.Digest.String(), oras.DefaultFetchBytesOptions); err != nil || string(got) != want {
+			t.Errorf("%s is %q, %v; want %q", name, got, err, want)
+		}
+	}
+	if _, _, err := oras.FetchBytes(t.Context(), repo.Blobs(), digest.FromBytes(weights).String(), oras.DefaultFetchBytesOptions); err == nil {
+		t.Error("the pushed weights can be pulled")
+	}
+	if _, _, err := s.pull("models/a", pushed.Digest.String()); err == nil {
+		t.Error("the pushed package can be pulled")
+	}
+	result, err := attest.VerifyRef(t.Context(), s.address+"/models/a:v1", s.public(), attest.RefOptions{Anonymous: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	subjects := result.Statement.Subject
+	if len(subjects) != 2 || subjects[0].Digest.SHA256 != strings.TrimPrefix(a.Released.Digest, "sha256:") || subjects[1].Digest.SHA256 != digest.FromBytes(testModel("a")).Encoded() {
+		t.Errorf("the attestation is about %+v", subjects)
+	}
+	s.checkCleaned(a)
+}
+
 func TestNewerPushOfATagWins(t *testing.T) {
 	dir := t.TempDir()
 	s := startServer(t, dir, "-sanitizer", "hang")

@@ -28,6 +28,9 @@ func (p *Pipeline) attest(ctx context.Context, a *Admission) (State, error) {
 			a.forget()
 			return Sanitizing, nil // the scratch folder is gone: do it again
 		}
+		for i, m := range a.Source.targets() { // one that stays as it is, with its weights in external data, takes its own place
+			replace[m.Digest] = filepath.Join(p.outputDir(a.ID, i), m.Name)
+		}
 		for _, f := range a.Changed {
 			replace[f.Digest] = filepath.Join(p.outputDir(a.ID, f.Model), f.Name)
 		}

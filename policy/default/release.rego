@@ -56,11 +56,18 @@ mismatches contains sprintf("the report is about %v, the decision about %v", [ob
 
 mismatches contains "the report's source is none of the pushed models" if not source_was_pushed
 
-mismatches contains "the sanitized model is the pushed model, unchanged" if report.sanitized.sha256 == report.source.sha256
+mismatches contains "the sanitized model is the pushed model, unchanged" if not changed
 
 mismatches contains sprintf("the report lacks a %s phase", [name]) if {
 	some name in {"grind", "restore"}
 	not name in {phase.name | some phase in report.phases}
+}
+
+changed if report.sanitized.sha256 != report.source.sha256
+
+changed if { # a model may have all its weights in external data
+	some file in object.get(report, "external_data", [])
+	file.sanitized_sha256 != file.source_sha256
 }
 
 source_was_pushed if {

@@ -63,6 +63,12 @@ test_report_of_other_model if refused_for({"source": {"sha256": "ee"}}, "none of
 
 test_unchanged_model if refused_for({"sanitized": {"sha256": "bb"}}, "unchanged")
 
+data_file(sanitized) := {"name": "weights.bin", "size": 900, "source_sha256": "ff", "sanitized_sha256": sanitized}
+
+test_unchanged_external_data if refused_for({"sanitized": {"sha256": "bb"}, "external_data": [data_file("ff")]}, "unchanged")
+
+test_changed_external_data if decide({"sanitized": {"sha256": "bb"}, "external_data": [data_file("ff"), data_file("ee")]}).release
+
 test_phase if refused_for({"phases": [{"name": "grind"}]}, "restore phase")
 
 test_schema_version if refused_for({"schema_version": "2.0"}, "schema version 2.0")

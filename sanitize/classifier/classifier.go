@@ -3,6 +3,7 @@
 package classifier
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"slices"
@@ -14,6 +15,7 @@ import (
 // What can be wrong with a model as an image classifier.
 var (
 	ErrInput       = errors.New("no usable image input")
+	ErrSize        = errors.New("the image size is not the model's")
 	ErrOutput      = errors.New("no usable class output")
 	ErrNoHead      = errors.New("no head found")
 	ErrUnsupported = errors.New("operators without a gradient rule lie between trainable weights and the output")
@@ -173,6 +175,9 @@ func (c *Classifier) findInput(g *onnx.Graph, o Options) error {
 		return &onnx.Error{What: "input " + in.Name, Err: fmt.Errorf("%w: neither NCHW nor NHWC with 1, 3 or 4 channels: %v", ErrInput, in.Shape)}
 	}
 	if o.Height > 0 {
+		if h, w := cmp.Or(c.Height, o.Height), cmp.Or(c.Width, o.Width); h != o.Height || w != o.Width {
+			return &onnx.Error{What: "input " + in.Name, Err: fmt.Errorf("%w: the file fixes %dx%d, and %dx%d is asked for; leave --size out", ErrSize, h, w, o.Height, o.Width)}
+		}
 		c.Height, c.Width = o.Height, o.Width
 	}
 	if c.Height == 0 || c.Width == 0 {

@@ -263,18 +263,29 @@ func TestIdleInput(t *testing.T) {
 }
 
 func TestOpenImageSize(t *testing.T) {
-	build := func() *onnx.Model {
+	sized := func(height, width int64) *onnx.Model {
 		n := newNet()
-		n.Input("x", onnx.Float, -1, 3, -1, -1)
+		n.Input("x", onnx.Float, -1, 3, height, width)
 		y := n.Op("Conv", []string{"x", n.weight("w", 4, 3, 3, 3), n.weight("b", 4)})
 		return n.model(t, 17, n.dense(n.pooled(y), 4, 5))
 	}
+	build := func() *onnx.Model { return sized(-1, -1) }
 	if _, err := classifier.New(build(), classifier.Options{}); !errors.Is(err, classifier.ErrInput) || !strings.Contains(err.Error(), "--size") {
 		t.Errorf("open size: %v", err)
 	}
 	c := read(t, build(), classifier.Options{Height: 12, Width: 20})
 	if !slices.Equal(c.ImageShape(7), []int64{7, 3, 12, 20}) {
 		t.Errorf("image shape %v", c.ImageShape(7))
+	}
+	// What the file fixes cannot be another size.
+	for _, fixed := range [][2]int64{{16, 16}, {16, -1}, {-1, 16}, {12, 16}} {
+		_, err := classifier.New(sized(fixed[0], fixed[1]), classifier.Options{Height: 12, Width: 24})
+		if !errors.Is(err, classifier.ErrSize) || !strings.Contains(err.Error(), "16") || !strings.Contains(err.Error(), "12x24") {
+			t.Errorf("a file of %v: %v", fixed, err)
+		}
+	}
+	if c := read(t, sized(16, -1), classifier.Options{Height: 16, Width: 24}); c.Height != 16 || c.Width != 24 {
+		t.Errorf("%dx%d", c.Height, c.Width)
 	}
 }
 

@@ -50,6 +50,15 @@ func (d *Dataset) Subset(n int, seed uint64) *Dataset {
 	return d.view(choose(d.Labels, apportion(d.Counts(), max(n, 0)), seed))
 }
 
+// Shuffled is the dataset in another order: a folder's images come class by class.
+func (d *Dataset) Shuffled(seed uint64) *Dataset {
+	rows := make([]int32, d.Len())
+	for i, row := range random(seed).Perm(len(rows)) {
+		rows[i] = int32(row)
+	}
+	return d.view(rows)
+}
+
 // view is the dataset reduced to some of its rows.
 func (d *Dataset) view(rows []int32) *Dataset {
 	v := *d

@@ -139,6 +139,21 @@ func TestSubset(t *testing.T) {
 	}
 }
 
+// TestShuffled: the same images with their labels, no longer class by class.
+func TestShuffled(t *testing.T) {
+	whole := labelled(t, []int{100, 50, 10})
+	d := whole.Subset(80, 9)
+	s := d.Shuffled(9)
+	was, is := rowsOf(t, d, whole), rowsOf(t, s, whole)
+	if slices.IsSorted(is) || slices.IsSorted(s.Labels) {
+		t.Errorf("the order is %v", is)
+	}
+	slices.Sort(is)
+	if !slices.Equal(is, was) {
+		t.Errorf("%v became %v", was, is)
+	}
+}
+
 func TestNewRefuses(t *testing.T) {
 	two := []string{"a", "b"}
 	for name, tt := range map[string]struct {

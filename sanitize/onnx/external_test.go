@@ -2,9 +2,11 @@ package onnx
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -96,12 +98,19 @@ func TestReadFileStaysInItsFolder(t *testing.T) {
 	}
 }
 
+// anyModel has no objection to what RewriteFile made.
+func anyModel([]byte, []DataFile) error { return nil }
+
 func TestRewriteFile(t *testing.T) {
 	src := externalModel(t, "data/w.bin")
 	write(t, filepath.Join(filepath.Dir(src), "data", "w.bin"), weightsFile)
 	dst := filepath.Join(t.TempDir(), "new.onnx")
+	var copied []DataFile
 	if err := RewriteFile(src, dst, map[string]*Tensor{
 		"b": NewDouble("", []int64{3}, []float64{-4, -5, -6}), "c": NewFloat("", []int64{1}, []float32{8}),
+	}, func(_ []byte, data []DataFile) error {
+		copied = data
+		return nil
 	}); err != nil {
 		t.Fatal(err)
 	}
@@ -117,20 +126,61 @@ func TestRewriteFile(t *testing.T) {
 	if err != nil || !bytes.HasPrefix(side, weightsFile[:16]) || !bytes.HasSuffix(side, []byte("TAIL")) || len(side) != len(weightsFile) {
 		t.Errorf("the rest of the data file changed: %q (%v)", side, err)
 	}
+	if want := []DataFile{{"data/w.bin", int64(len(side)), sha256.Sum256(weightsFile), sha256.Sum256(side)}}; !slices.Equal(copied, want) {
+		t.Errorf("told of %v, want %v", copied, want)
+	}
 	if left, _ := filepath.Glob(filepath.Join(filepath.Dir(dst), "*.partial")); len(left) != 0 {
 		t.Errorf("left behind: %v", left)
 	}
 	same := filepath.Join(filepath.Dir(src), "other.onnx")
-	if err := RewriteFile(src, same, nil); !errors.Is(err, ErrExternal) {
+	if err := RewriteFile(src, same, nil, anyModel); !errors.Is(err, ErrExternal) {
 		t.Errorf("rewriting beside the original gives %v", err)
 	}
 	if _, err := os.Stat(same); !errors.Is(err, os.ErrNotExist) {
 		t.Error("the refused model file was written")
 	}
-	if err := RewriteFile(src, filepath.Join(t.TempDir(), "x", "y.onnx"), nil); !errors.Is(err, os.ErrNotExist) {
+	if err := RewriteFile(src, filepath.Join(t.TempDir(), "x", "y.onnx"), nil, anyModel); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("a missing target folder gives %v", err)
 	}
-	if err := RewriteFile(src, filepath.Join(t.TempDir(), "new.onnx"), nil); err != nil {
+	if err := RewriteFile(src, filepath.Join(t.TempDir(), "new.onnx"), nil, anyModel); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestRewriteFileIsWholeOrNothing: what an earlier run has left in the way is replaced, and not written to; an objection, or another run that takes the place,
+// leaves nothing.
+func TestRewriteFileIsWholeOrNothing(t *testing.T) {
+	src := externalModel(t, "w.bin")
+	write(t, filepath.Join(filepath.Dir(src), "w.bin"), weightsFile)
+	dir, elsewhere := t.TempDir(), filepath.Join(t.TempDir(), "elsewhere")
+	dst := filepath.Join(dir, "new.onnx")
+	write(t, elsewhere, []byte("mine"))
+	write(t, filepath.Join(dir, "w.bin.partial"), []byte("left"))
+	if err := os.Symlink(elsewhere, dst+".partial"); err != nil {
+		t.Fatal(err)
+	}
+	refused := errors.New("refused")
+	if err := RewriteFile(src, dst, nil, func([]byte, []DataFile) error { return refused }); !errors.Is(err, refused) {
+		t.Errorf("an objection gives %v", err)
+	}
+	others := func([]byte, []DataFile) error {
+		return errors.Join(os.Remove(dst+".partial"), os.WriteFile(dst+".partial", []byte("of another run"), 0o600))
+	}
+	if err := RewriteFile(src, dst, nil, others); err == nil || !strings.Contains(err.Error(), "another run") {
+		t.Errorf("another run's file gives %v", err)
+	}
+	if left, _ := filepath.Glob(filepath.Join(dir, "*")); len(left) != 1 || left[0] != dst+".partial" {
+		t.Errorf("left behind: %v, where only the other run's file should be", left)
+	}
+	if err := RewriteFile(src, dst, nil, anyModel); err != nil {
+		t.Fatal(err)
+	}
+	for path, want := range map[string]string{elsewhere: "mine", filepath.Join(dir, "w.bin"): string(weightsFile)} {
+		if got, err := os.ReadFile(path); err != nil || string(got) != want {
+			t.Errorf("%s: %q, %v", path, got, err)
+		}
+	}
+	if _, err := ReadFile(dst); err != nil {
 		t.Error(err)
 	}
 }
@@ -143,7 +193,7 @@ func TestRewriteFileRefusesSharedData(t *testing.T) {
 	src := filepath.Join(dir, "m.onnx")
 	write(t, src, graphOf(tensor("a", "0"), tensor("b", "8")))
 	write(t, filepath.Join(dir, "w.bin"), floats(1, 2, 3, 4, 5))
-	err := RewriteFile(src, filepath.Join(t.TempDir(), "m.onnx"), map[string]*Tensor{"a": NewFloat("", []int64{3}, []float32{0, 0, 0})})
+	err := RewriteFile(src, filepath.Join(t.TempDir(), "m.onnx"), map[string]*Tensor{"a": NewFloat("", []int64{3}, []float32{0, 0, 0})}, anyModel)
 	if !errors.Is(err, ErrExternal) || !strings.Contains(err.Error(), "share") {
 		t.Errorf("got %v", err)
 	}

@@ -1,6 +1,7 @@
 package onnx
 
 import (
+	"crypto/sha256"
 	"fmt"
 	"io"
 	"maps"
@@ -9,10 +10,17 @@ import (
 	"slices"
 )
 
+// DataFile is an external data file that RewriteFile has copied: its path beside the model, and the SHA-256 of its content before and after.
+type DataFile struct {
+	Path    string
+	Size    int64
+	Was, Is [sha256.Size]byte
+}
+
 // RewriteFile writes the model file src to dst with the named weights replaced, as Rewrite does. External data files are copied to the
-// same places beside dst, with the weights they hold replaced; so a model with such files goes to a folder of its own. The model file
-// is written last, and each file appears under its name only when complete.
-func RewriteFile(src, dst string, weights map[string]*Tensor) error {
+// same places beside dst, with the weights they hold replaced; so a model with such files goes to a folder of its own. Files appear under
+// their names when all of them are complete and ready, which is told the model's bytes and of the data files, has no objection; the model file is the last.
+func RewriteFile(src, dst string, weights map[string]*Tensor, ready func(model []byte, data []DataFile) error) error {
 	data, err := readRegular(src)
 	if err != nil {
 		return err
@@ -26,23 +34,34 @@ func RewriteFile(src, dst string, weights map[string]*Tensor) error {
 	if err != nil {
 		return &Error{File: src, Err: err}
 	}
-	if err := r.copyExternal(m, src, dst); err != nil {
-		return &Error{File: src, Err: err}
-	}
-	root, err := os.OpenRoot(filepath.Dir(dst))
+	to, err := os.OpenRoot(filepath.Dir(dst))
 	if err != nil {
 		return err
 	}
-	defer root.Close()
-	return writeFile(root, filepath.Base(dst), func(f *os.File) error {
+	defer to.Close()
+	w := &writing{to: to}
+	defer w.discard()
+	copied, err := r.copyExternal(m, src, filepath.Base(dst), w)
+	if err != nil {
+		return &Error{File: src, Err: err}
+	}
+	err = w.file(filepath.Base(dst), func(f *os.File) error {
 		_, err := f.Write(out)
 		return err
 	})
+	if err != nil {
+		return err
+	}
+	if err := ready(out, copied); err != nil {
+		return err
+	}
+	return w.finish()
 }
 
-func (r *rewriter) copyExternal(m *Model, src, dst string) error {
+// copyExternal copies the data files of a model that will be called name.
+func (r *rewriter) copyExternal(m *Model, src, name string, w *writing) (copied []DataFile, err error) {
 	if err := r.checkOverlap(m); err != nil {
-		return err
+		return nil, err
 	}
 	patches := map[string][]patch{} // by clean path: two spellings may name one file
 	m.Graph.eachTensor(func(t *Tensor) {
@@ -51,7 +70,7 @@ func (r *rewriter) copyExternal(m *Model, src, dst string) error {
 		}
 	})
 	if len(patches) == 0 {
-		return nil
+		return nil, nil
 	}
 	for location, list := range r.patches {
 		path := filepath.Clean(location)
@@ -59,23 +78,20 @@ func (r *rewriter) copyExternal(m *Model, src, dst string) error {
 	}
 	from, err := os.OpenRoot(filepath.Dir(src))
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer from.Close()
-	to, err := os.OpenRoot(filepath.Dir(dst))
-	if err != nil {
-		return err
-	}
-	defer to.Close()
 	for _, path := range slices.Sorted(maps.Keys(patches)) {
-		if path == filepath.Base(dst) {
-			return fmt.Errorf("%w: file %q has the name of the new model file", ErrExternal, path)
+		if path == name {
+			return nil, fmt.Errorf("%w: file %q has the name of the new model file", ErrExternal, path)
 		}
-		if err := copyPatched(from, to, path, patches[path]); err != nil {
-			return err
+		file, err := copyPatched(from, w, path, patches[path])
+		if err != nil {
+			return nil, err
 		}
+		copied = append(copied, file)
 	}
-	return nil
+	return copied, nil
 }
 
 // checkOverlap refuses to replace external data that another tensor reads too, which would change with it.
@@ -102,27 +118,28 @@ func (r *rewriter) checkOverlap(m *Model) error {
 }
 
 // copyPatched copies a data file and applies patches to the copy.
-func copyPatched(from, to *os.Root, path string, patches []patch) error {
+func copyPatched(from *os.Root, w *writing, path string, patches []patch) (DataFile, error) {
 	in, err := openRegular(from, path)
 	if err != nil {
-		return err
+		return DataFile{}, err
 	}
 	defer in.Close()
 	info, err := in.Stat()
 	if err != nil {
-		return err
+		return DataFile{}, err
 	}
-	if old, err := to.Stat(path); err == nil && os.SameFile(info, old) {
-		return fmt.Errorf("%w: file %q would be overwritten; write the new model to another folder", ErrExternal, path)
+	if old, err := w.to.Stat(path); err == nil && os.SameFile(info, old) {
+		return DataFile{}, fmt.Errorf("%w: file %q would be overwritten; write the new model to another folder", ErrExternal, path)
 	}
 	if info.Size() > maxExternal {
-		return fmt.Errorf("%w: file %q has %d bytes", ErrLimit, path, info.Size())
+		return DataFile{}, fmt.Errorf("%w: file %q has %d bytes", ErrLimit, path, info.Size())
 	}
-	if err := to.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		return err
+	if err := w.to.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return DataFile{}, err
 	}
-	return writeFile(to, path, func(f *os.File) error {
-		if _, err := io.Copy(f, in); err != nil {
+	was, is := sha256.New(), sha256.New()
+	err = w.file(path, func(f *os.File) error {
+		if _, err := io.Copy(f, io.TeeReader(in, was)); err != nil {
 			return err
 		}
 		for _, p := range patches {
@@ -133,29 +150,8 @@ func copyPatched(from, to *os.Root, path string, patches []patch) error {
 				return err
 			}
 		}
-		return nil
-	})
-}
-
-// writeFile writes a file under another name first and renames it when it is complete.
-func writeFile(root *os.Root, path string, write func(*os.File) error) error {
-	part := path + ".partial"
-	f, err := root.OpenFile(part, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
-	if err != nil {
+		_, err := io.Copy(is, io.NewSectionReader(f, 0, info.Size()))
 		return err
-	}
-	err = write(f)
-	if err == nil {
-		err = f.Sync()
-	}
-	if e := f.Close(); err == nil {
-		err = e
-	}
-	if err == nil {
-		err = root.Rename(part, path)
-	}
-	if err != nil {
-		_ = root.Remove(part)
-	}
-	return err
+	})
+	return DataFile{filepath.ToSlash(path), info.Size(), [sha256.Size]byte(was.Sum(nil)), [sha256.Size]byte(is.Sum(nil))}, err
 }

@@ -33,6 +33,11 @@ func NewForward(c *classifier.Classifier, scale, shift []float32, values map[str
 
 // emitForward emits the classifier's nodes at inference, reading the input from x.
 func emitForward(b *onnx.Builder, c *classifier.Classifier, x string, values map[string][]float32) {
+	emitNodes(b, c, x, values, b.Add)
+}
+
+// emitNodes emits the constants, and each node by emit.
+func emitNodes(b *onnx.Builder, c *classifier.Classifier, x string, values map[string][]float32, emit func(*onnx.Node)) {
 	b.Named(c.Input, "Identity", []string{x})
 	done := map[string]bool{}
 	for _, n := range c.Nodes {
@@ -47,7 +52,7 @@ func emitForward(b *onnx.Builder, c *classifier.Classifier, x string, values map
 			}
 			b.Const(t)
 		}
-		b.Add(n)
+		emit(n)
 	}
 }
 

@@ -224,7 +224,7 @@ func (s *stepBuilder) layOut() {
 		last.taps = s.tape.Native(last.Name) == grad.Taps
 	}
 	for _, n := range s.c.Nodes {
-		if n.Op != "BatchNormalization" || s.c.Frozen(n) {
+		if !byBatch(s.c, n) {
 			continue
 		}
 		s.tape.Training[n.Outputs[0]] = true
@@ -235,6 +235,11 @@ func (s *stepBuilder) layOut() {
 	if len(s.step.Statistics) == 0 { // a network without BatchNormalization: the vector must not be empty
 		s.step.Statistics = appendSlot(nil, "", []int64{1})
 	}
+}
+
+// byBatch reports whether training normalizes by the batch's statistics there.
+func byBatch(c *classifier.Classifier, n *onnx.Node) bool {
+	return n.Op == "BatchNormalization" && !c.Frozen(n)
 }
 
 // bindVector cuts the flat vector into tensors and puts the other constants into the model.
