@@ -65,7 +65,7 @@ type Classifier struct {
 	frozen     map[string]bool    // values that frozen nodes make
 	changeable map[string]bool    // constants that the file holds as tensors, and those of Unfold
 	masks      map[string]bool    // of values that are computed of constants: whether they are masks
-	shapes     map[string][]int64 // of all values, for two images
+	shapes     map[string][]int64 // of all values, for as many images as measured
 }
 
 // Options override what New finds by itself.
@@ -109,10 +109,10 @@ func New(m *onnx.Model, o Options) (*Classifier, error) {
 	if err := c.findLogits(g); err != nil {
 		return nil, err
 	}
-	if err := c.openBatch(g); err != nil {
+	if err := c.resolveOutputShapes(); err != nil {
 		return nil, err
 	}
-	if err := c.resolveOutputShapes(); err != nil {
+	if err := c.openBatch(); err != nil {
 		return nil, err
 	}
 	if err := c.findHead(o.Feature); err != nil {
