@@ -144,7 +144,15 @@ func (c *Classifier) weightsOf(by map[string]*onnx.Node, n *onnx.Node) []string 
 	case "BatchNormalization":
 		return n.Inputs[1:3]
 	case "LayerNormalization", "InstanceNormalization", "PRelu":
-		return n.Inputs[1:]
+		var names []string
+		for _, in := range n.Inputs[1:] {
+			if c.Constants[in] != nil {
+				names = append(names, in)
+			} else {
+				names = append(names, c.leavesOf(by, []string{in})...)
+			}
+		}
+		return names
 	}
 	if b := c.biasOf(by, n); b != "" {
 		return []string{b}
