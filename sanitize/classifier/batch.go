@@ -53,7 +53,7 @@ type opener struct {
 // open returns the form of a node that takes any batch.
 func (o *opener) open(n *onnx.Node) (*onnx.Node, error) {
 	o.count(n)
-	if n.Domain != "" || !slices.ContainsFunc(n.Inputs, func(in string) bool { return o.data[in] }) {
+	if n.Domain != "" || !slices.ContainsFunc(n.Reads(), func(in string) bool { return o.data[in] }) {
 		return n, nil
 	}
 	at, k := place{}, slices.IndexFunc(n.Inputs, func(in string) bool { return o.places[in] != place{} })

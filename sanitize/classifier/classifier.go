@@ -18,6 +18,7 @@ var (
 	ErrNoHead      = errors.New("no head found: no Gemm, MatMul or 1x1 Conv with constant weights leads to the output")
 	ErrUnsupported = errors.New("operators without a gradient rule lie between trainable weights and the output")
 	ErrFrozen      = fmt.Errorf("%w: it is not a float tensor of the file, so training cannot change it", onnx.ErrUnsupported)
+	ErrWithin      = fmt.Errorf("%w: it has layers within a branch or a loop, where training does not reach them", onnx.ErrUnsupported)
 	ErrShared      = fmt.Errorf("%w: another layer shares them", onnx.ErrUnsupported)
 )
 

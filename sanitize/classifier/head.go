@@ -56,7 +56,7 @@ func ancestors(nodes []*onnx.Node, value string) []*onnx.Node {
 			continue
 		}
 		keep = append(keep, n)
-		for _, in := range n.Inputs {
+		for _, in := range n.Reads() {
 			want[in] = true
 		}
 	}
@@ -99,7 +99,7 @@ func (c *Classifier) findHead(feature string) error {
 	}
 	above := grad.Reach(c.Nodes, []string{c.Feature})
 	for _, n := range c.Nodes {
-		if slices.ContainsFunc(n.Inputs, func(in string) bool { return above[in] }) {
+		if slices.ContainsFunc(n.Reads(), func(in string) bool { return above[in] }) {
 			c.Head = append(c.Head, n)
 		}
 	}

@@ -98,7 +98,7 @@ func (l *leaves) holdsTensors(value string) bool {
 	}
 	held, known := l.holds[value]
 	if !known {
-		held = slices.ContainsFunc(n.Inputs, l.holdsTensors)
+		held = slices.ContainsFunc(n.Reads(), l.holdsTensors)
 		l.holds[value] = held
 	}
 	return held

@@ -80,7 +80,7 @@ func (o *opener) follow(n *onnx.Node, k int) place {
 
 // count notes what depends on the number of images. Of the shape of data that is one element; exporters take others out of it, or cut it in two.
 func (o *opener) count(n *onnx.Node) {
-	if !slices.ContainsFunc(slices.Concat(n.Inputs, n.Captures()), func(in string) bool { return o.counts[in] }) {
+	if !slices.ContainsFunc(n.Reads(), func(in string) bool { return o.counts[in] }) {
 		return
 	}
 	in := n.Input(0)

@@ -19,7 +19,9 @@ func (c *Classifier) Shapes(n int64) (map[string][]int64, error) {
 	c.EmitConstants(b)
 	var names []string
 	for _, node := range c.Nodes {
-		b.Add(node)
+		named := *node
+		named.Name = node.Label() // for the runtime's messages
+		b.Add(&named)
 		for _, out := range node.Outputs {
 			if out == "" {
 				continue
@@ -56,7 +58,7 @@ func (c *Classifier) evaluate(value string) (*onnx.Tensor, error) {
 	for _, n := range slices.Backward(c.Nodes) {
 		if slices.ContainsFunc(n.Outputs, func(out string) bool { return needed[out] }) {
 			nodes = append(nodes, n)
-			for _, in := range n.Inputs {
+			for _, in := range n.Reads() {
 				needed[in] = true
 			}
 		}
@@ -65,7 +67,7 @@ func (c *Classifier) evaluate(value string) (*onnx.Tensor, error) {
 		return nil, fmt.Errorf("%q depends on the image", value)
 	}
 	slices.Reverse(nodes)
-	constant := Classifier{Nodes: nodes, Constants: c.Constants}
+	constant := Classifier{Source: c.Source, Nodes: nodes, Constants: c.Constants}
 	b := constant.NewBuilder()
 	constant.EmitConstants(b)
 	for _, n := range nodes {
@@ -88,6 +90,7 @@ func (c *Classifier) evaluate(value string) (*onnx.Tensor, error) {
 // NewBuilder starts a graph whose fresh names stay clear of the classifier's own.
 func (c *Classifier) NewBuilder() *onnx.Builder {
 	b := onnx.NewBuilder()
+	b.Versions(c.Source.Opsets)
 	g := &onnx.Graph{Nodes: c.Nodes, Inputs: []*onnx.Value{{Name: c.Input}}}
 	for name := range c.Constants {
 		g.Initializers = append(g.Initializers, &onnx.Tensor{Name: name})
@@ -100,7 +103,7 @@ func (c *Classifier) NewBuilder() *onnx.Builder {
 func (c *Classifier) EmitConstants(b *onnx.Builder) {
 	done := map[string]bool{}
 	for _, n := range c.Nodes {
-		for _, in := range n.Inputs {
+		for _, in := range n.Reads() {
 			if t := c.Constants[in]; t != nil && !done[in] {
 				done[in] = true
 				b.Const(t)

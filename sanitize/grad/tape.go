@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 
 	"grindstone/sanitize/onnx"
 )
@@ -182,7 +183,12 @@ func (t *Tape) Forward(nodes []*onnx.Node) {
 
 // Copy emits the node as it is, with the given number of outputs, and returns their emitted names.
 func (t *Tape) Copy(n *onnx.Node, outputs int) []string {
-	out := t.B.OpN(n.Op, outputs, t.refsOf(n.Inputs), n.Attrs...)
+	c := &onnx.Node{Op: n.Op, Domain: n.Domain, Inputs: t.refsOf(n.Inputs), Attrs: n.Recaptured(t.Ref)}
+	for range outputs {
+		c.Outputs = append(c.Outputs, t.B.Fresh(strings.ToLower(n.Op)))
+	}
+	t.B.Add(c)
+	out := c.Outputs
 	for i, name := range n.Outputs {
 		if i < outputs && name != "" {
 			t.Bind(name, out[i])
@@ -286,7 +292,7 @@ func reads(n *onnx.Node) []string {
 	if n.Op == "CastLike" && n.Domain == "" && len(n.Inputs) > 1 {
 		return n.Inputs[:1]
 	}
-	return n.Inputs
+	return n.Reads()
 }
 
 func readsShape(n *onnx.Node) bool { return n.Domain == "" && (n.Op == "Shape" || n.Op == "Size") }
@@ -334,7 +340,7 @@ func Unsupported(nodes []*onnx.Node, from []string, output string) []*onnx.Node 
 	for _, n := range nodes {
 		switch {
 		case !anyIn(n.Outputs, leads):
-		case passesNoGradient(n) && !readsShape(n) && anyIn(n.Inputs, behind), !passesNoGradient(n) && anyIn(n.Outputs, reached) && Check(n) != nil:
+		case passesNoGradient(n) && !readsShape(n) && anyIn(reads(n), behind), !passesNoGradient(n) && anyIn(n.Outputs, reached) && Check(n) != nil:
 			bad = append(bad, n)
 		}
 	}
