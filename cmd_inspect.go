@@ -118,7 +118,7 @@ Exit status: 0 the model can be sanitized, 3 it cannot (the reason is printed), 
 			if err := c.CheckTrainable(); err != nil {
 				return err
 			}
-			return graph.write(c)
+			return graph.write(cmd.ErrOrStderr(), c)
 		},
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
@@ -147,7 +147,8 @@ type trainingGraph struct {
 	unfold, fast bool
 }
 
-func (g *trainingGraph) write(c *classifier.Classifier) error {
+// write tells notes of what is called otherwise than documented.
+func (g *trainingGraph) write(notes io.Writer, c *classifier.Classifier) error {
 	if g.file == "" {
 		return nil
 	}
@@ -160,6 +161,9 @@ func (g *trainingGraph) write(c *classifier.Classifier) error {
 	m, err := train.BuildGraph(c, train.StepOptions{Batch: g.batch, Feature: true, Momentum: 0.9, WeightDecay: 5e-4, PlainLayout: !g.fast})
 	if err != nil {
 		return err
+	}
+	for _, note := range train.Renamed(m) {
+		fmt.Fprintf(notes, "%s: %s\n", g.file, note)
 	}
 	raw, err := m.Marshal()
 	if err != nil {

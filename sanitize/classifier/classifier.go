@@ -20,6 +20,7 @@ var (
 	ErrNoHead      = errors.New("no head found")
 	ErrUnsupported = errors.New("operators without a gradient rule lie between trainable weights and the output")
 	ErrFrozen      = fmt.Errorf("%w: it is not a float tensor of the file, so training cannot change it", onnx.ErrUnsupported)
+	ErrWithin      = fmt.Errorf("%w: it has layers within a branch or a loop, where training does not reach them", onnx.ErrUnsupported)
 	ErrShared      = fmt.Errorf("%w: another layer shares them", onnx.ErrUnsupported)
 )
 
@@ -67,7 +68,7 @@ type Classifier struct {
 	frozen     map[string]bool    // values that frozen nodes make
 	changeable map[string]bool    // constants that the file holds as tensors, and those of Unfold
 	masks      map[string]bool    // of values that are computed of constants: whether they are masks
-	shapes     map[string][]int64 // of all values, for two images
+	shapes     map[string][]int64 // of all values, for as many images as measured
 }
 
 // Options override what New finds by itself.
@@ -112,10 +113,10 @@ func New(m *onnx.Model, o Options) (*Classifier, error) {
 	if err := c.findLogits(g, o.Output); err != nil {
 		return nil, err
 	}
-	if err := c.openBatch(g); err != nil {
+	if err := c.resolveOutputShapes(); err != nil {
 		return nil, err
 	}
-	if err := c.resolveOutputShapes(); err != nil {
+	if err := c.openBatch(); err != nil {
 		return nil, err
 	}
 	if err := c.findHead(o.Feature); err != nil {

@@ -400,8 +400,8 @@ func TestRefusals(t *testing.T) {
 		}, err: classifier.ErrNoHead, says: `node "fc": MatMul`},
 		{name: "output of rank 4", build: func(n *net) string {
 			return n.Op("Conv", []string{n.stem(-1), n.weight("w", 5, 4, 1, 1)})
-		}, err: classifier.ErrOutput, says: "[2 5 8 8]"},
-		{name: "one class", build: func(n *net) string { return n.dense(n.pooled(n.stem(-1)), 4, 1) }, err: classifier.ErrOutput, says: "[2 1]"},
+		}, err: classifier.ErrOutput, says: "[3 5 8 8]"},
+		{name: "one class", build: func(n *net) string { return n.dense(n.pooled(n.stem(-1)), 4, 1) }, err: classifier.ErrOutput, says: "[3 1]"},
 		{name: "output is the input", build: func(n *net) string { return n.Input("x", onnx.Float, -1, 3, 8, 8) }, err: classifier.ErrOutput, says: `"x"`},
 		{name: "unknown feature tensor", build: func(n *net) string { return n.dense(n.pooled(n.stem(-1)), 4, 5) },
 			options: classifier.Options{Feature: "nothing"}, err: classifier.ErrNoHead, says: `"nothing"`},
@@ -473,10 +473,10 @@ func TestFrozen(t *testing.T) {
 			n.Add(&onnx.Node{Name: "layer", Op: "BatchNormalization", Inputs: []string{x, n.weight("a", 4), n.weight("b", 4), n.weight("c", 4), v}, Outputs: []string{"y"}})
 			return "y"
 		},
-		`node "layer": Conv: weight "w"`: func(n *net, x string) string {
-			w := n.Const(onnx.NewDouble("w", []int64{4, 4, 1, 1}, make([]float64, 16)))
+		`node "layer": MatMul: weight "w"`: func(n *net, x string) string {
+			w := n.Const(onnx.NewDouble("w", []int64{8, 8}, make([]float64, 64)))
 			x = n.Op("Cast", []string{x}, onnx.I("to", int64(onnx.Double)))
-			n.Add(&onnx.Node{Name: "layer", Op: "Conv", Inputs: []string{x, w}, Outputs: []string{"wide"}})
+			n.Add(&onnx.Node{Name: "layer", Op: "MatMul", Inputs: []string{x, w}, Outputs: []string{"wide"}})
 			return n.Op("Cast", []string{"wide"}, onnx.I("to", int64(onnx.Float)))
 		},
 	} {

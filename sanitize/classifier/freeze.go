@@ -40,7 +40,7 @@ func (c *Classifier) frozenInputs() map[string]bool {
 	read := map[string]bool{}
 	for _, n := range c.Nodes {
 		if c.Frozen(n) {
-			for _, in := range n.Inputs {
+			for _, in := range n.Reads() {
 				read[in] = true
 			}
 		}

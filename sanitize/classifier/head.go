@@ -26,7 +26,7 @@ func ancestors(nodes []*onnx.Node, values ...string) []*onnx.Node {
 			continue
 		}
 		keep = append(keep, n)
-		for _, in := range n.Inputs {
+		for _, in := range n.Reads() {
 			want[in] = true
 		}
 	}
@@ -145,7 +145,7 @@ func (c *Classifier) joinFeatures(read []string) string {
 func (c *Classifier) splitAt(features []string) {
 	above, body := grad.Reach(c.Nodes, features), setOf(ancestors(c.Nodes, append(features, c.Feature)...))
 	for _, n := range c.Nodes {
-		if !body[n] && slices.ContainsFunc(n.Inputs, func(in string) bool { return above[in] }) {
+		if !body[n] && slices.ContainsFunc(n.Reads(), func(in string) bool { return above[in] }) {
 			c.Head = append(c.Head, n)
 		}
 	}

@@ -37,9 +37,17 @@ func (c *Classifier) joined(by map[string]*onnx.Node, n *onnx.Node) []string {
 	if !joins[n.Op] || n.Domain != "" || !slices.ContainsFunc(n.Inputs, func(in string) bool { return c.live[in] && c.learned[in] }) {
 		return nil
 	}
+	if n.Op == "Where" {
+		return c.leavesOf(by, n.Inputs[1:])
+	}
+	return c.leavesOf(by, n.Inputs)
+}
+
+// leavesOf returns the constants that inputs are, or are computed of.
+func (c *Classifier) leavesOf(by map[string]*onnx.Node, inputs []string) []string {
 	l := leaves{Classifier: c, by: by, seen: map[string]bool{}, holds: map[string]bool{}}
-	for i, in := range n.Inputs {
-		if !c.live[in] && (n.Op != "Where" || i > 0) {
+	for _, in := range inputs {
+		if !c.live[in] {
 			l.follow(in)
 		}
 	}
@@ -90,7 +98,7 @@ func (l *leaves) holdsTensors(value string) bool {
 	}
 	held, known := l.holds[value]
 	if !known {
-		held = slices.ContainsFunc(n.Inputs, l.holdsTensors)
+		held = slices.ContainsFunc(n.Reads(), l.holdsTensors)
 		l.holds[value] = held
 	}
 	return held

@@ -2,6 +2,7 @@ package classifier_test
 
 import (
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -104,6 +105,29 @@ func TestJoinedConstants(t *testing.T) {
 	y := n.Op("Conv", []string{n.Op("Sub", []string{"x", n.weight("pixels", 1, 3, 8, 8)}), n.weight("w", 4, 3, 1, 1)})
 	if c := read(t, n.model(t, 17, n.dense(n.pooled(y), 4, 5)), classifier.Options{}); slices.Contains(c.Trainable, "pixels") {
 		t.Error("a mean image is preprocessing")
+	}
+}
+
+// TestCastLikeTheData: PyTorch's exporter, without optimization, casts what GroupNorm has learned like the data. Everything that the scores depend on is
+// trained.
+func TestCastLikeTheData(t *testing.T) {
+	n := newNet()
+	x := n.stem(-1)
+	rows := n.Op("Reshape", []string{x, n.Int64s(0, 2, -1)})
+	like := func(value, data string) string { return n.Op("CastLike", []string{value, data}) }
+	y := n.Op("InstanceNormalization", []string{rows, like(n.filled("one", 1, 2), rows), like(n.filled("zero", 0, 2), rows)})
+	y = n.Op("Reshape", []string{y, n.Op("Shape", []string{x})})
+	y = n.Op("Mul", []string{y, like(n.Op("Unsqueeze", []string{n.weight("scale", 4), n.Int64s(1, 2)}), y)})
+	y = n.Op("Add", []string{y, like(n.Op("Unsqueeze", []string{n.weight("shift", 4), n.Int64s(1, 2)}), y)})
+	c := read(t, n.model(t, 17, n.dense(n.pooled(y), 4, 5)), classifier.Options{})
+	err := c.CheckTrainable()
+	for _, name := range []string{"stem.w", "stem.b", "one", "zero", "scale", "shift", "fc.w", "fc.b"} {
+		if reported := err != nil && strings.Contains(err.Error(), fmt.Sprintf("%q", name)); !slices.Contains(c.Trainable, name) && !reported {
+			t.Errorf("%s is neither trained nor reported (%v)", name, err)
+		}
+	}
+	if err != nil {
+		t.Error(err)
 	}
 }
 

@@ -28,7 +28,7 @@ func (c *Classifier) resolveOutputShapes() error {
 		}
 		before := *c
 		before.Nodes = c.Nodes[:i]
-		shapes, err := before.Shapes(2)
+		shapes, err := before.Shapes(max(c.FixedBatch, 1))
 		if err != nil {
 			return err
 		}

@@ -2,6 +2,7 @@ package classifier
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 
@@ -10,14 +11,17 @@ import (
 )
 
 // Shapes returns the static shape of every value for a batch of n images, constants included. It asks the runtime itself, by running
-// the graph once on zeros with a Shape node behind each value: exact for every operator, with no inference rules of our own.
+// the graph once on zeros with a Shape node behind each value: exact for every operator, with no inference rules of our own. Optimized, the runtime
+// would answer from what the file says wherever that tells a shape, and not run the node.
 func (c *Classifier) Shapes(n int64) (map[string][]int64, error) {
 	b := c.NewBuilder()
-	b.Input(c.Input, onnx.Float, c.ImageShape(n)...)
+	b.Input(c.Input, onnx.Float, c.ImageShape(-1)...)
 	c.EmitConstants(b)
 	var names []string
 	for _, node := range c.Nodes {
-		b.Add(node)
+		named := *node
+		named.Name = node.Label() // for the runtime's messages
+		b.Add(&named)
 		for _, out := range node.Outputs {
 			if out == "" {
 				continue
@@ -26,7 +30,7 @@ func (c *Classifier) Shapes(n int64) (map[string][]int64, error) {
 			names = append(names, out)
 		}
 	}
-	s, err := ort.NewModelSession(b.Model(onnx.Opset), ort.Options{Provider: ort.CPU})
+	s, err := ort.NewModelSession(b.Model(onnx.Opset), ort.Options{Provider: ort.CPU, Optimize: ort.OptimizeNone})
 	if err != nil {
 		return nil, err
 	}
@@ -57,7 +61,7 @@ func (c *Classifier) evaluate(value string) (*onnx.Tensor, error) {
 	for _, n := range slices.Backward(c.Nodes) {
 		if slices.ContainsFunc(n.Outputs, func(out string) bool { return needed[out] }) {
 			nodes = append(nodes, n)
-			for _, in := range n.Inputs {
+			for _, in := range n.Reads() {
 				needed[in] = true
 			}
 		}
@@ -66,7 +70,7 @@ func (c *Classifier) evaluate(value string) (*onnx.Tensor, error) {
 		return nil, fmt.Errorf("%q depends on the image", value)
 	}
 	slices.Reverse(nodes)
-	constant := Classifier{Nodes: nodes, Constants: c.Constants}
+	constant := Classifier{Source: c.Source, Nodes: nodes, Constants: c.Constants}
 	b := constant.NewBuilder()
 	constant.EmitConstants(b)
 	for _, n := range nodes {
@@ -89,6 +93,7 @@ func (c *Classifier) evaluate(value string) (*onnx.Tensor, error) {
 // NewBuilder starts a graph whose fresh names stay clear of the classifier's own.
 func (c *Classifier) NewBuilder() *onnx.Builder {
 	b := onnx.NewBuilder()
+	b.Versions(c.Source.Opsets)
 	g := &onnx.Graph{Nodes: c.Nodes, Inputs: []*onnx.Value{{Name: c.Input}}}
 	for name := range c.Constants {
 		g.Initializers = append(g.Initializers, &onnx.Tensor{Name: name})
@@ -101,7 +106,7 @@ func (c *Classifier) NewBuilder() *onnx.Builder {
 func (c *Classifier) EmitConstants(b *onnx.Builder) {
 	done := map[string]bool{}
 	for _, n := range c.Nodes {
-		for _, in := range n.Inputs {
+		for _, in := range n.Reads() {
 			if t := c.Constants[in]; t != nil && !done[in] {
 				done[in] = true
 				b.Const(t)
@@ -110,22 +115,35 @@ func (c *Classifier) EmitConstants(b *onnx.Builder) {
 	}
 }
 
-// measure learns classes and feature width by running the graph, on two images so that a fixed batch shows.
+// measured is the number of images on which a model is measured: neither what the file fixes nor what exporters' examples mostly have (1 or 2), so
+// that a fixed batch shows.
+func (c *Classifier) measured() int64 {
+	if c.FixedBatch == 3 {
+		return 5
+	}
+	return 3
+}
+
+// measure learns classes and feature width by running the graph.
 func (c *Classifier) measure() error {
-	shapes, err := c.Shapes(2)
+	n := c.measured()
+	shapes, err := c.Shapes(n)
+	if errors.Is(err, ort.ErrRun) && !errors.Is(err, ort.ErrMemory) {
+		return fmt.Errorf("%w: %w; if the model was exported for a fixed batch, export it with a dynamic one", onnx.ErrUnsupported, err)
+	}
 	if err != nil {
 		return err
 	}
 	c.shapes = shapes
 	c.flattenLogits()
 	logits := shapes[c.Logits]
-	if len(logits) != 2 || logits[0] != 2 || logits[1] < 2 {
-		return &onnx.Error{What: "output " + c.Output, Err: fmt.Errorf("%w: shape %v for two images, expected [2, classes]", ErrOutput, logits)}
+	if len(logits) != 2 || logits[0] != n || logits[1] < 2 {
+		return &onnx.Error{What: "output " + c.Output, Err: fmt.Errorf("%w: shape %v for %d images, expected [%d, classes]", ErrOutput, logits, n, n)}
 	}
 	c.Classes = int(logits[1])
 	feature := shapes[c.Feature]
-	if len(feature) < 2 || feature[0] != 2 {
-		return &onnx.Error{What: "feature tensor " + c.Feature, Err: fmt.Errorf("%w: shape %v for two images, the batch is not its first axis", ErrNoHead, feature)}
+	if len(feature) < 2 || feature[0] != n {
+		return &onnx.Error{What: "feature tensor " + c.Feature, Err: fmt.Errorf("%w: shape %v for %d images, the batch is not its first axis", ErrNoHead, feature, n)}
 	}
 	width := int64(1)
 	for _, d := range feature[1:] {

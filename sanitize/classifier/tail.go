@@ -60,7 +60,7 @@ func (c *Classifier) drawShape(value string) string {
 	for i, d := range shape {
 		words[i] = fmt.Sprint(d)
 	}
-	if len(words) > 0 && c.Constants[value] == nil && shape[0] == 2 { // shapes are those of two images
+	if len(words) > 0 && c.Constants[value] == nil && shape[0] == c.measured() {
 		words[0] = "N"
 	}
 	return " [" + strings.Join(words, " ") + "]"

@@ -100,6 +100,9 @@ func (c *Classifier) untrainable() []error {
 		if c.Frozen(n) {
 			continue
 		}
+		if layersWithin(n) {
+			bad = append(bad, &onnx.Error{Node: n.Label(), What: n.Op, Err: ErrWithin})
+		}
 		names := c.weightsOf(by, n)
 		if n.Op == "BatchNormalization" {
 			names = n.Inputs[1:]
@@ -118,11 +121,24 @@ func (c *Classifier) untrainable() []error {
 	return bad
 }
 
+// layersWithin reports whether the subgraphs of a node have layers.
+func layersWithin(n *onnx.Node) bool {
+	return slices.ContainsFunc(n.Attrs, func(a *onnx.Attr) bool {
+		return a.Graph != nil && slices.ContainsFunc(a.Graph.Nodes, func(inner *onnx.Node) bool {
+			switch inner.Op {
+			case "Conv", "ConvTranspose", "Gemm", "MatMul", "BatchNormalization", "LayerNormalization", "InstanceNormalization":
+				return true
+			}
+			return layersWithin(inner)
+		})
+	})
+}
+
 // users counts the inputs that read each value.
 func (c *Classifier) users() map[string]int {
 	users := map[string]int{}
 	for _, n := range c.Nodes {
-		for _, in := range n.Inputs {
+		for _, in := range n.Reads() {
 			users[in]++
 		}
 	}
@@ -143,7 +159,15 @@ func (c *Classifier) weightsOf(by map[string]*onnx.Node, n *onnx.Node) []string 
 	case "BatchNormalization":
 		return n.Inputs[1:3]
 	case "LayerNormalization", "InstanceNormalization", "PRelu":
-		return n.Inputs[1:]
+		var names []string
+		for _, in := range n.Inputs[1:] {
+			if c.Constants[in] != nil {
+				names = append(names, in)
+			} else {
+				names = append(names, c.leavesOf(by, []string{in})...)
+			}
+		}
+		return names
 	}
 	if b := c.biasOf(by, n); b != "" {
 		return []string{b}

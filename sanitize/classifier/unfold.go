@@ -36,7 +36,7 @@ func (c *Classifier) Foldable() []Foldable {
 	by := producers(c.Nodes)
 	users, follows := c.users(), map[string][]*onnx.Node{}
 	for _, n := range c.Nodes {
-		for _, in := range n.Inputs {
+		for _, in := range n.Reads() {
 			follows[in] = append(follows[in], n)
 		}
 	}

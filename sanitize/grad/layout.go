@@ -49,7 +49,7 @@ func (t *Tape) Plan(nodes []*onnx.Node, wanted []string) {
 	plainUse := map[string]bool{} // weights that some node reads in the plain layout
 	for _, n := range nodes {
 		t.plan(n)
-		for _, in := range n.Inputs {
+		for _, in := range n.Reads() {
 			t.readers[in] = append(t.readers[in], n)
 		}
 		for _, out := range n.Outputs {
@@ -57,6 +57,9 @@ func (t *Tape) Plan(nodes []*onnx.Node, wanted []string) {
 		}
 		if n.Op == "Conv" {
 			t.weight[n.Inputs[1]] = true
+		}
+		for _, in := range n.Captures() {
+			plainUse[in] = true
 		}
 		for i, in := range n.Inputs {
 			if t.layout[n] != Inner || n.Op != "Conv" || i != 1 { // the direct form of Outer reads plain weights

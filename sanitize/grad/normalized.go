@@ -23,7 +23,7 @@ func (t *Tape) pairUp(nodes []*onnx.Node) {
 	}
 	uses, producer := map[string]int{}, map[string]*onnx.Node{}
 	for _, n := range nodes {
-		for _, in := range n.Inputs {
+		for _, in := range n.Reads() {
 			uses[in]++
 		}
 		for _, out := range n.Outputs {

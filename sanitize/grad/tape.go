@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 
 	"grindstone/sanitize/onnx"
 )
@@ -182,7 +183,12 @@ func (t *Tape) Forward(nodes []*onnx.Node) {
 
 // Copy emits the node as it is, with the given number of outputs, and returns their emitted names.
 func (t *Tape) Copy(n *onnx.Node, outputs int) []string {
-	out := t.B.OpN(n.Op, outputs, t.refsOf(n.Inputs), n.Attrs...)
+	c := &onnx.Node{Op: n.Op, Domain: n.Domain, Inputs: t.refsOf(n.Inputs), Attrs: n.Recaptured(t.Ref)}
+	for range outputs {
+		c.Outputs = append(c.Outputs, t.B.Fresh(strings.ToLower(n.Op)))
+	}
+	t.B.Add(c)
+	out := c.Outputs
 	for i, name := range n.Outputs {
 		if i < outputs && name != "" {
 			t.Bind(name, out[i])
@@ -201,7 +207,7 @@ func (t *Tape) Backward(nodes []*onnx.Node, seeds map[string]string, wanted []st
 		t.accumulate(value, seeds[value], Plain)
 	}
 	for _, n := range slices.Backward(nodes) {
-		if !anyIn(n.Inputs, t.needs) {
+		if !anyIn(reads(n), t.needs) {
 			continue
 		}
 		dy, seen := make([]string, len(n.Outputs)), false
@@ -260,7 +266,7 @@ func (t *Tape) accumulate(value, g string, from Layout) {
 }
 
 // Reach returns the values that depend on the elements of any of the given ones, these included. What depends on their shape alone
-// (PyTorch writes x.view(x.size(0), -1) as arithmetic on Shape) does not.
+// (PyTorch writes x.view(x.size(0), -1) as arithmetic on Shape) or on their type (weights are cast like the data that they meet) does not.
 func Reach(nodes []*onnx.Node, from []string) map[string]bool { return reach(nodes, from, readsShape) }
 
 func reach(nodes []*onnx.Node, from []string, stops func(*onnx.Node) bool) map[string]bool {
@@ -269,7 +275,7 @@ func reach(nodes []*onnx.Node, from []string, stops func(*onnx.Node) bool) map[s
 		reached[v] = true
 	}
 	for _, n := range nodes {
-		if stops(n) || !anyIn(n.Inputs, reached) {
+		if stops(n) || !anyIn(reads(n), reached) {
 			continue
 		}
 		for _, out := range n.Outputs {
@@ -279,6 +285,14 @@ func reach(nodes []*onnx.Node, from []string, stops func(*onnx.Node) bool) map[s
 		}
 	}
 	return reached
+}
+
+// reads are the inputs whose elements a node's outputs depend on.
+func reads(n *onnx.Node) []string {
+	if n.Op == "CastLike" && n.Domain == "" && len(n.Inputs) > 1 {
+		return n.Inputs[:1]
+	}
+	return n.Reads()
 }
 
 func readsShape(n *onnx.Node) bool { return n.Domain == "" && (n.Op == "Shape" || n.Op == "Size") }
@@ -315,7 +329,7 @@ func Unsupported(nodes []*onnx.Node, from []string, output string) []*onnx.Node 
 	leads := map[string]bool{output: true} // values on whose elements the output depends, jumps aside
 	for _, n := range slices.Backward(nodes) {
 		if !passesNoGradient(n) && anyIn(n.Outputs, leads) {
-			for _, in := range n.Inputs {
+			for _, in := range reads(n) {
 				leads[in] = true
 			}
 		}
@@ -326,7 +340,7 @@ func Unsupported(nodes []*onnx.Node, from []string, output string) []*onnx.Node 
 	for _, n := range nodes {
 		switch {
 		case !anyIn(n.Outputs, leads):
-		case passesNoGradient(n) && !readsShape(n) && anyIn(n.Inputs, behind), !passesNoGradient(n) && anyIn(n.Outputs, reached) && Check(n) != nil:
+		case passesNoGradient(n) && !readsShape(n) && anyIn(reads(n), behind), !passesNoGradient(n) && anyIn(n.Outputs, reached) && Check(n) != nil:
 			bad = append(bad, n)
 		}
 	}

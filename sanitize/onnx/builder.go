@@ -24,7 +24,8 @@ type Builder struct {
 	reserved map[string]bool
 	serial   map[string]int
 	consts   map[[32]byte]string
-	domains  map[string]int64 // operator sets of ONNX Runtime's own that nodes are of, and their versions
+	domains  map[string]int64 // operator sets that nodes are of, beside the standard's, and their versions
+	known    map[string]int64 // versions of such sets, where it is not 1
 	err      error
 }
 
@@ -83,6 +84,9 @@ func (b *Builder) Reserve(g *Graph) {
 	}
 }
 
+// Versions says of which version of other operator sets than the standard's nodes will be.
+func (b *Builder) Versions(opsets map[string]int64) { b.root.known = opsets }
+
 func (b *Builder) define(name string) {
 	if name == "" {
 		return
@@ -110,7 +114,6 @@ func (b *Builder) OpN(op string, n int, in []string, attrs ...*Attr) []string {
 
 // Own appends a node of one of ONNX Runtime's own operator sets, with one output, and returns its fresh name.
 func (b *Builder) Own(domain, op string, in []string, attrs ...*Attr) string {
-	b.root.domains[domain] = 1
 	out := b.Fresh(strings.ToLower(op))
 	b.Add(&Node{Domain: domain, Op: op, Inputs: in, Outputs: []string{out}, Attrs: attrs})
 	return out
@@ -128,6 +131,9 @@ func (b *Builder) Add(n *Node) {
 	c.Inputs, c.Outputs, c.Attrs = append([]string(nil), n.Inputs...), append([]string(nil), n.Outputs...), append([]*Attr(nil), n.Attrs...)
 	for _, out := range c.Outputs {
 		b.define(out)
+	}
+	if b.root.domains[c.Domain] == 0 && c.Domain != "" {
+		b.root.domains[c.Domain] = max(b.root.known[c.Domain], 1)
 	}
 	b.graph.Nodes = append(b.graph.Nodes, &c)
 }

@@ -1,6 +1,9 @@
 package onnx
 
-import "fmt"
+import (
+	"fmt"
+	"slices"
+)
 
 // Producer maps each value of the graph to the node that computes it.
 func (g *Graph) Producer() map[string]*Node {
@@ -20,7 +23,7 @@ func (g *Graph) Consumers() map[string][]*Node {
 	m := map[string][]*Node{}
 	for _, n := range g.Nodes {
 		seen := map[string]bool{"": true}
-		for _, in := range append(n.Captures(), n.Inputs...) {
+		for _, in := range n.Reads() {
 			if !seen[in] {
 				seen[in] = true
 				m[in] = append(m[in], n)
@@ -131,6 +134,44 @@ func (n *Node) Captures() []string {
 		}
 	}
 	return names
+}
+
+// Reads are all values that the node depends on: its inputs and what its subgraphs read.
+func (n *Node) Reads() []string { return append(n.Captures(), n.Inputs...) }
+
+// Recaptured returns the node's attributes with other names for the values of outer graphs that its subgraphs read.
+func (n *Node) Recaptured(name func(string) string) []*Attr {
+	attrs := slices.Clone(n.Attrs)
+	for i, a := range attrs {
+		if a.Graph == nil {
+			continue
+		}
+		captured := (&Node{Attrs: attrs[i : i+1]}).Captures()
+		outer := func(in string) string {
+			if slices.Contains(captured, in) {
+				return name(in)
+			}
+			return in
+		}
+		body := *a.Graph
+		body.Nodes, body.Outputs = nil, nil
+		for _, inner := range a.Graph.Nodes {
+			c := *inner
+			c.Inputs = nil
+			for _, in := range inner.Inputs {
+				c.Inputs = append(c.Inputs, outer(in))
+			}
+			c.Attrs = inner.Recaptured(outer)
+			body.Nodes = append(body.Nodes, &c)
+		}
+		for _, v := range a.Graph.Outputs {
+			c := *v
+			c.Name = outer(v.Name)
+			body.Outputs = append(body.Outputs, &c)
+		}
+		attrs[i] = G(a.Name, &body)
+	}
+	return attrs
 }
 
 // Label names the node in messages: by name, else by operator and first output.

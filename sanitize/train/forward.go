@@ -41,7 +41,7 @@ func emitNodes(b *onnx.Builder, c *classifier.Classifier, x string, values map[s
 	b.Named(c.Input, "Identity", []string{x})
 	done := map[string]bool{}
 	for _, n := range c.Nodes {
-		for _, in := range n.Inputs {
+		for _, in := range n.Reads() {
 			t := c.Constants[in]
 			if t == nil || done[in] {
 				continue

@@ -2,6 +2,7 @@ package train
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"grindstone/sanitize/classifier"
@@ -17,6 +18,8 @@ import (
 // momenta of zero.
 // Outputs: loss, feature_loss, task_loss, accuracy, each [1]; then per trainable tensor W/gradient, of the loss alone, without weight
 // decay, W/next and W/momentum/next; and per statistic S/next.
+//
+// A tensor of the model may have one of these names: then the step's own input or output gets another (see Renamed).
 func BuildGraph(c *classifier.Classifier, o StepOptions) (*onnx.Model, error) {
 	b := c.NewBuilder()
 	s, err := newStepBuilder(c, o, b, b)
@@ -25,11 +28,12 @@ func BuildGraph(c *classifier.Classifier, o StepOptions) (*onnx.Model, error) {
 	}
 	s.open = false // the file says what it takes
 	n := int64(o.Batch)
-	b.Input("images", onnx.Float, c.ImageShape(n)...)
-	b.Named("step/labels", "Identity", []string{b.Input("labels", onnx.Int64, n)})
-	b.Named("step/targets", "Identity", []string{b.Input("targets", onnx.Float, n, int64(c.FeatureWidth))})
-	b.Named("step/alpha", "Identity", []string{b.Input("alpha", onnx.Float, 1)})
-	b.Named("step/rate", "Identity", []string{b.Input("rate", onnx.Float, 1)})
+	name := portNames(c, b)
+	b.Input(name["images"], onnx.Float, c.ImageShape(n)...)
+	b.Named("step/labels", "Identity", []string{b.Input(name["labels"], onnx.Int64, n)})
+	b.Named("step/targets", "Identity", []string{b.Input(name["targets"], onnx.Float, n, int64(c.FeatureWidth))})
+	b.Named("step/alpha", "Identity", []string{b.Input(name["alpha"], onnx.Float, 1)})
+	b.Named("step/rate", "Identity", []string{b.Input(name["rate"], onnx.Float, 1)})
 	s.joinInputs("step/parameters", s.step.Parameters, func(slot Slot) *onnx.Tensor {
 		return onnx.NewFloat(slot.Name, slot.Shape, c.Constants[slot.Name].Floats())
 	})
@@ -44,13 +48,13 @@ func BuildGraph(c *classifier.Classifier, o StepOptions) (*onnx.Model, error) {
 	} else {
 		b.Named("step/statistics", "Identity", []string{b.Floats([]int64{1}, []float32{0})})
 	}
-	a, err := s.emit("images")
+	a, err := s.emit(name["images"])
 	if err != nil {
 		return nil, err
 	}
-	for i, name := range []string{"loss", "feature_loss", "task_loss", "accuracy"} {
+	for i, metric := range graphOutputs {
 		at := int64(i)
-		b.Output(b.Named(name, "Slice", []string{a.metrics, b.Int64s(at), b.Int64s(at + 1)}), onnx.Float, 1)
+		b.Output(b.Named(name[metric], "Slice", []string{a.metrics, b.Int64s(at), b.Int64s(at + 1)}), onnx.Float, 1)
 	}
 	s.cut(a.gradient, s.step.Parameters, "/gradient")
 	s.cut(a.parameters, s.step.Parameters, "/next")
@@ -59,9 +63,42 @@ func BuildGraph(c *classifier.Classifier, o StepOptions) (*onnx.Model, error) {
 		s.cut(a.statistics, s.step.Statistics, "/next")
 	}
 	m := b.Model(onnx.Opset)
-	schedule(m.Graph, []string{"images"}, []string{"labels", "targets"})
-	m.Doc = s.describe()
+	schedule(m.Graph, []string{name["images"]}, []string{name["labels"], name["targets"]})
+	m.Doc = s.describe(name)
 	return m, b.Err()
+}
+
+// The inputs and outputs of the graph that come first.
+var (
+	graphInputs  = []string{"images", "labels", "targets", "alpha", "rate"}
+	graphOutputs = []string{"loss", "feature_loss", "task_loss", "accuracy"}
+)
+
+// portNames are what the step's own inputs and outputs are called: as they are, unless a tensor of the model has the name.
+func portNames(c *classifier.Classifier, b *onnx.Builder) map[string]string {
+	names := map[string]string{}
+	for _, name := range slices.Concat(graphInputs, graphOutputs) {
+		names[name] = name
+		if c.Constants[name] != nil {
+			names[name] = b.Fresh(name)
+		}
+	}
+	return names
+}
+
+// Renamed says which inputs and outputs of a graph of BuildGraph have other names than it documents.
+func Renamed(m *onnx.Model) []string {
+	var notes []string
+	note := func(what string, values []*onnx.Value, names []string) {
+		for i, name := range names {
+			if now := values[i].Name; now != name {
+				notes = append(notes, fmt.Sprintf("the %s %s is called %s, since a tensor of the model is called %s", what, name, now, name))
+			}
+		}
+	}
+	note("input", m.Graph.Inputs, graphInputs)
+	note("output", m.Graph.Outputs, graphOutputs)
+	return notes
 }
 
 // joinInputs makes one flat vector of tensors that are inputs of their own, with defaults.
@@ -96,28 +133,29 @@ func (s *stepBuilder) cut(flat string, slots []Slot, suffix string) {
 }
 
 // describe is the model's documentation.
-func (s *stepBuilder) describe() string {
+func (s *stepBuilder) describe(name map[string]string) string {
 	c, o := s.c, s.o
+	line := func(port, what string) string { return fmt.Sprintf("  %-12s  %s", name[port], what) }
 	return strings.Join([]string{
-		fmt.Sprintf("One step of SGD on a batch of %d images, for the loss alpha*feature_loss + (1-alpha)*task_loss.", o.Batch),
+		fmt.Sprintf("One step of SGD on a batch of %d images, for the loss %s*%s + (1-%s)*%s.", o.Batch, name["alpha"], name["feature_loss"], name["alpha"], name["task_loss"]),
 		"",
 		"Inputs:",
-		fmt.Sprintf("  images   what the classifier itself takes (%s), after preprocessing", c.Layout),
-		fmt.Sprintf("  labels   the true classes, 0 to %d", c.Classes-1),
-		fmt.Sprintf("  targets  what the feature layer %q should be, a row an image", c.Feature),
-		"  alpha    the weight of the feature loss",
-		"  rate     the learning rate",
+		line("images", fmt.Sprintf("what the classifier itself takes (%s), after preprocessing", c.Layout)),
+		line("labels", fmt.Sprintf("the true classes, 0 to %d", c.Classes-1)),
+		line("targets", fmt.Sprintf("what the feature layer %q should be, a row an image", c.Feature)),
+		line("alpha", "the weight of the feature loss"),
+		line("rate", "the learning rate"),
 		"  and the state, which begins as the classifier's own: each trained tensor and running statistic by its name, momenta as NAME/momentum.",
 		"",
 		"Outputs:",
-		"  loss",
-		"  feature_loss    mean over the images of the L2 norm (not squared) of features minus targets",
-		"  task_loss       mean cross entropy",
-		"  accuracy        share of the images classified correctly",
-		"  NAME/gradient   of the loss, without weight decay",
+		line("loss", "the above"),
+		line("feature_loss", "mean over the images of the L2 norm (not squared) of features minus targets"),
+		line("task_loss", "mean cross entropy"),
+		line("accuracy", "share of the images classified correctly"),
+		"  NAME/gradient  of the loss, without weight decay",
 		"  NAME/next, NAME/momentum/next  the state after the step: feed it as NAME, NAME/momentum",
 		"",
-		fmt.Sprintf("Update: g = gradient + %g*p; v = %g*v + g; p = p - rate*(g + %g*v).", o.WeightDecay, o.Momentum, o.Momentum),
+		fmt.Sprintf("Update: g = gradient + %g*p; v = %g*v + g; p = p - %s*(g + %g*v).", o.WeightDecay, o.Momentum, name["rate"], o.Momentum),
 		"BatchNormalization normalizes by the batch; its statistics follow as m*running + (1-m)*batch, with the unbiased variance. Dropout is off.",
 	}, "\n")
 }

@@ -3,6 +3,7 @@ package train_test
 import (
 	"context"
 	"math/rand/v2"
+	"strings"
 	"testing"
 
 	"grindstone/sanitize/classifier"
@@ -91,6 +92,45 @@ func TestGraph(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestGraphBesideNamesOfTheModel: a weight may be called as the step's own inputs and outputs are; these give way, and the file says so.
+func TestGraphBesideNamesOfTheModel(t *testing.T) {
+	b := onnx.NewBuilder()
+	weight := weights(b, rand.New(rand.NewPCG(4, 4)), 1./2)
+	b.Input("images", onnx.Float, -1, 3, 4, 4)
+	y := b.Op("Mul", []string{b.Op("Conv", []string{"images", weight("labels", 4, 3, 3, 3), weight("alpha", 4)}), weight("loss", 4, 1, 1)})
+	y = b.Op("Flatten", []string{b.Op("GlobalAveragePool", []string{y})})
+	b.Output(b.Op("Gemm", []string{y, weight("rate", 4, 3), weight("targets", 3)}), onnx.Float, -1, 3)
+	raw, err := b.Model(17).Marshal()
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := onnx.Parse(raw)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := classifier.New(m, classifier.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	g, err := train.BuildGraph(c, train.StepOptions{Batch: 2, Feature: true, PlainLayout: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if g.Graph.Inputs[0].Name != "images" {
+		t.Errorf("the images are called %q; no weight is", g.Graph.Inputs[0].Name)
+	}
+	for _, name := range []string{"labels_1", "alpha_1", "targets_1", "rate_1", "loss_1"} {
+		if notes := strings.Join(train.Renamed(g), "; "); !strings.Contains(notes, name) || !strings.Contains(g.Doc, "  "+name+" ") {
+			t.Errorf("%s is not explained in %q, or not in the file:\n%s", name, notes, g.Doc)
+		}
+	}
+	if raw, err = g.Marshal(); err != nil {
+		t.Fatal(err)
+	}
+	runOnce(t, raw, len(g.Graph.Outputs), &ort.Array{Shape: c.ImageShape(2), F32: make([]float32, 96)}, &ort.Array{Shape: []int64{2}, I64: make([]int64, 2)},
+		&ort.Array{Shape: []int64{2, 4}, F32: make([]float32, 8)}, &ort.Array{Shape: []int64{1}, F32: []float32{0.5}}, &ort.Array{Shape: []int64{1}, F32: []float32{0.1}})
 }
 
 // slotOf is a tensor in a flat vector; smallNet has no weights in another order.

@@ -26,7 +26,7 @@ type block struct {
 func peak(g *onnx.Graph, outputs, planned map[string]ort.Port) int64 {
 	reads := map[string]int{}
 	for _, n := range g.Nodes {
-		for _, in := range n.Inputs {
+		for _, in := range n.Reads() {
 			reads[in]++
 		}
 	}
@@ -66,7 +66,7 @@ func peak(g *onnx.Graph, outputs, planned map[string]ort.Port) int64 {
 			b.last = i
 			blocks[out] = b
 		}
-		for _, in := range n.Inputs {
+		for _, in := range n.Reads() {
 			if b := blocks[in]; b != nil {
 				b.reads--
 				leave(b, i)
@@ -124,7 +124,7 @@ func execution(g *onnx.Graph) []*onnx.Node {
 		for _, out := range n.Outputs {
 			producer[out] = i
 		}
-		for _, in := range n.Inputs {
+		for _, in := range n.Reads() {
 			read[in] = true
 		}
 	}
@@ -153,7 +153,7 @@ func execution(g *onnx.Graph) []*onnx.Node {
 		visited[last.node] = true
 		stack = append(stack, entry{last.node, true})
 		var before []int
-		for _, in := range n.Inputs {
+		for _, in := range n.Reads() {
 			if i, ok := producer[in]; ok && !visited[i] {
 				before = append(before, i)
 			}

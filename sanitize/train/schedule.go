@@ -24,7 +24,7 @@ func schedule(g *onnx.Graph, stages ...[]string) {
 	}
 	of := map[*onnx.Node]int{}
 	for _, n := range nodes {
-		for _, in := range n.Inputs {
+		for _, in := range n.Reads() {
 			of[n] = max(of[n], stage[in])
 		}
 		for _, out := range n.Outputs {
@@ -46,7 +46,7 @@ func alive(nodes []*onnx.Node, outputs []*onnx.Value) []*onnx.Node {
 		if !slices.ContainsFunc(n.Outputs, func(out string) bool { return read[out] }) {
 			continue
 		}
-		for _, in := range n.Inputs {
+		for _, in := range n.Reads() {
 			read[in] = true
 		}
 		kept = append(kept, n)

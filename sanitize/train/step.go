@@ -262,7 +262,7 @@ func (s *stepBuilder) constants() {
 		trained[slot.Name] = true
 	}
 	for _, n := range s.c.Nodes {
-		for _, in := range n.Inputs {
+		for _, in := range n.Reads() {
 			if t := s.c.Constants[in]; t != nil && !trained[in] {
 				trained[in] = true
 				s.outer.Const(t)
