@@ -60,7 +60,7 @@ func VerifyRef(ctx context.Context, ref string, pub crypto.PublicKey, o RefOptio
 	}
 	r := search.result()
 	r.notChecked("layers: the verified manifest binds them by digest; they were not downloaded")
-	if len(search.wants) == 1 {
+	if r.Statement != nil && !slices.ContainsFunc(r.Checks, func(c Check) bool { return c.Name == CheckModel }) {
 		r.notChecked("model file digest: no layer of the manifest is a bare ONNX file named by sha256; the manifest's digest covers what it packs")
 	}
 	return r, r.Err()
@@ -100,25 +100,36 @@ func isLoopback(hostport string) bool {
 	return host == "localhost" || ip != nil && ip.IsLoopback()
 }
 
-// wants lists what the statement must be about: the manifest and each of its ONNX layers. One that is named by another digest than sha256 is bound by the
-// manifest's.
+// wants lists what the statement must be about: the manifest and each of its ONNX layers. Of the other layers it may be about some: ONNX files that neither
+// type nor name tells. A layer that is named by another digest than sha256 is bound by the manifest's.
 func wants(subject ocispec.Descriptor, manifest *ocispec.Manifest) []want {
-	all := []want{{CheckManifest, "the manifest", subject.Digest.Encoded()}}
+	all := []want{{CheckManifest, "the manifest", subject.Digest.Encoded(), true}}
 	for _, layer := range manifest.Layers {
-		if title := layer.Annotations[ocispec.AnnotationTitle]; isONNX(layer) && layer.Digest.Algorithm() == digest.SHA256 {
-			all = append(all, want{CheckModel, strings.TrimSpace("layer " + title), layer.Digest.Encoded()})
+		if layer.Digest.Algorithm() == digest.SHA256 {
+			name := strings.TrimSpace("layer " + layer.Annotations[ocispec.AnnotationTitle])
+			all = append(all, want{CheckModel, name, layer.Digest.Encoded(), isONNX(layer)})
 		}
 	}
 	return all
 }
 
-// isONNX tells a layer that is one bare ONNX file, by its type or name. There is no standard type (CNCF ModelPack names the file).
+// annotationUnpack marks a layer that ORAS packed of a folder and that it unpacks when it is pulled.
+const annotationUnpack = "io.deis.oras.content.unpack"
+
+// isONNX tells a layer that is one bare ONNX file, by its type or name. There is no standard type (CNCF ModelPack names the file), and ORAS gives the type
+// of a tar to every file that it is told no type for.
 func isONNX(layer ocispec.Descriptor) bool {
-	named := slices.ContainsFunc([]string{ocispec.AnnotationTitle, "org.cncf.model.filepath"}, func(key string) bool {
-		return strings.EqualFold(path.Ext(layer.Annotations[key]), ".onnx")
-	})
-	packed := strings.Contains(layer.MediaType, "tar") || strings.Contains(layer.MediaType, "gzip") || strings.Contains(layer.MediaType, "zstd")
-	return !packed && (named || strings.Contains(layer.MediaType, "onnx"))
+	named := func(key string) bool { return strings.EqualFold(path.Ext(layer.Annotations[key]), ".onnx") }
+	switch t := layer.MediaType; {
+	case layer.Annotations[annotationUnpack] == "true":
+		return false
+	case t == ocispec.MediaTypeImageLayer:
+		return named(ocispec.AnnotationTitle)
+	case strings.Contains(t, "tar") || strings.Contains(t, "gzip") || strings.Contains(t, "zstd"):
+		return false
+	default:
+		return strings.Contains(t, "onnx") || named(ocispec.AnnotationTitle) || named("org.cncf.model.filepath")
+	}
 }
 
 // search tries attestations until one passes.
