@@ -33,6 +33,7 @@ const (
 // RefOptions tell how to reach the registry.
 type RefOptions struct {
 	PlainHTTP bool         // also for hosts other than loopback, where it is the default
+	TLS       bool         // also for loopback
 	Anonymous bool         // do not use the credentials of Docker's configuration
 	Client    *http.Client // nil: one that retries
 }
@@ -74,7 +75,7 @@ func repository(ref string, o RefOptions) (*remote.Repository, error) {
 	if repo.Reference.Reference == "" {
 		return nil, fmt.Errorf("%q names neither a tag nor a digest", ref)
 	}
-	repo.PlainHTTP = o.PlainHTTP || isLoopback(repo.Reference.Host())
+	repo.PlainHTTP = o.PlainHTTP || isLoopback(repo.Reference.Host()) && !o.TLS
 	repo.MaxMetadataBytes = maxManifest
 	client := &auth.Client{Client: o.Client, Cache: auth.NewCache()}
 	if o.Client == nil {

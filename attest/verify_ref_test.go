@@ -379,8 +379,10 @@ func TestPlainHTTPIsForLoopback(t *testing.T) {
 			t.Errorf("%s: plain HTTP %v (%v), want %v", ref, err == nil && repo.PlainHTTP, err, want)
 		}
 	}
-	if repo, err := repository("registry.example/a:b", RefOptions{Anonymous: true, PlainHTTP: true}); err != nil || !repo.PlainHTTP {
-		t.Errorf("by option: %v", err)
+	for ref, o := range map[string]RefOptions{"registry.example/a:b": {Anonymous: true, PlainHTTP: true}, "127.0.0.1:5000/a:b": {Anonymous: true, TLS: true}} {
+		if repo, err := repository(ref, o); err != nil || repo.PlainHTTP != o.PlainHTTP {
+			t.Errorf("%s by option: %v", ref, err)
+		}
 	}
 }
 
