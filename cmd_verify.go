@@ -44,14 +44,13 @@ the policy approved without sanitizing has an attestation that says so, and pass
 			case !isFile && flags.bundle != "":
 				return usageError("--bundle is for a model file, and there is no file %s", subject)
 			}
-			public, err := attest.ReadPublicKey(flags.key)
-			if err != nil {
-				return err
-			}
 			var result *attest.Result
-			if isFile {
+			public, err := attest.ReadPublicKey(flags.key)
+			switch {
+			case err != nil:
+			case isFile:
 				result, err = attest.VerifyFile(cmd.Context(), subject, flags.bundle, public)
-			} else {
+			default:
 				result, err = attest.VerifyRef(cmd.Context(), subject, public, attest.RefOptions{
 					PlainHTTP: flags.plainHTTP, TLS: cmd.Flags().Changed("plain-http") && !flags.plainHTTP,
 				})

@@ -12,6 +12,7 @@ import (
 	"path"
 	"slices"
 	"strings"
+	"unicode"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -47,7 +48,7 @@ func VerifyRef(ctx context.Context, ref string, pub crypto.PublicKey, o RefOptio
 	if err != nil {
 		return nil, err
 	}
-	subject, err := repo.Resolve(ctx, repo.Reference.Reference)
+	subject, err := resolve(ctx, repo)
 	if err != nil {
 		return nil, fmt.Errorf("resolve %s: %w", ref, err)
 	}
@@ -65,6 +66,28 @@ func VerifyRef(ctx context.Context, ref string, pub crypto.PublicKey, o RefOptio
 		r.notChecked("model file digest: no layer of the manifest is a bare ONNX file named by sha256; the manifest's digest covers what it packs")
 	}
 	return r, r.Err()
+}
+
+// resolve asks what the reference stands for. Why there is nothing, a registry can say in a header alone: that a model is in quarantine, say.
+func resolve(ctx context.Context, repo *remote.Repository) (ocispec.Descriptor, error) {
+	var said []string
+	repo.HandleWarning = func(w remote.Warning) { said = append(said, printable(w.Text)) }
+	defer func() { repo.HandleWarning = nil }()
+	subject, err := repo.Resolve(ctx, repo.Reference.Reference)
+	if err != nil && len(said) > 0 {
+		err = fmt.Errorf("%w; the registry says: %s", err, strings.Join(said, "; "))
+	}
+	return subject, err
+}
+
+// printable is a registry's text as a terminal may show it.
+func printable(text string) string {
+	return strings.Map(func(r rune) rune {
+		if !unicode.IsPrint(r) {
+			return ' '
+		}
+		return r
+	}, text)
 }
 
 func repository(ref string, o RefOptions) (*remote.Repository, error) {

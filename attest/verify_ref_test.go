@@ -369,6 +369,20 @@ func TestVerifyRefErrors(t *testing.T) {
 	}
 }
 
+// TestVerifyRefSaysWhy: of what is not there, the registry's explanation is passed on, without what a terminal would obey.
+func TestVerifyRefSaysWhy(t *testing.T) {
+	const why = `v1 is not visible: admission 0199 is in state held: no clean dataset "cifar"`
+	registry := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Warning", `299 - "`+strings.ReplaceAll(why, `"`, `\"`)+`\x1b[2J"`)
+		w.WriteHeader(http.StatusNotFound)
+	}))
+	defer registry.Close()
+	_, err := VerifyRef(t.Context(), strings.TrimPrefix(registry.URL, "http://")+"/models/signs:v1", newKey(t).Public(), RefOptions{Anonymous: true})
+	if err == nil || !strings.Contains(err.Error(), why) || strings.Contains(err.Error(), "\x1b") {
+		t.Errorf("%v; want %s", err, why)
+	}
+}
+
 func TestPlainHTTPIsForLoopback(t *testing.T) {
 	for ref, want := range map[string]bool{
 		"localhost:5000/a:b": true, "127.0.0.1:5000/a:b": true, "[::1]:5000/a:b": true, "localhost/a:b": true,
