@@ -23,6 +23,9 @@ import (
 	"grindstone/webhook"
 )
 
+// configFinding is the name of the finding about the configuration.
+const configFinding = "configuration"
+
 // finding is the result of one of the doctor's examinations.
 type finding struct {
 	Name   string `json:"name"`
@@ -40,7 +43,10 @@ func newDoctorCommand() *cobra.Command {
 		Use:   "doctor",
 		Short: "Check what this machine has and what is missing",
 		Long: `Check the ONNX Runtime library and its version, every execution provider that it has by one training step, the devices, write access, the
-clock and the clean datasets, and say what to do about what is missing. Exit code 1 says that something needs attention.`,
+clock and the clean datasets, and say what to do about what is missing. With --config it checks the file as serve does, and that the policy, the signing
+key, the logins and the certificates that it names can be used.
+
+Exit code 1 says that something needs attention, 2 that a server would not start with the configuration.`,
 		Example: `  grindstone doctor
   grindstone doctor --config grindstone.yaml
   grindstone doctor --data ./cifar10 --json`,
@@ -49,17 +55,22 @@ clock and the clean datasets, and say what to do about what is missing. Exit cod
 			if flags.selfTest != "" {
 				return sanitize.SelfTest(cmd.Context(), ort.Provider(flags.selfTest))
 			}
-			c := DefaultConfig()
-			var findings []finding
+			c, err := DefaultConfig(), error(nil)
 			if flags.config != "" {
-				loaded, err := LoadConfig(flags.config)
-				findings = append(findings, examine("configuration", flags.config, err, "correct the file"))
-				if err == nil {
-					c = loaded
-				}
+				c, err = LoadConfig(flags.config)
+			}
+			if err != nil {
+				c = DefaultConfig()
 			}
 			if cmd.Flags().Changed("dir") {
 				c.Dir = flags.dir
+			}
+			if err == nil {
+				err = c.CheckParts(cmd.Context())
+			}
+			var findings []finding
+			if flags.config != "" || err != nil {
+				findings = append(findings, examine(configFinding, flags.config, err, "correct the file, or what it names"))
 			}
 			if flags.data != "" {
 				c.Datasets["default"] = flags.data
@@ -83,9 +94,12 @@ clock and the clean datasets, and say what to do about what is missing. Exit cod
 }
 
 func reportFindings(w io.Writer, findings []finding, asJSON bool) error {
-	healthy := true
+	healthy, code := true, exitFailure
 	for _, f := range findings {
 		healthy = healthy && f.OK
+		if f.Name == configFinding && !f.OK {
+			code = exitUsage
+		}
 	}
 	if asJSON {
 		if err := printJSON(w, map[string]any{"ok": healthy, "findings": findings}); err != nil {
@@ -104,7 +118,7 @@ func reportFindings(w io.Writer, findings []finding, asJSON bool) error {
 		}
 	}
 	if !healthy {
-		return &exitError{code: exitFailure}
+		return &exitError{code: code}
 	}
 	return nil
 }
