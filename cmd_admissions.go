@@ -1,8 +1,6 @@
 package main
 
 import (
-	"bufio"
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -25,7 +23,8 @@ func newAdmissionsCommand() *cobra.Command {
 		Use:   "admissions",
 		Short: "See what was pushed, and decide about what is held",
 		Long: `An admission is the record of one pushed model on its way from quarantine to release. These commands ask and tell a running server.
-approve, reject and retry need the operator's role; while the server has no logins, that is who is on its machine.`,
+approve, reject and retry need the operator's role; while the server has no logins, that is who is on its machine. For an ID its beginning will do, six
+characters or more, if no other admission's begins so.`,
 		Example: `  # What is held, and why?
   grindstone admissions list --state held
   grindstone admissions show 0199c2f4-8d1e-7aaa-9c55-0d6f0f4d7c11
@@ -285,104 +284,4 @@ func newAdmissionsLogs(client *apiClient) *cobra.Command {
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON lines")
 	return cmd
-}
-
-func newAdmissionsWatch(client *apiClient) *cobra.Command {
-	var filter admissionFilter
-	var asJSON bool
-	cmd := &cobra.Command{
-		Use:   "watch [ID]",
-		Short: "Follow one admission to its end, or the changes of all until interrupted",
-		Example: `  grindstone admissions watch
-  grindstone admissions watch --repository models/resnet
-  grindstone admissions watch 0199c2f4-8d1e-7aaa-9c55-0d6f0f4d7c11`,
-		Args: cobra.MaximumNArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			if len(args) == 1 {
-				return watchOne(cmd.Context(), client, args[0], cmd.OutOrStdout(), asJSON)
-			}
-			return watchAll(cmd.Context(), client, filter.query(), cmd.OutOrStdout(), asJSON)
-		},
-	}
-	filter.flags(cmd)
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON lines")
-	return cmd
-}
-
-// watchOne prints the events of an admission until its end.
-func watchOne(ctx context.Context, client *apiClient, id string, w io.Writer, asJSON bool) error {
-	answer, err := client.do(ctx, http.MethodGet, "/api/v1/admissions/"+url.PathEscape(id)+"/events", nil, nil)
-	if err != nil {
-		return err
-	}
-	defer answer.Body.Close()
-	event := ""
-	for lines := bufio.NewScanner(answer.Body); lines.Scan(); {
-		switch key, value, _ := strings.Cut(lines.Text(), ": "); {
-		case key == "event":
-			event = value
-		case key != "data":
-		case asJSON:
-			fmt.Fprintln(w, value)
-		case event == "state":
-			var c webhook.Change
-			if err := json.Unmarshal([]byte(value), &c); err != nil {
-				return err
-			}
-			fmt.Fprintf(w, "%s %s\n", c.At.Format(time.RFC3339), strings.Join(strings.Fields(fmt.Sprintf("%s %s %s", c.State, c.Reason, c.Message)), " "))
-		default:
-			var p struct {
-				Phase          string
-				Step, Steps    int
-				Message, Error string
-			}
-			if err := json.Unmarshal([]byte(value), &p); err != nil {
-				return err
-			}
-			text := p.Phase
-			if p.Steps > 0 {
-				text += fmt.Sprintf(" %d/%d", p.Step, p.Steps)
-			}
-			fmt.Fprintln(w, strings.TrimRight("  "+text+" "+p.Message+p.Error, " "))
-		}
-	}
-	return ctx.Err()
-}
-
-// watchAll asks for the list again and again and prints what changed since.
-func watchAll(ctx context.Context, client *apiClient, query url.Values, w io.Writer, asJSON bool) error {
-	seen := map[string]time.Time{}
-	query.Set("limit", "1000")
-	for tick := time.NewTicker(time.Second); ; {
-		var list admissionList
-		if err := client.get(ctx, "/api/v1/admissions", query, &list); err != nil {
-			return err
-		}
-		for i := len(list.Admissions) - 1; i >= 0; i-- {
-			a := list.Admissions[i]
-			if seen[a.ID].Equal(a.UpdatedAt) {
-				continue
-			}
-			seen[a.ID] = a.UpdatedAt
-			if asJSON {
-				line, err := json.Marshal(a)
-				if err != nil {
-					return err
-				}
-				fmt.Fprintln(w, string(line))
-				continue
-			}
-			name := a.Source.Repository
-			if tag := newestTag(a); tag != "" {
-				name += ":" + tag
-			}
-			fmt.Fprintf(w, "%s %s %s %s\n", a.UpdatedAt.Format(time.RFC3339), a.ID, name,
-				strings.Join(strings.Fields(stateWord(a)+" "+string(a.Reason)), " "))
-		}
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-tick.C:
-		}
-	}
 }

@@ -29,11 +29,9 @@ func (s *Server) may(c echo.Context, repository string, action registry.Action) 
 	return refused(ctx)
 }
 
-// mayOperate returns nil or a refusal to operate on the admission of the request's path. Who may operate without logins at all,
-// LoopbackOperators has said.
-func (s *Server) mayOperate(c echo.Context) error {
-	a, ok := s.pipeline.store.Get(c.Param("id"))
-	if !ok || registry.Identity(c.Request().Context()) == "" {
+// mayOperate returns nil or a refusal to operate on an admission. Who may operate without logins at all, LoopbackOperators has said.
+func (s *Server) mayOperate(c echo.Context, a *Admission) error {
+	if registry.Identity(c.Request().Context()) == "" {
 		return nil
 	}
 	return s.may(c, a.Source.Repository, registry.ActionOperate)

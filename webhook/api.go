@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/labstack/echo/v4"
 
@@ -70,12 +71,28 @@ func (s *Server) getAdmission(c echo.Context) error {
 	return c.JSON(http.StatusOK, a)
 }
 
+// shortestID is how many characters name an admission at least.
+const shortestID = 6
+
+// admission is the one that the request's path names: by its id, or by the beginning of it, if that is the beginning of no other's that the client may see.
 func (s *Server) admission(c echo.Context) (*Admission, error) {
 	id := c.Param("id")
 	if a, ok := s.pipeline.store.Get(id); ok {
 		return a, s.may(c, a.Source.Repository, registry.ActionPush)
 	}
-	return nil, notFound("there is no admission %q", printable(id, 60))
+	var found []*Admission
+	if len(id) >= shortestID {
+		found = s.pipeline.store.List(func(a *Admission) bool {
+			return strings.HasPrefix(a.ID, id) && s.visible(c.Request().Context(), a)
+		})
+	}
+	switch len(found) {
+	case 0:
+		return nil, notFound("there is no admission %q", printable(id, 60))
+	case 1:
+		return found[0], nil
+	}
+	return nil, badRequest("%d admissions have ids that begin with %q: give more of the id", len(found), id)
 }
 
 // publicKey answers the PEM that the attestations are verified with.
