@@ -74,7 +74,7 @@ func (f *admissionFilter) query() url.Values {
 }
 
 type admissionList struct {
-	Admissions []webhook.Admission `json:"admissions"`
+	Admissions []webhook.View `json:"admissions"`
 	Total      int                 `json:"total"`
 }
 
@@ -123,15 +123,18 @@ func printAdmissions(w io.Writer, list admissionList) error {
 	return t.Flush()
 }
 
-// stateWord is the state; what was released without sanitizing says so.
-func stateWord(a webhook.Admission) string {
-	if a.State == webhook.Released && a.Unsanitized() {
+// stateWord is the state; what was released without sanitizing says so, and what nobody works on.
+func stateWord(a webhook.View) string {
+	switch {
+	case a.State == webhook.Released && a.Unsanitized():
 		return "released (approved)"
+	case a.Waits:
+		return string(a.State) + " (waits for a worker)"
 	}
 	return string(a.State)
 }
 
-func newestTag(a webhook.Admission) string {
+func newestTag(a webhook.View) string {
 	if len(a.Tags) == 0 {
 		return ""
 	}
@@ -173,7 +176,7 @@ func printAdmission(w io.Writer, raw json.RawMessage, asJSON bool) error {
 	if asJSON {
 		return printJSON(w, raw)
 	}
-	var a webhook.Admission
+	var a webhook.View
 	if err := json.Unmarshal(raw, &a); err != nil {
 		return err
 	}

@@ -207,7 +207,7 @@ func (w *watcher) all(ctx context.Context, query url.Values) error {
 }
 
 // changed prints an admission that has changed.
-func (w *watcher) changed(a webhook.Admission) error {
+func (w *watcher) changed(a webhook.View) error {
 	if w.json {
 		line, err := json.Marshal(a)
 		if err != nil {

@@ -48,8 +48,20 @@ func (s *Server) listAdmissions(c echo.Context) error {
 	total := len(list)
 	slices.Reverse(list)
 	list = list[min(offset, total):]
-	return c.JSON(http.StatusOK, map[string]any{"admissions": list[:min(limit, len(list))], "total": total})
+	views := make([]View, 0, min(limit, len(list)))
+	for _, a := range list[:min(limit, len(list))] {
+		views = append(views, s.view(a))
+	}
+	return c.JSON(http.StatusOK, map[string]any{"admissions": views, "total": total})
 }
+
+// View is an admission as the API shows it: the record, and what is not on the disk.
+type View struct {
+	*Admission
+	Waits bool `json:"waits_for_worker,omitempty"` // nobody works on it yet
+}
+
+func (s *Server) view(a *Admission) View { return View{a, s.pipeline.backlog.waits(a.ID)} }
 
 func natural(c echo.Context, name string, otherwise, most int) (int, error) {
 	text := c.QueryParam(name)
@@ -68,7 +80,7 @@ func (s *Server) getAdmission(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	return c.JSON(http.StatusOK, a)
+	return c.JSON(http.StatusOK, s.view(a))
 }
 
 // shortestID is how many characters name an admission at least.

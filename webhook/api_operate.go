@@ -57,7 +57,7 @@ func (s *Server) operate(action string) echo.HandlerFunc {
 		case err != nil:
 			return err
 		}
-		return c.JSON(http.StatusOK, a)
+		return c.JSON(http.StatusOK, s.view(a))
 	}
 }
 
