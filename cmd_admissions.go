@@ -41,7 +41,8 @@ characters or more, if no other admission's begins so.`,
 		newAdmissionsOperation(client, webhook.OperationApprove, "Release a held model as it was pushed, without sanitizing", `Approve releases a held model as it was pushed. The attestation
 says so: it names the operator and the reason, it is not that of a sanitized model, and "grindstone verify" refuses it unless told --allow-approved.`),
 		newAdmissionsOperation(client, webhook.OperationReject, "Deny a model that is held or in work, for good",
-			`Reject denies a model that is held or in work. The same package pushed again is denied with the same reason, under any policy, until somebody retries it.`),
+			`Reject denies a model that is held or in work. Pushed again to its repository, in the same package or another, it is denied (403) with the same reason,
+under any policy, until somebody retries it.`),
 		newAdmissionsOperation(client, webhook.OperationRetry, "Give a held or rejected model another try",
 			`Retry sends a held or rejected model on its way again, from the policy's decision on.`))
 	for _, c := range cmd.Commands() {
