@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -11,7 +10,6 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -20,7 +18,6 @@ import (
 	"grindstone/sanitize"
 	"grindstone/sanitize/data"
 	"grindstone/sanitize/ort"
-	"grindstone/webhook"
 )
 
 // configFinding is the name of the finding about the configuration.
@@ -37,7 +34,7 @@ type finding struct {
 func newDoctorCommand() *cobra.Command {
 	var flags struct {
 		config, dir, data, selfTest string
-		json                        bool
+		json, library               bool
 	}
 	cmd := &cobra.Command{
 		Use:   "doctor",
@@ -54,6 +51,10 @@ Exit code 1 says that something needs attention, 2 that a server would not start
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if flags.selfTest != "" {
 				return sanitize.SelfTest(cmd.Context(), ort.Provider(flags.selfTest))
+			}
+			if flags.library {
+				_, library := findLibrary()
+				return reportFindings(cmd.OutOrStdout(), []finding{library}, flags.json)
 			}
 			c, err := DefaultConfig(), error(nil)
 			if flags.config != "" {
@@ -89,7 +90,9 @@ Exit code 1 says that something needs attention, 2 that a server would not start
 	cmd.Flags().StringVar(&flags.data, "data", "", "clean dataset to read")
 	cmd.Flags().BoolVar(&flags.json, "json", false, "print JSON")
 	cmd.Flags().StringVar(&flags.selfTest, "self-test", "", "do a training step on this provider, and nothing else")
+	cmd.Flags().BoolVar(&flags.library, "library", false, "load the ONNX Runtime library, and nothing else")
 	_ = cmd.Flags().MarkHidden("self-test")
+	_ = cmd.Flags().MarkHidden("library")
 	return cmd
 }
 
@@ -131,13 +134,22 @@ func examine(name, detail string, err error, advice string) finding {
 	return finding{Name: name, OK: true, Detail: detail}
 }
 
-// findRuntime loads ONNX Runtime, and has every provider that it knows here do a training step.
-func findRuntime(ctx context.Context) []finding {
+// findLibrary loads ONNX Runtime.
+func findLibrary() (ort.Info, finding) {
 	info, err := ort.Load()
 	if err != nil {
-		return []finding{examine("onnxruntime", "", err, "install ONNX Runtime "+ort.Version+" with `make runtime`, or set ORT_LIBRARY to its library")}
+		return info, examine("onnxruntime", "", err, "install ONNX Runtime "+ort.Version+" with `make runtime`, or set ORT_LIBRARY to its library")
 	}
-	found := []finding{{Name: "onnxruntime", OK: true, Detail: info.Version + " at " + info.Path}}
+	return info, finding{Name: "onnxruntime", OK: true, Detail: info.Version + " at " + info.Path}
+}
+
+// findRuntime loads ONNX Runtime, and has every provider that it knows here do a training step.
+func findRuntime(ctx context.Context) []finding {
+	info, library := findLibrary()
+	found := []finding{library}
+	if !library.OK {
+		return found
+	}
 	for _, p := range info.Providers {
 		found = append(found, examine(string(p), "a training step gives what it should", selfTest(ctx, p), "use another --provider, or another build of ONNX Runtime"))
 	}
@@ -216,38 +228,4 @@ func findDataset(ctx context.Context, name, path string) finding {
 		detail = fmt.Sprintf("%s: %d images of %dx%dx%d in %d classes", path, d.Len(), d.Height, d.Width, d.Channels, len(d.Classes))
 	}
 	return examine("dataset "+name, detail, err, "see `grindstone sanitize --help` for the forms a dataset can have")
-}
-
-// runtimeCheck is the server's readiness check for the ONNX Runtime library. The server itself never loads native code: a doctor
-// in a process of its own does. A good answer is kept.
-func runtimeCheck() webhook.Check {
-	var (
-		mu    sync.Mutex
-		found bool
-	)
-	return webhook.Check{Name: "runtime", Run: func(ctx context.Context) error {
-		mu.Lock()
-		defer mu.Unlock()
-		if found {
-			return nil
-		}
-		self, err := os.Executable()
-		if err != nil {
-			return errors.New("this program's own file cannot be found")
-		}
-		doctor := exec.CommandContext(ctx, self, "doctor", "--json") //nolint:gosec // this program itself
-		out, _ := doctor.Output()                                    // its exit code speaks of other findings too
-		var answer struct{ Findings []finding }
-		if err := json.Unmarshal(out, &answer); err != nil {
-			return errors.New("`grindstone doctor` does not answer")
-		}
-		for _, f := range answer.Findings {
-			if f.Name == "onnxruntime" {
-				if found = f.OK; !found {
-					return errors.New("the ONNX Runtime library was not found; `grindstone doctor` says where it was looked for")
-				}
-			}
-		}
-		return nil
-	}}
 }

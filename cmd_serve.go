@@ -176,11 +176,13 @@ func serve(ctx context.Context, c Config, stdout, stderr io.Writer) error {
 	if at := jobs.Address(); at != "" {
 		fmt.Fprintf(stdout, "workers join at %s\n", at)
 	}
-	greet(stdout, c, address, key)
+	greet(stdout, c, address, key, c.missingRuntime(ctx, log))
+	log.Info("the server starts", "version", readBuildInfo().Version, "address", address, "dir", c.Dir, "policy", engine.Digest(), "key", "SHA256:"+key.Hint())
 	err = server.Serve(ctx, listener)
 	if cerr := gateway.Close(); err == nil {
 		err = cerr
 	}
+	log.Info("the server has stopped")
 	return err
 }
 
@@ -233,8 +235,8 @@ func writePublicKey(keyPath string, pem []byte) error {
 	return os.WriteFile(path, pem, 0o644)
 }
 
-// greet tells the operator what runs and what to try next.
-func greet(w io.Writer, c Config, address string, key *attest.Key) {
+// greet tells the operator what runs, what is missing, and what to try next.
+func greet(w io.Writer, c Config, address string, key *attest.Key, missing string) {
 	scheme, plain := "http", " --plain-http"
 	if c.TLS.Cert != "" {
 		scheme, plain = "https", ""
@@ -246,6 +248,9 @@ func greet(w io.Writer, c Config, address string, key *attest.Key) {
 	}
 	for name, path := range c.Datasets {
 		fmt.Fprintf(w, "  clean data    %s: %s\n", name, path)
+	}
+	if missing != "" {
+		fmt.Fprintf(w, "  sanitizer     none: %s\n", missing)
 	}
 	if c.Upstream.URL != "" {
 		fmt.Fprintf(w, "  upstream      %s\n", c.Upstream.URL)
