@@ -48,6 +48,15 @@ func serverFlags(cmd *cobra.Command, c *apiClient) {
 
 // do sends a request and returns the answer's open body, or an *apiError for a status of 400 and more. A body is sent as JSON.
 func (c *apiClient) do(ctx context.Context, method, path string, query url.Values, body any) (*http.Response, error) {
+	r, err := c.request(ctx, method, path, query, body)
+	if err != nil {
+		return nil, err
+	}
+	return c.send(r)
+}
+
+// request is a request with what shows who makes it.
+func (c *apiClient) request(ctx context.Context, method, path string, query url.Values, body any) (*http.Request, error) {
 	base, err := url.Parse(c.server)
 	if err != nil || base.Host == "" || base.Scheme != "http" && base.Scheme != "https" {
 		return nil, usageError("--server %q is no URL of a server, as in http://127.0.0.1:5050", c.server)
@@ -81,6 +90,10 @@ func (c *apiClient) do(ctx context.Context, method, path string, query url.Value
 	case user != nil:
 		r.SetBasicAuth(user.Username(), password)
 	}
+	return r, nil
+}
+
+func (c *apiClient) send(r *http.Request) (*http.Response, error) {
 	answer, err := http.DefaultClient.Do(r)
 	if err != nil {
 		return nil, err

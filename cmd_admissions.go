@@ -1,8 +1,6 @@
 package main
 
 import (
-	"bufio"
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -25,7 +23,8 @@ func newAdmissionsCommand() *cobra.Command {
 		Use:   "admissions",
 		Short: "See what was pushed, and decide about what is held",
 		Long: `An admission is the record of one pushed model on its way from quarantine to release. These commands ask and tell a running server.
-approve, reject and retry need the operator's role; while the server has no logins, that is who is on its machine.`,
+approve, reject and retry need the operator's role; while the server has no logins, that is who is on its machine. For an ID its beginning will do, six
+characters or more, if no other admission's begins so.`,
 		Example: `  # What is held, and why?
   grindstone admissions list --state held
   grindstone admissions show 0199c2f4-8d1e-7aaa-9c55-0d6f0f4d7c11
@@ -42,7 +41,8 @@ approve, reject and retry need the operator's role; while the server has no logi
 		newAdmissionsOperation(client, webhook.OperationApprove, "Release a held model as it was pushed, without sanitizing", `Approve releases a held model as it was pushed. The attestation
 says so: it names the operator and the reason, it is not that of a sanitized model, and "grindstone verify" refuses it unless told --allow-approved.`),
 		newAdmissionsOperation(client, webhook.OperationReject, "Deny a model that is held or in work, for good",
-			`Reject denies a model that is held or in work. The same package pushed again is denied with the same reason, under any policy, until somebody retries it.`),
+			`Reject denies a model that is held or in work. Pushed again to its repository, in the same package or another, it is denied (403) with the same reason,
+under any policy, until somebody retries it.`),
 		newAdmissionsOperation(client, webhook.OperationRetry, "Give a held or rejected model another try",
 			`Retry sends a held or rejected model on its way again, from the policy's decision on.`))
 	for _, c := range cmd.Commands() {
@@ -75,7 +75,7 @@ func (f *admissionFilter) query() url.Values {
 }
 
 type admissionList struct {
-	Admissions []webhook.Admission `json:"admissions"`
+	Admissions []webhook.View `json:"admissions"`
 	Total      int                 `json:"total"`
 }
 
@@ -124,15 +124,18 @@ func printAdmissions(w io.Writer, list admissionList) error {
 	return t.Flush()
 }
 
-// stateWord is the state; what was released without sanitizing says so.
-func stateWord(a webhook.Admission) string {
-	if a.State == webhook.Released && a.Unsanitized() {
+// stateWord is the state; what was released without sanitizing says so, and what nobody works on.
+func stateWord(a webhook.View) string {
+	switch {
+	case a.State == webhook.Released && a.Unsanitized():
 		return "released (approved)"
+	case a.Waits:
+		return string(a.State) + " (waits for a worker)"
 	}
 	return string(a.State)
 }
 
-func newestTag(a webhook.Admission) string {
+func newestTag(a webhook.View) string {
 	if len(a.Tags) == 0 {
 		return ""
 	}
@@ -174,7 +177,7 @@ func printAdmission(w io.Writer, raw json.RawMessage, asJSON bool) error {
 	if asJSON {
 		return printJSON(w, raw)
 	}
-	var a webhook.Admission
+	var a webhook.View
 	if err := json.Unmarshal(raw, &a); err != nil {
 		return err
 	}
@@ -285,104 +288,4 @@ func newAdmissionsLogs(client *apiClient) *cobra.Command {
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON lines")
 	return cmd
-}
-
-func newAdmissionsWatch(client *apiClient) *cobra.Command {
-	var filter admissionFilter
-	var asJSON bool
-	cmd := &cobra.Command{
-		Use:   "watch [ID]",
-		Short: "Follow one admission to its end, or the changes of all until interrupted",
-		Example: `  grindstone admissions watch
-  grindstone admissions watch --repository models/resnet
-  grindstone admissions watch 0199c2f4-8d1e-7aaa-9c55-0d6f0f4d7c11`,
-		Args: cobra.MaximumNArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			if len(args) == 1 {
-				return watchOne(cmd.Context(), client, args[0], cmd.OutOrStdout(), asJSON)
-			}
-			return watchAll(cmd.Context(), client, filter.query(), cmd.OutOrStdout(), asJSON)
-		},
-	}
-	filter.flags(cmd)
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON lines")
-	return cmd
-}
-
-// watchOne prints the events of an admission until its end.
-func watchOne(ctx context.Context, client *apiClient, id string, w io.Writer, asJSON bool) error {
-	answer, err := client.do(ctx, http.MethodGet, "/api/v1/admissions/"+url.PathEscape(id)+"/events", nil, nil)
-	if err != nil {
-		return err
-	}
-	defer answer.Body.Close()
-	event := ""
-	for lines := bufio.NewScanner(answer.Body); lines.Scan(); {
-		switch key, value, _ := strings.Cut(lines.Text(), ": "); {
-		case key == "event":
-			event = value
-		case key != "data":
-		case asJSON:
-			fmt.Fprintln(w, value)
-		case event == "state":
-			var c webhook.Change
-			if err := json.Unmarshal([]byte(value), &c); err != nil {
-				return err
-			}
-			fmt.Fprintf(w, "%s %s\n", c.At.Format(time.RFC3339), strings.Join(strings.Fields(fmt.Sprintf("%s %s %s", c.State, c.Reason, c.Message)), " "))
-		default:
-			var p struct {
-				Phase          string
-				Step, Steps    int
-				Message, Error string
-			}
-			if err := json.Unmarshal([]byte(value), &p); err != nil {
-				return err
-			}
-			text := p.Phase
-			if p.Steps > 0 {
-				text += fmt.Sprintf(" %d/%d", p.Step, p.Steps)
-			}
-			fmt.Fprintln(w, strings.TrimRight("  "+text+" "+p.Message+p.Error, " "))
-		}
-	}
-	return ctx.Err()
-}
-
-// watchAll asks for the list again and again and prints what changed since.
-func watchAll(ctx context.Context, client *apiClient, query url.Values, w io.Writer, asJSON bool) error {
-	seen := map[string]time.Time{}
-	query.Set("limit", "1000")
-	for tick := time.NewTicker(time.Second); ; {
-		var list admissionList
-		if err := client.get(ctx, "/api/v1/admissions", query, &list); err != nil {
-			return err
-		}
-		for i := len(list.Admissions) - 1; i >= 0; i-- {
-			a := list.Admissions[i]
-			if seen[a.ID].Equal(a.UpdatedAt) {
-				continue
-			}
-			seen[a.ID] = a.UpdatedAt
-			if asJSON {
-				line, err := json.Marshal(a)
-				if err != nil {
-					return err
-				}
-				fmt.Fprintln(w, string(line))
-				continue
-			}
-			name := a.Source.Repository
-			if tag := newestTag(a); tag != "" {
-				name += ":" + tag
-			}
-			fmt.Fprintf(w, "%s %s %s %s\n", a.UpdatedAt.Format(time.RFC3339), a.ID, name,
-				strings.Join(strings.Fields(stateWord(a)+" "+string(a.Reason)), " "))
-		}
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-tick.C:
-		}
-	}
 }

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -11,7 +10,6 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -20,8 +18,10 @@ import (
 	"grindstone/sanitize"
 	"grindstone/sanitize/data"
 	"grindstone/sanitize/ort"
-	"grindstone/webhook"
 )
+
+// configFinding is the name of the finding about the configuration.
+const configFinding = "configuration"
 
 // finding is the result of one of the doctor's examinations.
 type finding struct {
@@ -34,13 +34,16 @@ type finding struct {
 func newDoctorCommand() *cobra.Command {
 	var flags struct {
 		config, dir, data, selfTest string
-		json                        bool
+		json, library               bool
 	}
 	cmd := &cobra.Command{
 		Use:   "doctor",
 		Short: "Check what this machine has and what is missing",
 		Long: `Check the ONNX Runtime library and its version, every execution provider that it has by one training step, the devices, write access, the
-clock and the clean datasets, and say what to do about what is missing. Exit code 1 says that something needs attention.`,
+clock and the clean datasets, and say what to do about what is missing. With --config it checks the file as serve does, and that the policy, the signing
+key, the logins and the certificates that it names can be used.
+
+Exit code 1 says that something needs attention, 2 that a server would not start with the configuration.`,
 		Example: `  grindstone doctor
   grindstone doctor --config grindstone.yaml
   grindstone doctor --data ./cifar10 --json`,
@@ -49,17 +52,26 @@ clock and the clean datasets, and say what to do about what is missing. Exit cod
 			if flags.selfTest != "" {
 				return sanitize.SelfTest(cmd.Context(), ort.Provider(flags.selfTest))
 			}
-			c := DefaultConfig()
-			var findings []finding
+			if flags.library {
+				_, library := findLibrary()
+				return reportFindings(cmd.OutOrStdout(), []finding{library}, flags.json)
+			}
+			c, err := DefaultConfig(), error(nil)
 			if flags.config != "" {
-				loaded, err := LoadConfig(flags.config)
-				findings = append(findings, examine("configuration", flags.config, err, "correct the file"))
-				if err == nil {
-					c = loaded
-				}
+				c, err = LoadConfig(flags.config)
+			}
+			if err != nil {
+				c = DefaultConfig()
 			}
 			if cmd.Flags().Changed("dir") {
 				c.Dir = flags.dir
+			}
+			if err == nil {
+				err = c.CheckParts(cmd.Context())
+			}
+			var findings []finding
+			if flags.config != "" || err != nil {
+				findings = append(findings, examine(configFinding, flags.config, err, "correct the file, or what it names"))
 			}
 			if flags.data != "" {
 				c.Datasets["default"] = flags.data
@@ -78,14 +90,19 @@ clock and the clean datasets, and say what to do about what is missing. Exit cod
 	cmd.Flags().StringVar(&flags.data, "data", "", "clean dataset to read")
 	cmd.Flags().BoolVar(&flags.json, "json", false, "print JSON")
 	cmd.Flags().StringVar(&flags.selfTest, "self-test", "", "do a training step on this provider, and nothing else")
+	cmd.Flags().BoolVar(&flags.library, "library", false, "load the ONNX Runtime library, and nothing else")
 	_ = cmd.Flags().MarkHidden("self-test")
+	_ = cmd.Flags().MarkHidden("library")
 	return cmd
 }
 
 func reportFindings(w io.Writer, findings []finding, asJSON bool) error {
-	healthy := true
+	healthy, code := true, exitFailure
 	for _, f := range findings {
 		healthy = healthy && f.OK
+		if f.Name == configFinding && !f.OK {
+			code = exitUsage
+		}
 	}
 	if asJSON {
 		if err := printJSON(w, map[string]any{"ok": healthy, "findings": findings}); err != nil {
@@ -104,7 +121,7 @@ func reportFindings(w io.Writer, findings []finding, asJSON bool) error {
 		}
 	}
 	if !healthy {
-		return &exitError{code: exitFailure}
+		return &exitError{code: code}
 	}
 	return nil
 }
@@ -117,13 +134,22 @@ func examine(name, detail string, err error, advice string) finding {
 	return finding{Name: name, OK: true, Detail: detail}
 }
 
-// findRuntime loads ONNX Runtime, and has every provider that it knows here do a training step.
-func findRuntime(ctx context.Context) []finding {
+// findLibrary loads ONNX Runtime.
+func findLibrary() (ort.Info, finding) {
 	info, err := ort.Load()
 	if err != nil {
-		return []finding{examine("onnxruntime", "", err, "install ONNX Runtime "+ort.Version+" with `make runtime`, or set ORT_LIBRARY to its library")}
+		return info, examine("onnxruntime", "", err, "install ONNX Runtime "+ort.Version+" with `make runtime`, or set ORT_LIBRARY to its library")
 	}
-	found := []finding{{Name: "onnxruntime", OK: true, Detail: info.Version + " at " + info.Path}}
+	return info, finding{Name: "onnxruntime", OK: true, Detail: info.Version + " at " + info.Path}
+}
+
+// findRuntime loads ONNX Runtime, and has every provider that it knows here do a training step.
+func findRuntime(ctx context.Context) []finding {
+	info, library := findLibrary()
+	found := []finding{library}
+	if !library.OK {
+		return found
+	}
 	for _, p := range info.Providers {
 		found = append(found, examine(string(p), "a training step gives what it should", selfTest(ctx, p), "use another --provider, or another build of ONNX Runtime"))
 	}
@@ -202,38 +228,4 @@ func findDataset(ctx context.Context, name, path string) finding {
 		detail = fmt.Sprintf("%s: %d images of %dx%dx%d in %d classes", path, d.Len(), d.Height, d.Width, d.Channels, len(d.Classes))
 	}
 	return examine("dataset "+name, detail, err, "see `grindstone sanitize --help` for the forms a dataset can have")
-}
-
-// runtimeCheck is the server's readiness check for the ONNX Runtime library. The server itself never loads native code: a doctor
-// in a process of its own does. A good answer is kept.
-func runtimeCheck() webhook.Check {
-	var (
-		mu    sync.Mutex
-		found bool
-	)
-	return webhook.Check{Name: "runtime", Run: func(ctx context.Context) error {
-		mu.Lock()
-		defer mu.Unlock()
-		if found {
-			return nil
-		}
-		self, err := os.Executable()
-		if err != nil {
-			return errors.New("this program's own file cannot be found")
-		}
-		doctor := exec.CommandContext(ctx, self, "doctor", "--json") //nolint:gosec // this program itself
-		out, _ := doctor.Output()                                    // its exit code speaks of other findings too
-		var answer struct{ Findings []finding }
-		if err := json.Unmarshal(out, &answer); err != nil {
-			return errors.New("`grindstone doctor` does not answer")
-		}
-		for _, f := range answer.Findings {
-			if f.Name == "onnxruntime" {
-				if found = f.OK; !found {
-					return errors.New("the ONNX Runtime library was not found; `grindstone doctor` says where it was looked for")
-				}
-			}
-		}
-		return nil
-	}}
 }

@@ -63,6 +63,9 @@ Without logins (auth in the configuration) only clients on this machine are serv
 			if err := c.Validate(); err != nil {
 				return &exitError{exitUsage, err}
 			}
+			if err := c.CheckParts(cmd.Context()); err != nil {
+				return &exitError{exitUsage, err}
+			}
 			for {
 				err := serve(cmd.Context(), c, cmd.OutOrStdout(), cmd.ErrOrStderr())
 				if !errors.Is(err, queue.ErrStore) {
@@ -99,9 +102,7 @@ func serve(ctx context.Context, c Config, stdout, stderr io.Writer) error {
 	defer listener.Close()
 	address := listener.Addr().String()
 	if c.TLS.Cert != "" {
-		secure, err := auth.ServerTLS(auth.TLS{
-			CertFile: c.TLS.Cert, KeyFile: c.TLS.Key, ClientCAFile: c.TLS.ClientCA, RequireClient: c.TLS.ClientAuth == "require",
-		}, log)
+		secure, err := auth.ServerTLS(c.serverTLS(), log)
 		if err != nil {
 			return err
 		}
@@ -175,11 +176,13 @@ func serve(ctx context.Context, c Config, stdout, stderr io.Writer) error {
 	if at := jobs.Address(); at != "" {
 		fmt.Fprintf(stdout, "workers join at %s\n", at)
 	}
-	greet(stdout, c, address, key)
+	greet(stdout, c, address, key, c.missingRuntime(ctx, log))
+	log.Info("the server starts", "version", readBuildInfo().Version, "address", address, "dir", c.Dir, "policy", engine.Digest(), "key", "SHA256:"+key.Hint())
 	err = server.Serve(ctx, listener)
 	if cerr := gateway.Close(); err == nil {
 		err = cerr
 	}
+	log.Info("the server has stopped")
 	return err
 }
 
@@ -207,13 +210,16 @@ func makeFolders(c *Config) error {
 	return nil
 }
 
+// keyPasswordVariable names the variable of the environment that holds the password of the signing key.
+const keyPasswordVariable = "GRINDSTONE_KEY_PASSWORD"
+
 // keyPassword asks for the password of an encrypted key: the environment first, then the terminal.
 func keyPassword() ([]byte, error) {
-	if password, ok := os.LookupEnv("GRINDSTONE_KEY_PASSWORD"); ok {
+	if password, ok := os.LookupEnv(keyPasswordVariable); ok {
 		return []byte(password), nil
 	}
 	if !term.IsTerminal(int(os.Stdin.Fd())) {
-		return nil, errors.New("the key is encrypted: set GRINDSTONE_KEY_PASSWORD")
+		return nil, errors.New("the key is encrypted: set " + keyPasswordVariable)
 	}
 	fmt.Fprint(os.Stderr, "Password of the signing key: ")
 	defer fmt.Fprintln(os.Stderr)
@@ -229,8 +235,8 @@ func writePublicKey(keyPath string, pem []byte) error {
 	return os.WriteFile(path, pem, 0o644)
 }
 
-// greet tells the operator what runs and what to try next.
-func greet(w io.Writer, c Config, address string, key *attest.Key) {
+// greet tells the operator what runs, what is missing, and what to try next.
+func greet(w io.Writer, c Config, address string, key *attest.Key, missing string) {
 	scheme, plain := "http", " --plain-http"
 	if c.TLS.Cert != "" {
 		scheme, plain = "https", ""
@@ -242,6 +248,9 @@ func greet(w io.Writer, c Config, address string, key *attest.Key) {
 	}
 	for name, path := range c.Datasets {
 		fmt.Fprintf(w, "  clean data    %s: %s\n", name, path)
+	}
+	if missing != "" {
+		fmt.Fprintf(w, "  sanitizer     none: %s\n", missing)
 	}
 	if c.Upstream.URL != "" {
 		fmt.Fprintf(w, "  upstream      %s\n", c.Upstream.URL)

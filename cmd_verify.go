@@ -44,15 +44,16 @@ the policy approved without sanitizing has an attestation that says so, and pass
 			case !isFile && flags.bundle != "":
 				return usageError("--bundle is for a model file, and there is no file %s", subject)
 			}
-			public, err := attest.ReadPublicKey(flags.key)
-			if err != nil {
-				return err
-			}
 			var result *attest.Result
-			if isFile {
+			public, err := attest.ReadPublicKey(flags.key)
+			switch {
+			case err != nil:
+			case isFile:
 				result, err = attest.VerifyFile(cmd.Context(), subject, flags.bundle, public)
-			} else {
-				result, err = attest.VerifyRef(cmd.Context(), subject, public, attest.RefOptions{PlainHTTP: flags.plainHTTP})
+			default:
+				result, err = attest.VerifyRef(cmd.Context(), subject, public, attest.RefOptions{
+					PlainHTTP: flags.plainHTTP, TLS: cmd.Flags().Changed("plain-http") && !flags.plainHTTP,
+				})
 			}
 			if flags.allowApproved && errors.Is(err, attest.ErrVerification) && result != nil {
 				err = result.AcceptApproved()
@@ -62,7 +63,7 @@ the policy approved without sanitizing has an attestation that says so, and pass
 	}
 	cmd.Flags().StringVar(&flags.key, "key", "", "public key of the signer, PEM")
 	cmd.Flags().StringVar(&flags.bundle, "bundle", "", "sigstore bundle of the model file")
-	cmd.Flags().BoolVar(&flags.plainHTTP, "plain-http", false, "talk to the registry without TLS (the default on loopback)")
+	cmd.Flags().BoolVar(&flags.plainHTTP, "plain-http", false, "talk to the registry without TLS; on loopback that is the default, and --plain-http=false asks for TLS")
 	cmd.Flags().BoolVar(&flags.allowApproved, "allow-approved", false, "let models pass that were approved without sanitizing")
 	cmd.Flags().BoolVar(&flags.json, "json", false, "print JSON")
 	return cmd

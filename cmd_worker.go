@@ -119,5 +119,8 @@ func work(ctx context.Context, c Config, dir string, stdout, stderr io.Writer) (
 	defer jobs.Close()
 	w := webhook.NewWorker(jobs, dir, c.Datasets, c.Queue.Labels, c.sanitizer(), log)
 	fmt.Fprintf(stdout, "worker %s takes jobs (%s) from %s\n", w.Name, strings.Join(w.Labels, ", "), withoutPassword(c.Queue.URL))
-	return w.Run(ctx)
+	log.Info("the worker starts", "version", readBuildInfo().Version, "worker", w.Name, "labels", w.Labels, "queue", withoutPassword(c.Queue.URL))
+	err = w.Run(ctx)
+	log.Info("the worker has stopped")
+	return err
 }

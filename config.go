@@ -12,6 +12,7 @@ import (
 
 	"grindstone/internal/sandbox"
 	"grindstone/policy"
+	"grindstone/sanitize"
 	"grindstone/sanitize/ort"
 )
 
@@ -224,6 +225,9 @@ func (c Config) check() problems {
 		"learning_rate": c.Trainer.LearningRate,
 	} {
 		atLeast("trainer."+field, v, 0)
+	}
+	if err := sanitize.CheckPreprocess(c.Trainer.Preprocessing); err != nil {
+		bad("trainer.preprocessing", "%v", err)
 	}
 	if c.Policy.Dir != "" {
 		if info, err := os.Stat(c.Policy.Dir); err != nil {

@@ -31,9 +31,11 @@ func run(args []string, stdout, stderr io.Writer) int {
 		return exitOK
 	}
 	code := exitCode(err)
-	if text := err.Error(); text != "" {
-		fmt.Fprintf(stderr, "grindstone: %s\n", text)
+	text := err.Error()
+	if text == "" { // everything was said
+		return code
 	}
+	fmt.Fprintf(stderr, "grindstone: %s\n", text)
 	if code == exitUsage {
 		fmt.Fprintf(stderr, "Run '%s --help' for usage.\n", cmd.CommandPath())
 	}
@@ -57,15 +59,15 @@ attestation first.`,
 
   # Push a model to it, and follow what happens
   oras push --plain-http 127.0.0.1:5050/models/resnet:v1 model.onnx
-  curl -N http://127.0.0.1:5050/api/v1/admissions
+  grindstone admissions watch
 
   # Verify before you deploy
   grindstone verify 127.0.0.1:5050/models/resnet:v1 --key grindstone-data/keys/grindstone.pub --plain-http
 
 Exit codes:
   0    done
-  1    failed; verify: some check did not pass; doctor: something needs attention
-  2    wrong usage or configuration
+  1    failed; verify: some check did not pass; doctor: something needs attention; admissions watch ID: not released
+  2    wrong usage or configuration, also of what a configuration names
   3    the model is invalid or not supported
   4    the clean dataset cannot be read or does not fit the model
   5    the ONNX Runtime library was not found or cannot be used

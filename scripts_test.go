@@ -10,7 +10,9 @@ import (
 	"image"
 	"image/png"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -34,6 +36,7 @@ func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata/script",
 		RequireExplicitExec: true,
+		Cmds:                commands,
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("ORT_LIBRARY", filepath.Join(e.WorkDir, "no-runtime"))
 			return signModel(e.WorkDir)
@@ -50,6 +53,7 @@ func TestEngineScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata/engine",
 		RequireExplicitExec: true,
+		Cmds:                commands,
 		Condition: func(name string) (bool, error) {
 			_, err := sandbox.Available()
 			return err == nil, nil // there is one condition, sandbox
@@ -59,6 +63,26 @@ func TestEngineScripts(t *testing.T) {
 			return errors.Join(writeClassifier(filepath.Join(e.WorkDir, "model.onnx")), writeImages(filepath.Join(e.WorkDir, "images")))
 		},
 	})
+}
+
+// commands are those of the scripts beside testscript's own: "exits CODE PROGRAM ARGS..." wants the program to end with the code.
+var commands = map[string]func(*testscript.TestScript, bool, []string){
+	"exits": func(ts *testscript.TestScript, neg bool, args []string) {
+		want, err := strconv.Atoi(args[0])
+		ts.Check(err)
+		if neg {
+			ts.Fatalf("exits wants a code")
+		}
+		code, exit := 0, (*exec.ExitError)(nil)
+		if err := ts.Exec(args[1], args[2:]...); errors.As(err, &exit) {
+			code = exit.ExitCode()
+		} else {
+			ts.Check(err)
+		}
+		if code != want {
+			ts.Fatalf("exit code %d, want %d", code, want)
+		}
+	},
 }
 
 // writeClassifier writes a classifier of 4x4 images whose class is the brightest colour.

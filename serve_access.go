@@ -55,8 +55,8 @@ func (a *access) Allowed(ctx context.Context, repository string, action registry
 	return a.Authenticator.Allowed(ctx, repository, role)
 }
 
-// Known reports whether who makes the request has any role.
-func (a *access) Known(ctx context.Context) bool { return a.Has(ctx, auth.Pull) }
+// Pusher reports whether who makes the request may push somewhere.
+func (a *access) Pusher(ctx context.Context) bool { return a.Has(ctx, auth.Push) }
 
 // everywhere is the name of no repository, which only the pattern ** matches.
 const everywhere = "\x00/\x00"

@@ -37,6 +37,23 @@ func LoadOrCreateKey(path string, password func() ([]byte, error)) (*Key, error)
 	return key, err
 }
 
+// CheckKey reports why LoadOrCreateKey could not use the key in path; that there is none yet is no reason. Whether an encrypted key can be decrypted is
+// known only with its password: without one ("") it passes.
+func CheckKey(path, password string) error {
+	_, err := loadKey(path, func() ([]byte, error) {
+		if password == "" {
+			return nil, errNoPassword
+		}
+		return []byte(password), nil
+	})
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, errNoPassword) {
+		return nil
+	}
+	return err
+}
+
+var errNoPassword = errors.New("no password was given")
+
 func loadKey(path string, password func() ([]byte, error)) (*Key, error) {
 	file, err := os.Open(path)
 	if err != nil {

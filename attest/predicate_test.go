@@ -177,7 +177,7 @@ func FuzzVerifyBundle(f *testing.F) {
 		}
 		envelope := &Result{}
 		if b, ok := envelope.parseEnvelope(data, k.Public()); ok {
-			envelope.verify(b, k.Public(), []want{{CheckManifest, "the manifest", sha("manifest")}})
+			envelope.verify(b, k.Public(), []want{{CheckManifest, "the manifest", sha("manifest"), true}})
 			if envelope.OK() && envelope.Statement.Predicate.Decision.ID != "0199-release" {
 				t.Fatalf("a forged envelope passed: %+v", envelope.Statement)
 			}

@@ -12,6 +12,7 @@ import (
 	"path"
 	"slices"
 	"strings"
+	"unicode"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -33,6 +34,7 @@ const (
 // RefOptions tell how to reach the registry.
 type RefOptions struct {
 	PlainHTTP bool         // also for hosts other than loopback, where it is the default
+	TLS       bool         // also for loopback
 	Anonymous bool         // do not use the credentials of Docker's configuration
 	Client    *http.Client // nil: one that retries
 }
@@ -46,7 +48,7 @@ func VerifyRef(ctx context.Context, ref string, pub crypto.PublicKey, o RefOptio
 	if err != nil {
 		return nil, err
 	}
-	subject, err := repo.Resolve(ctx, repo.Reference.Reference)
+	subject, err := resolve(ctx, repo)
 	if err != nil {
 		return nil, fmt.Errorf("resolve %s: %w", ref, err)
 	}
@@ -60,10 +62,32 @@ func VerifyRef(ctx context.Context, ref string, pub crypto.PublicKey, o RefOptio
 	}
 	r := search.result()
 	r.notChecked("layers: the verified manifest binds them by digest; they were not downloaded")
-	if len(search.wants) == 1 {
+	if r.Statement != nil && !slices.ContainsFunc(r.Checks, func(c Check) bool { return c.Name == CheckModel }) {
 		r.notChecked("model file digest: no layer of the manifest is a bare ONNX file named by sha256; the manifest's digest covers what it packs")
 	}
 	return r, r.Err()
+}
+
+// resolve asks what the reference stands for. Why there is nothing, a registry can say in a header alone: that a model is in quarantine, say.
+func resolve(ctx context.Context, repo *remote.Repository) (ocispec.Descriptor, error) {
+	var said []string
+	repo.HandleWarning = func(w remote.Warning) { said = append(said, printable(w.Text)) }
+	defer func() { repo.HandleWarning = nil }()
+	subject, err := repo.Resolve(ctx, repo.Reference.Reference)
+	if err != nil && len(said) > 0 {
+		err = fmt.Errorf("%w; the registry says: %s", err, strings.Join(said, "; "))
+	}
+	return subject, err
+}
+
+// printable is a registry's text as a terminal may show it.
+func printable(text string) string {
+	return strings.Map(func(r rune) rune {
+		if !unicode.IsPrint(r) {
+			return ' '
+		}
+		return r
+	}, text)
 }
 
 func repository(ref string, o RefOptions) (*remote.Repository, error) {
@@ -74,7 +98,7 @@ func repository(ref string, o RefOptions) (*remote.Repository, error) {
 	if repo.Reference.Reference == "" {
 		return nil, fmt.Errorf("%q names neither a tag nor a digest", ref)
 	}
-	repo.PlainHTTP = o.PlainHTTP || isLoopback(repo.Reference.Host())
+	repo.PlainHTTP = o.PlainHTTP || isLoopback(repo.Reference.Host()) && !o.TLS
 	repo.MaxMetadataBytes = maxManifest
 	client := &auth.Client{Client: o.Client, Cache: auth.NewCache()}
 	if o.Client == nil {
@@ -100,25 +124,36 @@ func isLoopback(hostport string) bool {
 	return host == "localhost" || ip != nil && ip.IsLoopback()
 }
 
-// wants lists what the statement must be about: the manifest and each of its ONNX layers. One that is named by another digest than sha256 is bound by the
-// manifest's.
+// wants lists what the statement must be about: the manifest and each of its ONNX layers. Of the other layers it may be about some: ONNX files that neither
+// type nor name tells. A layer that is named by another digest than sha256 is bound by the manifest's.
 func wants(subject ocispec.Descriptor, manifest *ocispec.Manifest) []want {
-	all := []want{{CheckManifest, "the manifest", subject.Digest.Encoded()}}
+	all := []want{{CheckManifest, "the manifest", subject.Digest.Encoded(), true}}
 	for _, layer := range manifest.Layers {
-		if title := layer.Annotations[ocispec.AnnotationTitle]; isONNX(layer) && layer.Digest.Algorithm() == digest.SHA256 {
-			all = append(all, want{CheckModel, strings.TrimSpace("layer " + title), layer.Digest.Encoded()})
+		if layer.Digest.Algorithm() == digest.SHA256 {
+			name := strings.TrimSpace("layer " + layer.Annotations[ocispec.AnnotationTitle])
+			all = append(all, want{CheckModel, name, layer.Digest.Encoded(), isONNX(layer)})
 		}
 	}
 	return all
 }
 
-// isONNX tells a layer that is one bare ONNX file, by its type or name. There is no standard type (CNCF ModelPack names the file).
+// annotationUnpack marks a layer that ORAS packed of a folder and that it unpacks when it is pulled.
+const annotationUnpack = "io.deis.oras.content.unpack"
+
+// isONNX tells a layer that is one bare ONNX file, by its type or name. There is no standard type (CNCF ModelPack names the file), and ORAS gives the type
+// of a tar to every file that it is told no type for.
 func isONNX(layer ocispec.Descriptor) bool {
-	named := slices.ContainsFunc([]string{ocispec.AnnotationTitle, "org.cncf.model.filepath"}, func(key string) bool {
-		return strings.EqualFold(path.Ext(layer.Annotations[key]), ".onnx")
-	})
-	packed := strings.Contains(layer.MediaType, "tar") || strings.Contains(layer.MediaType, "gzip") || strings.Contains(layer.MediaType, "zstd")
-	return !packed && (named || strings.Contains(layer.MediaType, "onnx"))
+	named := func(key string) bool { return strings.EqualFold(path.Ext(layer.Annotations[key]), ".onnx") }
+	switch t := layer.MediaType; {
+	case layer.Annotations[annotationUnpack] == "true":
+		return false
+	case t == ocispec.MediaTypeImageLayer:
+		return named(ocispec.AnnotationTitle)
+	case strings.Contains(t, "tar") || strings.Contains(t, "gzip") || strings.Contains(t, "zstd"):
+		return false
+	default:
+		return strings.Contains(t, "onnx") || named(ocispec.AnnotationTitle) || named("org.cncf.model.filepath")
+	}
 }
 
 // search tries attestations until one passes.

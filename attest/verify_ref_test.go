@@ -5,9 +5,12 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"log/slog"
+	"maps"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"testing"
 
@@ -55,13 +58,21 @@ type layer struct{ title, mediaType, content string }
 // pushModel pushes a package and tags it.
 func (reg *testRegistry) pushModel(t testing.TB, tag string, layers ...layer) ocispec.Descriptor {
 	t.Helper()
+	return reg.pushModelAs(t, tag, nil, layers...)
+}
+
+// pushModelAs is pushModel with annotations of each layer, beside the title.
+func (reg *testRegistry) pushModelAs(t testing.TB, tag string, annotations map[string]string, layers ...layer) ocispec.Descriptor {
+	t.Helper()
 	manifest := ocispec.Manifest{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageManifest,
 		ArtifactType: "application/vnd.grindstone.model.v1", Config: ocispec.DescriptorEmptyJSON}
 	reg.pushBlob(t, "{}")
 	for _, l := range layers {
 		reg.pushBlob(t, l.content)
-		manifest.Layers = append(manifest.Layers, ocispec.Descriptor{MediaType: l.mediaType, Digest: digest.FromString(l.content), Size: int64(len(l.content)),
-			Annotations: map[string]string{ocispec.AnnotationTitle: l.title}})
+		d := ocispec.Descriptor{MediaType: l.mediaType, Digest: digest.FromString(l.content), Size: int64(len(l.content)),
+			Annotations: map[string]string{ocispec.AnnotationTitle: l.title}}
+		maps.Copy(d.Annotations, annotations)
+		manifest.Layers = append(manifest.Layers, d)
 	}
 	text, err := json.Marshal(manifest)
 	if err != nil {
@@ -271,6 +282,44 @@ func TestVerifyRefOfPackedModels(t *testing.T) {
 	}
 }
 
+// TestVerifyRefOfUntypedModels: which layers are bare ONNX files, whose digest is checked. ORAS calls each file a tar that it is told no type for, and marks
+// the folders that it really packs.
+func TestVerifyRefOfUntypedModels(t *testing.T) {
+	const other = "other model"
+	for name, c := range map[string]struct {
+		layer   layer
+		unpack  bool
+		checked bool // and passed, for the statement is about "model"
+		refused bool
+	}{
+		"as oras pushes a file":          {layer{"model.onnx", ocispec.MediaTypeImageLayer, "model"}, false, true, false},
+		"another file":                   {layer{"model.onnx", ocispec.MediaTypeImageLayer, other}, false, false, true},
+		"a folder of that name":          {layer{"model.onnx", ocispec.MediaTypeImageLayer, other}, true, false, false},
+		"a tar of ModelPack":             {layer{"model.onnx", "application/vnd.cncf.model.weight.v1.tar", other}, false, false, false},
+		"a file that nothing tells":      {layer{"weights", ocispec.MediaTypeImageLayerGzip, "model"}, false, true, false},
+		"another file, without a name":   {layer{"weights", ocispec.MediaTypeImageLayerGzip, other}, false, false, false},
+		"another type that names ONNX":   {layer{"weights", onnxType, other}, false, false, true},
+		"another name, of no known type": {layer{"a/model.ONNX", "application/octet-stream", "model"}, false, true, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			reg, k := newRegistry(t, true), newKey(t)
+			unpack := fmt.Sprint(c.unpack)
+			reg.subject = reg.pushModelAs(t, "v1", map[string]string{annotationUnpack: unpack}, c.layer)
+			referrer, _ := reg.attest(t, k, nil)
+			reg.attach(t, referrer)
+			r, err := reg.verify(t, k, ":v1")
+			if (err != nil) != c.refused {
+				t.Fatalf("%+v, %v", r, err)
+			}
+			checked := slices.ContainsFunc(r.Checks, func(c Check) bool { return c.Name == CheckModel && c.Passed })
+			said := strings.Contains(strings.Join(r.NotChecked, "\n"), "model file digest")
+			if checked != c.checked || !c.refused && said == c.checked {
+				t.Errorf("checks %+v, not checked %q", r.Checks, r.NotChecked)
+			}
+		})
+	}
+}
+
 // A registry may lie about content, but not without being caught.
 func TestVerifyRefDistrustsTheRegistry(t *testing.T) {
 	reg, k := newRegistry(t, true), newKey(t)
@@ -320,6 +369,20 @@ func TestVerifyRefErrors(t *testing.T) {
 	}
 }
 
+// TestVerifyRefSaysWhy: of what is not there, the registry's explanation is passed on, without what a terminal would obey.
+func TestVerifyRefSaysWhy(t *testing.T) {
+	const why = `v1 is not visible: admission 0199 is in state held: no clean dataset "cifar"`
+	registry := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Warning", `299 - "`+strings.ReplaceAll(why, `"`, `\"`)+`\x1b[2J"`)
+		w.WriteHeader(http.StatusNotFound)
+	}))
+	defer registry.Close()
+	_, err := VerifyRef(t.Context(), strings.TrimPrefix(registry.URL, "http://")+"/models/signs:v1", newKey(t).Public(), RefOptions{Anonymous: true})
+	if err == nil || !strings.Contains(err.Error(), why) || strings.Contains(err.Error(), "\x1b") {
+		t.Errorf("%v; want %s", err, why)
+	}
+}
+
 func TestPlainHTTPIsForLoopback(t *testing.T) {
 	for ref, want := range map[string]bool{
 		"localhost:5000/a:b": true, "127.0.0.1:5000/a:b": true, "[::1]:5000/a:b": true, "localhost/a:b": true,
@@ -330,8 +393,10 @@ func TestPlainHTTPIsForLoopback(t *testing.T) {
 			t.Errorf("%s: plain HTTP %v (%v), want %v", ref, err == nil && repo.PlainHTTP, err, want)
 		}
 	}
-	if repo, err := repository("registry.example/a:b", RefOptions{Anonymous: true, PlainHTTP: true}); err != nil || !repo.PlainHTTP {
-		t.Errorf("by option: %v", err)
+	for ref, o := range map[string]RefOptions{"registry.example/a:b": {Anonymous: true, PlainHTTP: true}, "127.0.0.1:5000/a:b": {Anonymous: true, TLS: true}} {
+		if repo, err := repository(ref, o); err != nil || repo.PlainHTTP != o.PlainHTTP {
+			t.Errorf("%s by option: %v", ref, err)
+		}
 	}
 }
 

@@ -32,7 +32,7 @@ func TestAnonymousFromOutside(t *testing.T) {
 		local                    int // of a push from loopback
 	}{
 		"nothing configured": {"", 401, 401, 401, 403, 202},
-		"pull":               {"auth: {anonymous: pull}\n", 404, 401, 200, 403, 202},
+		"pull":               {"auth: {anonymous: pull}\n", 404, 401, 401, 403, 202},
 		"push":               {"auth: {anonymous: push}\n", 404, 202, 200, 403, 202},
 	} {
 		t.Run(name, func(t *testing.T) {

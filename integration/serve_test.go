@@ -13,7 +13,7 @@ import (
 func TestServe(t *testing.T) {
 	t.Setenv("ORT_LIBRARY", "/nowhere")
 	s := startServer(t)
-	for _, words := range []string{"intercepts    **", "clean data    none", "SHA256:", "oras push --plain-http " + s.address} {
+	for _, words := range []string{"intercepts    **", "clean data    none", "sanitizer     none: no ONNX Runtime library was found", "SHA256:", "oras push --plain-http " + s.address} {
 		if !strings.Contains(s.greeting, words) {
 			t.Errorf("the greeting lacks %q:\n%s", words, s.greeting)
 		}
@@ -54,6 +54,11 @@ func TestServe(t *testing.T) {
 	}
 	if err := s.Stop(); err != nil {
 		t.Errorf("the server ends with %v", err)
+	}
+	for _, words := range []string{`level=WARN msg="pushed models stay in quarantine`, `msg="the server starts"`, `msg="the server has stopped"`} {
+		if !strings.Contains(s.Stderr.String(), words) {
+			t.Errorf("the log lacks %q:\n%s", words, s.Stderr)
+		}
 	}
 	again := startServerIn(t, s.dir)
 	var key string

@@ -12,6 +12,20 @@ import (
 // probeImages is how many clean images choose the preprocessing.
 const probeImages = 500
 
+// CheckPreprocess reports a preprocessing that suits no model, whatever its number of channels.
+func CheckPreprocess(name string) error {
+	if name == "" || name == "auto" {
+		return nil
+	}
+	_, first := data.ParsePreprocess(name, data.NCHW, 1, 1, 3)
+	for _, channels := range []int{1, 4} {
+		if _, err := data.ParsePreprocess(name, data.NCHW, 1, 1, channels); first == nil || err == nil {
+			return nil
+		}
+	}
+	return first
+}
+
 // FindPreprocess returns the preprocessing of that name or, for "" and "auto", the common candidate under which the model classifies
 // clean images best.
 func FindPreprocess(ctx context.Context, c *classifier.Classifier, name string, d *data.Dataset, run ort.Options) (data.Preprocess, Preprocessing, error) {

@@ -16,8 +16,8 @@ type Access interface {
 	Middleware(next http.Handler) http.Handler
 	// Allowed reports whether who makes the request may do that with a repository.
 	Allowed(ctx context.Context, repository string, a registry.Action) bool
-	// Known reports whether the request is of somebody who may do anything at all: who may see metrics.
-	Known(ctx context.Context) bool
+	// Pusher reports whether who makes the request may push somewhere: who may see admissions and metrics.
+	Pusher(ctx context.Context) bool
 }
 
 // may returns nil or a refusal: an admission is seen by who may push to its repository.
@@ -29,11 +29,9 @@ func (s *Server) may(c echo.Context, repository string, action registry.Action) 
 	return refused(ctx)
 }
 
-// mayOperate returns nil or a refusal to operate on the admission of the request's path. Who may operate without logins at all,
-// LoopbackOperators has said.
-func (s *Server) mayOperate(c echo.Context) error {
-	a, ok := s.pipeline.store.Get(c.Param("id"))
-	if !ok || registry.Identity(c.Request().Context()) == "" {
+// mayOperate returns nil or a refusal to operate on an admission. Who may operate without logins at all, LoopbackOperators has said.
+func (s *Server) mayOperate(c echo.Context, a *Admission) error {
+	if registry.Identity(c.Request().Context()) == "" {
 		return nil
 	}
 	return s.may(c, a.Source.Repository, registry.ActionOperate)
@@ -51,10 +49,10 @@ func (s *Server) visible(ctx context.Context, a *Admission) bool {
 	return s.config.Access == nil || s.config.Access.Allowed(ctx, a.Source.Repository, registry.ActionPush)
 }
 
-// knownOnly lets through who may do anything here.
-func (s *Server) knownOnly(next echo.HandlerFunc) echo.HandlerFunc {
+// pushersOnly lets through who may push somewhere. Of which repositories they see admissions, visible says.
+func (s *Server) pushersOnly(next echo.HandlerFunc) echo.HandlerFunc {
 	return func(c echo.Context) error {
-		if ctx := c.Request().Context(); s.config.Access != nil && !s.config.Access.Known(ctx) {
+		if ctx := c.Request().Context(); s.config.Access != nil && !s.config.Access.Pusher(ctx) {
 			return refused(ctx)
 		}
 		return next(c)

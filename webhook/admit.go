@@ -12,8 +12,8 @@ import (
 // Admit records a push and queues it. The policy is asked at once: a denial needs no sanitizing and is answered to the client.
 // A policy that cannot be evaluated is left to the deciding step, which holds the model.
 //
-// There is one admission for a model in a repository under one policy and decision. Pushing the model again joins it: what is under
-// way or released gets one more tag, what is held another try, what is denied the same answer.
+// There is one admission for a package in a repository under one policy and decision. Pushing the package again joins it: what is under
+// way or released gets one more tag, what is held another try, what is denied the same answer. What an operator rejected is denied for its models' sake.
 func (p *Pipeline) Admit(ctx context.Context, push registry.Push) (*registry.Denial, error) {
 	src := sourceOf(push)
 	in := p.admissionInput(src, push.Tag)
@@ -60,14 +60,15 @@ const passLimit = 10 * time.Second
 func (p *Pipeline) record(src Source, tag string, decision *policy.AdmissionDecision) (*Admission, error) {
 	p.tags.Lock()
 	defer p.tags.Unlock()
+	if a, ok := p.rejected(src); ok { // by a person, whatever the policy says today
+		return a, nil
+	}
 	a, ok := p.store.Newest(src.Repository, src.Digest)
 	made, sanitized := p.store.releasedAs(src.Repository, src.Digest)
 	var err error
 	switch {
 	case !ok && sanitized && decision != nil && decision.Action != policy.Deny:
 		a, err = p.store.Repush(made.ID, tag)
-	case ok && a.Reason == ReasonRejected: // by a person, whatever the policy says today
-		return a, nil
 	case !ok || a.PolicyDigest != p.Policy.Digest() || !sameDecision(a.Decision, decision):
 		a, err = p.store.Create(src, tag, p.Policy.Digest(), func(a *Admission) {
 			a.Decision = decision
@@ -85,6 +86,26 @@ func (p *Pipeline) record(src Source, tag string, decision *policy.AdmissionDeci
 	}
 	p.announce(a)
 	return a, nil
+}
+
+// rejected returns the newest admission of a repository that an operator rejected, of the same package or of another one with one of its models: clients make a
+// new package of the same file at every push, by the time that they write into it.
+func (p *Pipeline) rejected(src Source) (*Admission, bool) {
+	list := p.store.List(func(a *Admission) bool {
+		return a.State == Denied && a.Reason == ReasonRejected && a.Source.Repository == src.Repository &&
+			(a.Source.Digest == src.Digest || a.Source.sharesModel(src))
+	})
+	if len(list) == 0 {
+		return nil, false
+	}
+	return list[len(list)-1], true
+}
+
+// sharesModel reports whether a model file of the package is one of another's.
+func (s *Source) sharesModel(other Source) bool {
+	return slices.ContainsFunc(s.Models, func(m Model) bool {
+		return slices.ContainsFunc(other.Models, func(o Model) bool { return o.sha256() == m.sha256() })
+	})
 }
 
 // denialReasons are what a client is told whose push is denied.

@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/labstack/echo/v4"
 
@@ -47,8 +48,20 @@ func (s *Server) listAdmissions(c echo.Context) error {
 	total := len(list)
 	slices.Reverse(list)
 	list = list[min(offset, total):]
-	return c.JSON(http.StatusOK, map[string]any{"admissions": list[:min(limit, len(list))], "total": total})
+	views := make([]View, 0, min(limit, len(list)))
+	for _, a := range list[:min(limit, len(list))] {
+		views = append(views, s.view(a))
+	}
+	return c.JSON(http.StatusOK, map[string]any{"admissions": views, "total": total})
 }
+
+// View is an admission as the API shows it: the record, and what is not on the disk.
+type View struct {
+	*Admission
+	Waits bool `json:"waits_for_worker,omitempty"` // nobody works on it yet
+}
+
+func (s *Server) view(a *Admission) View { return View{a, s.pipeline.backlog.waits(a.ID)} }
 
 func natural(c echo.Context, name string, otherwise, most int) (int, error) {
 	text := c.QueryParam(name)
@@ -67,15 +80,31 @@ func (s *Server) getAdmission(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	return c.JSON(http.StatusOK, a)
+	return c.JSON(http.StatusOK, s.view(a))
 }
 
+// shortestID is how many characters name an admission at least.
+const shortestID = 6
+
+// admission is the one that the request's path names: by its id, or by the beginning of it, if that is the beginning of no other's that the client may see.
 func (s *Server) admission(c echo.Context) (*Admission, error) {
 	id := c.Param("id")
 	if a, ok := s.pipeline.store.Get(id); ok {
 		return a, s.may(c, a.Source.Repository, registry.ActionPush)
 	}
-	return nil, notFound("there is no admission %q", printable(id, 60))
+	var found []*Admission
+	if len(id) >= shortestID {
+		found = s.pipeline.store.List(func(a *Admission) bool {
+			return strings.HasPrefix(a.ID, id) && s.visible(c.Request().Context(), a)
+		})
+	}
+	switch len(found) {
+	case 0:
+		return nil, notFound("there is no admission %q", printable(id, 60))
+	case 1:
+		return found[0], nil
+	}
+	return nil, badRequest("%d admissions have ids that begin with %q: give more of the id", len(found), id)
 }
 
 // publicKey answers the PEM that the attestations are verified with.

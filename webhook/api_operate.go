@@ -37,17 +37,19 @@ func (s *Server) operate(action string) echo.HandlerFunc {
 		if err := readJSON(c, &body); err != nil {
 			return err
 		}
-		if err := s.mayOperate(c); err != nil {
+		a, err := s.admission(c)
+		if err != nil {
+			return err
+		}
+		if err := s.mayOperate(c, a); err != nil {
 			return err
 		}
 		reason := printable(body.Reason, maxReason+1)
 		if len([]rune(reason)) > maxReason {
 			return badRequest("the reason is longer than %d characters", maxReason)
 		}
-		a, err := s.pipeline.Operate(c.Request().Context(), c.Param("id"), action, operator(c), reason)
+		a, err = s.pipeline.Operate(c.Request().Context(), a.ID, action, operator(c), reason)
 		switch {
-		case errors.Is(err, ErrNotFound):
-			return notFound("there is no admission %q", printable(c.Param("id"), 60))
 		case errors.Is(err, ErrReason):
 			return badRequest(`%v: send {"reason": "..."}`, err)
 		case errors.Is(err, ErrConflict):
@@ -55,7 +57,7 @@ func (s *Server) operate(action string) echo.HandlerFunc {
 		case err != nil:
 			return err
 		}
-		return c.JSON(http.StatusOK, a)
+		return c.JSON(http.StatusOK, s.view(a))
 	}
 }
 

@@ -248,6 +248,37 @@ func TestAPI(t *testing.T) {
 	r.Body.Close()
 }
 
+// TestAdmissionByPrefix: the beginning of an id names an admission where no other's begins so, in every request about one.
+func TestAdmissionByPrefix(t *testing.T) {
+	s := startServer(t, t.TempDir(), "-data", "")
+	s.pushModel("models/a", "v1", "a")
+	s.pushModel("models/b", "v1", "b")
+	list := s.settle()
+	common := 0
+	for list[0].ID[common] == list[1].ID[common] {
+		common++
+	}
+	for _, a := range list {
+		var got Admission
+		if status := s.get("/api/v1/admissions/"+a.ID[:common+1], &got); status != http.StatusOK || got.ID != a.ID {
+			t.Errorf("the beginning of %s: %d, %s", a.ID, status, got.ID)
+		}
+	}
+	var f struct{ Errors []struct{ Message string } }
+	if status := s.get("/api/v1/admissions/"+list[0].ID[:common], &f); status != http.StatusBadRequest || !strings.Contains(f.Errors[0].Message, "2 admissions") {
+		t.Errorf("the beginning of both: %d %+v", status, f)
+	}
+	if status := s.get("/api/v1/admissions/"+list[0].ID[:1], nil); status != http.StatusNotFound {
+		t.Errorf("one character: %d", status)
+	}
+	if status, text := s.post("/api/v1/admissions/"+list[0].ID[:common+1]+"/reject", `{"reason": "unknown origin"}`); status != http.StatusOK {
+		t.Errorf("reject by prefix: %d %s", status, text)
+	}
+	if a := s.admission(list[0].ID); a.State != Denied {
+		t.Errorf("%s is %s", a.ID, a.State)
+	}
+}
+
 // TestNotReady takes the store's folder away.
 func TestNotReady(t *testing.T) {
 	dir := t.TempDir()

@@ -12,7 +12,8 @@ type backlog struct {
 	mu      sync.Mutex
 	ids     []string
 	waiting map[string]bool
-	working map[string]bool // an admission has at most one worker
+	working map[string]bool // an admission is worked on once at a time
+	asking  map[string]bool // those of them whose job no worker has taken out of the queue yet
 	ready   chan struct{}   // holds one token when there may be something to take
 
 	each     int                    // admissions of one identity that are worked on at the same time; 0 is no limit
@@ -20,7 +21,7 @@ type backlog struct {
 }
 
 func newBacklog() *backlog {
-	return &backlog{waiting: map[string]bool{}, working: map[string]bool{}, ready: make(chan struct{}, 1)}
+	return &backlog{waiting: map[string]bool{}, working: map[string]bool{}, asking: map[string]bool{}, ready: make(chan struct{}, 1)}
 }
 
 // limit bounds how many admissions of one identity are worked on at the same time.
@@ -105,6 +106,7 @@ func (q *backlog) done(id string) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	delete(q.working, id)
+	delete(q.asking, id)
 	q.signal()
 }
 
@@ -115,11 +117,29 @@ func (q *backlog) signal() {
 	}
 }
 
-// depth returns how many admissions wait and how many are being worked on.
+// asks notes whether the job of an admission that is being worked on waits for a worker.
+func (q *backlog) asks(id string, waits bool) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if waits && q.working[id] {
+		q.asking[id] = true
+		return
+	}
+	delete(q.asking, id)
+}
+
+// waits reports whether nobody works on an admission but a worker is to.
+func (q *backlog) waits(id string) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.waiting[id] && !q.working[id] || q.asking[id]
+}
+
+// depth returns how many admissions wait for a worker and how many are being worked on.
 func (q *backlog) depth() (waiting, working int) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	return len(q.ids), len(q.working)
+	return len(q.ids) + len(q.asking), len(q.working) - len(q.asking)
 }
 
 // pushedBy is the identity of who pushed an admission first.

@@ -1,10 +1,13 @@
 package webhook
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
+	"time"
 
 	"grindstone/sanitize"
 	"grindstone/webhook/queue"
@@ -35,6 +38,36 @@ decision := {"action": "sanitize", "method": "feature-grinding", "transformation
 	startWorker(t, url, "ok", "-labels", "cuda any")
 	s.checkReleased("gpu/a", "v1", "a", s.become(gpu, Released))
 	checkQueueEmpty(t, url)
+}
+
+// TestWaitsForAWorker: while no worker has taken a job, nobody works on its admission: the metrics and the record in the API say so.
+func TestWaitsForAWorker(t *testing.T) {
+	at := freePort(t)
+	s := startServer(t, t.TempDir(), "-queue-listen", at, "-workers", "0")
+	id := s.pushModel("models/a", "v1", "a").Digest.String()
+	become := func(waiting, working int, waits bool) {
+		t.Helper()
+		depths := fmt.Sprintf("\ngrindstone_queue_depth %d\n", waiting)
+		works := fmt.Sprintf("\ngrindstone_working %d\n", working)
+		for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+			var metrics string
+			s.get("/metrics", &metrics)
+			var list struct{ Admissions []View }
+			s.get("/api/v1/admissions?digest="+id, &list)
+			if strings.Contains(metrics, depths) && strings.Contains(metrics, works) && list.Admissions[0].Waits == waits {
+				return
+			}
+			if time.Now().After(deadline) {
+				t.Fatalf("no%s and%s, or waits %v, not %v", depths, works, list.Admissions[0].Waits, waits)
+			}
+		}
+	}
+	s.become(id, Sanitizing)
+	become(1, 0, true)
+	startWorker(t, "nats://"+at, "slow-1s")
+	become(0, 1, false)
+	s.become(id, Released)
+	become(0, 0, false)
 }
 
 // TestWorkerArguments: every limit that the worker has comes to the sanitizer, and what is no limit does not.

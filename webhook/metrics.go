@@ -43,7 +43,7 @@ func newMetrics(p *Pipeline) *metrics {
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), census{p},
 		gauge("grindstone_queue_depth", "Admissions that wait for a worker.", func() float64 { n, _ := p.backlog.depth(); return float64(n) }),
 		gauge("grindstone_jobs", "Runs of the sanitizer in the queue, with those that workers have; -1 while it cannot be asked.", p.jobs),
-		gauge("grindstone_working", "Admissions that a worker works on.", func() float64 { _, n := p.backlog.depth(); return float64(n) }))
+		gauge("grindstone_working", "Admissions that this server or a worker works on.", func() float64 { _, n := p.backlog.depth(); return float64(n) }))
 	return m
 }
 

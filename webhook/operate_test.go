@@ -187,6 +187,34 @@ func TestReject(t *testing.T) {
 	s.checkApproved("models/a", "v1", "a", "by the policy: the policy admits it", s.settle()[0])
 }
 
+// TestRejectIsOfTheModel: another package with the model that was rejected, as a client makes one at each push, is denied in that repository, until a retry.
+func TestRejectIsOfTheModel(t *testing.T) {
+	s := startServer(t, t.TempDir(), "-sanitizer", "at-chance")
+	s.pushModel("models/a", "v1", "a")
+	a := s.settle()[0]
+	if status, text := s.post("/api/v1/admissions/"+a.ID+"/reject", `{"reason": "unknown origin"}`); status != http.StatusOK {
+		t.Fatalf("%d %s", status, text)
+	}
+	again := map[string][]byte{"renamed.onnx": testModel("a"), "README.md": []byte("now with a readme")}
+	if _, err := s.push("models/a", "v2", again); err == nil || !strings.Contains(err.Error(), "403") || !strings.Contains(err.Error(), "unknown origin") || !strings.Contains(err.Error(), a.ID) {
+		t.Errorf("the model in another package: %v", err)
+	}
+	for repository, name := range map[string]string{"models/a": "another model", "models/b": "a"} {
+		if _, err := s.push(repository, "v1", map[string][]byte{"model.onnx": testModel(name)}); err != nil {
+			t.Errorf("%s in %s: %v", name, repository, err)
+		}
+	}
+	if list := s.admissions("?repository=models/a"); len(list) != 2 {
+		t.Errorf("%+v", list)
+	}
+	if status, text := s.post("/api/v1/admissions/"+a.ID+"/retry", ``); status != http.StatusOK {
+		t.Fatalf("%d %s", status, text)
+	}
+	if _, err := s.push("models/a", "v2", again); err != nil {
+		t.Errorf("after a retry: %v", err)
+	}
+}
+
 func TestRejectGivesTheTagBack(t *testing.T) {
 	dir := t.TempDir()
 	s := startServer(t, dir)

@@ -38,7 +38,7 @@ type everybody struct{}
 
 func (everybody) Middleware(next http.Handler) http.Handler             { return next }
 func (everybody) Allowed(context.Context, string, registry.Action) bool { return true }
-func (everybody) Known(context.Context) bool                            { return true }
+func (everybody) Pusher(context.Context) bool                           { return true }
 
 // TestBlobsAreSentAsFiles pulls a blob from a server whose connection can send files: nothing between that and the store may hide it, with logins and without.
 func TestBlobsAreSentAsFiles(t *testing.T) {

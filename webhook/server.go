@@ -61,14 +61,14 @@ func (s *Server) routes() {
 	e.Any("/v2/*", sendFiles(s.gateway)) // has limits of its own
 	e.Any("/v2", sendFiles(s.gateway))
 	get := func(path string, h echo.HandlerFunc) { e.GET(path, h, middleware.BodyLimit("64K")) }
-	get("/api/v1/admissions", s.knownOnly(s.listAdmissions))
+	get("/api/v1/admissions", s.pushersOnly(s.listAdmissions))
 	get("/api/v1/admissions/:id", s.getAdmission)
 	get("/api/v1/admissions/:id/events", s.followAdmission)
 	get("/api/v1/admissions/:id/logs", s.getLog)
 	get("/api/v1/key", s.publicKey)
 	get("/healthz", func(c echo.Context) error { return c.JSON(http.StatusOK, map[string]string{"status": "ok"}) })
 	get("/readyz", s.ready)
-	e.GET("/metrics", echo.WrapHandler(s.pipeline.metrics.handler()), s.knownOnly)
+	e.GET("/metrics", echo.WrapHandler(s.pipeline.metrics.handler()), s.pushersOnly)
 	s.operatorRoutes()
 }
 

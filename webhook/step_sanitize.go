@@ -29,12 +29,16 @@ func (p *Pipeline) sanitize(ctx context.Context, a *Admission) (State, error) {
 	if err != nil {
 		return "", err
 	}
-	done, err := p.Queue.Ask(ctx, p.job(a, model, run), func(line []byte) {
-		var said sanitize.Progress
-		if json.Unmarshal(line, &said) == nil {
-			p.progress(a, said)
-		}
+	done, err := p.Queue.Ask(ctx, p.job(a, model, run), queue.Listener{
+		Worker: func(name string) { p.backlog.asks(a.ID, name == "") },
+		Progress: func(line []byte) {
+			var said sanitize.Progress
+			if json.Unmarshal(line, &said) == nil {
+				p.progress(a, said)
+			}
+		},
 	})
+	p.backlog.asks(a.ID, false)
 	if err != nil {
 		return "", err
 	}

@@ -12,23 +12,36 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
+// Listener is told of a job while its result is waited for. What is nil is not told.
+type Listener struct {
+	Worker   func(name string) // who has the job, or had it last; "" is nobody: it waits for a worker
+	Progress func(line []byte) // what the worker says, in order; some may be missed
+}
+
 // Ask hands a job to the workers and waits for its result; the files are then in the job's folder. A job that was asked for before, by a
-// server that was stopped or killed meanwhile, is not done twice. progress receives what the worker says, in order, and may miss some.
+// server that was stopped or killed meanwhile, is not done twice.
 //
 // While the queue is out of reach Ask waits. When ctx is done the job stays in the queue, for whoever asks for it next; Withdraw takes
 // it out.
-func (q *Queue) Ask(ctx context.Context, j Job, progress func(line []byte)) (Run, error) {
+func (q *Queue) Ask(ctx context.Context, j Job, tell Listener) (Run, error) {
+	if tell.Worker == nil {
+		tell.Worker = func(string) {}
+	}
+	if tell.Progress == nil {
+		tell.Progress = func([]byte) {}
+	}
+	tell.Worker("")
 	if err := q.wait(ctx); err != nil {
 		return Run{}, err
 	}
 	j.Owner = q.owner
-	sub, err := q.conn.Subscribe(subjectProgress+"."+j.Key, func(m *nats.Msg) { progress(m.Data) })
+	sub, err := q.conn.Subscribe(subjectProgress+"."+j.Key, func(m *nats.Msg) { tell.Progress(m.Data) })
 	if err != nil {
 		return Run{}, err
 	}
 	defer func() { _ = sub.Unsubscribe() }()
 	for pause := time.Second; ; pause = min(2*pause, 30*time.Second) {
-		run, err := q.ask(ctx, j)
+		run, err := q.ask(ctx, j, tell)
 		if err == nil || ctx.Err() != nil || !mayPass(err) {
 			return run, err
 		}
@@ -41,11 +54,11 @@ func (q *Queue) Ask(ctx context.Context, j Job, progress func(line []byte)) (Run
 	}
 }
 
-func (q *Queue) ask(ctx context.Context, j Job) (Run, error) {
+func (q *Queue) ask(ctx context.Context, j Job, tell Listener) (Run, error) {
 	if err := q.submit(ctx, j); err != nil {
 		return Run{}, err
 	}
-	run, err := q.await(ctx, j.Key)
+	run, err := q.await(ctx, j.Key, tell)
 	if err != nil {
 		return Run{}, err
 	}
@@ -93,7 +106,7 @@ func (q *Queue) submit(ctx context.Context, j Job) error {
 var ErrWithdrawn = errors.New("the job was withdrawn")
 
 // await waits for the result under the key.
-func (q *Queue) await(ctx context.Context, key string) (Run, error) {
+func (q *Queue) await(ctx context.Context, key string, tell Listener) (Run, error) {
 	watcher, err := q.runs.Watch(ctx, key)
 	if err != nil {
 		return Run{}, err
@@ -125,6 +138,7 @@ func (q *Queue) await(ctx context.Context, key string) (Run, error) {
 		if err := json.Unmarshal(entry.Value(), &run); err != nil {
 			return Run{}, fmt.Errorf("run %s: %w", key, err)
 		}
+		tell.Worker(run.Worker)
 		if run.Result != nil {
 			return run, nil
 		}

@@ -18,7 +18,7 @@ func TestSweepFindsFilesOfNoRun(t *testing.T) {
 	server, worker := shared(t)
 	asked := make(chan error, 1)
 	go func() {
-		_, err := server.Ask(t.Context(), job(t, "a-0"), func([]byte) {})
+		_, err := server.Ask(t.Context(), job(t, "a-0"), Listener{})
 		asked <- err
 	}()
 	d, _, dir := take(t, worker, "w")

@@ -82,13 +82,20 @@ func TestAJobThereAndBack(t *testing.T) {
 			t.Error(err)
 		}
 	}()
-	run, err := server.Ask(t.Context(), j, func(line []byte) {
-		mu.Lock()
-		defer mu.Unlock()
-		said = append(said, string(line))
+	var workers []string
+	run, err := server.Ask(t.Context(), j, Listener{
+		Worker: func(name string) { workers = append(workers, name) },
+		Progress: func(line []byte) {
+			mu.Lock()
+			defer mu.Unlock()
+			said = append(said, string(line))
+		},
 	})
 	if err != nil || run.Result.Worker != "w" || run.Attempts != 1 {
 		t.Fatalf("%+v, %v", run, err)
+	}
+	if workers = slices.Compact(workers); !slices.Equal(workers, []string{"", "w"}) {
+		t.Errorf("the job's workers were %q; want nobody first", workers)
 	}
 	if text, err := os.ReadFile(filepath.Join(j.Dir, "out", "m.onnx")); err != nil || string(text) != "model sanitized" {
 		t.Errorf("%q, %v", text, err)
@@ -99,7 +106,7 @@ func TestAJobThereAndBack(t *testing.T) {
 	}
 	mu.Unlock()
 	// Asked again, the same result is there, and nobody works for it.
-	if again, err := server.Ask(t.Context(), j, func([]byte) {}); err != nil || again.Result.Worker != "w" {
+	if again, err := server.Ask(t.Context(), j, Listener{}); err != nil || again.Result.Worker != "w" {
 		t.Errorf("%+v, %v", again, err)
 	}
 	if err := server.Sweep(t.Context(), "another server", func(string) bool { return false }); err != nil {
@@ -121,7 +128,7 @@ func TestAJobOfASilentWorker(t *testing.T) {
 	server, worker := shared(t)
 	asked := make(chan Run, 1)
 	go func() {
-		run, err := server.Ask(t.Context(), job(t, "a-0"), func([]byte) {})
+		run, err := server.Ask(t.Context(), job(t, "a-0"), Listener{})
 		if err != nil {
 			t.Error(err)
 		}
@@ -148,7 +155,7 @@ func TestAWithdrawnJob(t *testing.T) {
 	server, worker := shared(t)
 	asked := make(chan error, 1)
 	go func() {
-		_, err := server.Ask(t.Context(), job(t, "a-0"), func([]byte) {})
+		_, err := server.Ask(t.Context(), job(t, "a-0"), Listener{})
 		asked <- err
 	}()
 	d, run, dir := take(t, worker, "w")
@@ -176,7 +183,7 @@ func TestPrivateQueue(t *testing.T) {
 		t.Error("it is not private")
 	}
 	ctx, stop := context.WithCancel(t.Context())
-	go func() { _, _ = q.Ask(ctx, job(t, "a-0"), func([]byte) {}) }()
+	go func() { _, _ = q.Ask(ctx, job(t, "a-0"), Listener{}) }()
 	d, _, _ := take(t, q, "w")
 	if !d.Shared || d.Attempts != 0 {
 		t.Errorf("%+v", d)
@@ -184,7 +191,7 @@ func TestPrivateQueue(t *testing.T) {
 	stop()
 	q.Close() // as a kill would: neither finished nor returned
 	q = open(t, Config{Dir: dir})
-	go func() { _, _ = q.Ask(t.Context(), job(t, "a-0"), func([]byte) {}) }()
+	go func() { _, _ = q.Ask(t.Context(), job(t, "a-0"), Listener{}) }()
 	d, _, at := take(t, q, "w")
 	if d.Attempts != 1 {
 		t.Errorf("%d attempts before", d.Attempts)

@@ -98,7 +98,7 @@ func TestWithoutAMajority(t *testing.T) {
 	j := job(t, "k-1")
 	asked := make(chan error, 1)
 	go func() {
-		run, err := q.Ask(t.Context(), j, func([]byte) {})
+		run, err := q.Ask(t.Context(), j, Listener{})
 		if err == nil && run.Result == nil {
 			err = errors.New("no result")
 		}

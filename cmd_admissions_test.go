@@ -1,0 +1,20 @@
+package main
+
+import (
+	"encoding/json"
+	"strings"
+	"testing"
+)
+
+// TestShowSaysWhatHappens: the words of show for states that mean more than their name.
+func TestShowSaysWhatHappens(t *testing.T) {
+	for record, want := range map[string]string{
+		`{"id":"a","state":"sanitizing","waits_for_worker":true}`: "state        sanitizing (waits for a worker)\n",
+		`{"id":"a","state":"sanitizing"}`:                         "state        sanitizing\n",
+	} {
+		var out strings.Builder
+		if err := printAdmission(&out, json.RawMessage(record), false); err != nil || !strings.Contains(out.String(), want) {
+			t.Errorf("%s: %v\n%s", record, err, out.String())
+		}
+	}
+}
