@@ -101,7 +101,7 @@ func (u *upstream) mayPush(ctx context.Context, repository, credential string) e
 // mayRead asks the upstream whether it gives a blob to the request's credentials. A redirect is no answer: it could lead to a login.
 func (u *upstream) mayRead(r *http.Request, repository string, d digest.Digest) (bool, error) {
 	blob := route{kind: blobs, repository: repository, reference: d.String()}
-	answer, err := u.send(r.Context(), http.MethodHead, u.origin.JoinPath(blob.path()).String(), r.Header.Get("Authorization"))
+	answer, err := u.send(r.Context(), http.MethodHead, u.origin.JoinPath(blob.path()).String(), r.Header.Get("Authorization")) //nolint:bodyclose // drain closes it
 	if err != nil {
 		return false, unreachable(err)
 	}
