@@ -24,13 +24,11 @@ type Store struct {
 
 	mu     sync.RWMutex
 	byID   map[string]*Admission // values are never changed in place: a change replaces them
-	newest map[tagKey]string     // the admission that holds the newest push of a tag
+	refs   references            // finds them
 	order  uint64                // of the newest push
 	lastID string                // the greatest
 	outbox bool                  // final states are marked Unsent, in the same write
 }
-
-type tagKey struct{ repository, tag string }
 
 // OpenStore reads the admissions under dir, which no other process may use. Files that cannot be read stay where they are and are named in broken; their models
 // stay in quarantine, because nothing without a record is released.
@@ -50,7 +48,7 @@ func OpenStore(dir string) (s *Store, broken []error, err error) {
 
 // readStore reads the admissions under dir and changes nothing there.
 func readStore(dir string) (s *Store, broken []error, err error) {
-	s = &Store{dir: dir, byID: map[string]*Admission{}, newest: map[tagKey]string{}}
+	s = &Store{dir: dir, byID: map[string]*Admission{}, refs: newReferences()}
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return nil, nil, fmt.Errorf("admission store: %w", err)
@@ -84,40 +82,12 @@ func (s *Store) load(path string) error {
 
 // remember puts a into the memory of the store. The caller holds the lock.
 func (s *Store) remember(a *Admission) {
+	s.refs.add(a, s.byID[a.ID])
 	s.byID[a.ID] = a
 	s.lastID = max(s.lastID, a.ID)
 	for _, t := range a.Tags {
 		s.order = max(s.order, t.Order)
-		key := tagKey{a.Source.Repository, t.Name}
-		// A denied push was refused to the client's face: the tag keeps its meaning.
-		if id := s.newest[key]; a.State != Denied && s.orderOf(id, t.Name) <= t.Order {
-			s.newest[key] = a.ID
-		} else if a.State == Denied && id == a.ID {
-			s.forget(key)
-		}
 	}
-}
-
-// forget gives a tag back to the newest push before the one that was denied.
-func (s *Store) forget(key tagKey) {
-	delete(s.newest, key)
-	for id, a := range s.byID {
-		if a.Source.Repository == key.repository && a.State != Denied && s.orderOf(id, key.tag) > s.orderOf(s.newest[key], key.tag) {
-			s.newest[key] = id
-		}
-	}
-}
-
-// orderOf returns the order of the admission's push of tag, 0 if there was none.
-func (s *Store) orderOf(id, tag string) uint64 {
-	if a := s.byID[id]; a != nil {
-		for _, t := range a.Tags {
-			if t.Name == tag {
-				return t.Order
-			}
-		}
-	}
-	return 0
 }
 
 // Create stores a new admission in state quarantined, after fill, and returns it. A tag makes it the newest push of that tag.
@@ -232,64 +202,6 @@ func (s *Store) List(match func(*Admission) bool) []*Admission {
 	}
 	slices.SortFunc(list, func(a, b *Admission) int { return strings.Compare(a.ID, b.ID) })
 	return list
-}
-
-// Newest returns the newest admission of a source digest in a repository.
-func (s *Store) Newest(repository, digest string) (*Admission, bool) {
-	list := s.List(func(a *Admission) bool { return a.Source.Repository == repository && a.Source.Digest == digest })
-	if len(list) == 0 {
-		return nil, false
-	}
-	return list[len(list)-1], true
-}
-
-// newestWith returns the newest admission of a package in a repository that has this blob.
-func (s *Store) newestWith(repository, blob string) (*Admission, bool) {
-	list := s.List(func(a *Admission) bool {
-		return a.Source.Repository == repository && slices.Contains(a.Source.Blobs, blob)
-	})
-	if len(list) == 0 {
-		return nil, false
-	}
-	return list[len(list)-1], true
-}
-
-// releasedAs returns the newest admission of a repository that was sanitized and released as a digest.
-func (s *Store) releasedAs(repository, digest string) (*Admission, bool) {
-	list := s.List(func(a *Admission) bool {
-		return a.Source.Repository == repository && a.Released != nil && a.Released.Digest == digest && !a.Unsanitized() &&
-			(a.State == Released || a.State == Releasing)
-	})
-	if len(list) == 0 {
-		return nil, false
-	}
-	return list[len(list)-1], true
-}
-
-// Owner returns the id of the admission that holds the newest push of a tag, or "".
-func (s *Store) Owner(repository, tag string) string {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	return s.newest[tagKey{repository, tag}]
-}
-
-// Holder returns the id of the admission whose release a tag is to point at: of the pushes of the tag the newest that did not fail, or "". One that is denied
-// never has the tag, and one that is held does not keep it from the release of an older push, unless the tag points at its own release already.
-func (s *Store) Holder(repository, tag string) string {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	holder, newest := "", uint64(0)
-	for id, a := range s.byID {
-		if a.Source.Repository != repository || a.State == Denied {
-			continue
-		}
-		for _, t := range a.Tags {
-			if t.Name == tag && t.Order > newest && (a.State != Held || t.Moved) {
-				holder, newest = id, t.Order
-			}
-		}
-	}
-	return holder
 }
 
 // Writable reports why the store cannot be written to, or nil.
