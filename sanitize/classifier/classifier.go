@@ -19,7 +19,7 @@ var (
 	ErrOutput      = errors.New("no usable class output")
 	ErrNoHead      = errors.New("no head found")
 	ErrUnsupported = errors.New("operators without a gradient rule lie between trainable weights and the output")
-	ErrFrozen      = fmt.Errorf("%w: it is not a float tensor of the file, so training cannot change it", onnx.ErrUnsupported)
+	ErrFrozen      = fmt.Errorf("%w: it is computed by other nodes, or no float tensor of the file, so that training cannot change it", onnx.ErrUnsupported)
 	ErrWithin      = fmt.Errorf("%w: it has layers within a branch or a loop, where training does not reach them", onnx.ErrUnsupported)
 	ErrShared      = fmt.Errorf("%w: another layer shares them", onnx.ErrUnsupported)
 )

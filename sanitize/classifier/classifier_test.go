@@ -395,9 +395,9 @@ func TestRefusals(t *testing.T) {
 		}, err: classifier.ErrNoHead, says: "no layer with weights"},
 		{name: "weights that are computed", build: func(n *net) string {
 			w := n.Op("Transpose", []string{n.weight("w", 5, 4)})
-			n.Add(&onnx.Node{Name: "fc", Op: "MatMul", Inputs: []string{n.pooled(n.stem(-1)), n.Op("Abs", []string{w})}, Outputs: []string{"y"}})
+			n.Add(&onnx.Node{Name: "fc", Op: "MatMul", Inputs: []string{n.pooled(n.stem(-1)), n.Named("computed", "Abs", []string{w})}, Outputs: []string{"y"}})
 			return "y"
-		}, err: classifier.ErrNoHead, says: `node "fc": MatMul`},
+		}, err: classifier.ErrFrozen, says: `node "fc": MatMul: weight "computed"`},
 		{name: "output of rank 4", build: func(n *net) string {
 			return n.Op("Conv", []string{n.stem(-1), n.weight("w", 5, 4, 1, 1)})
 		}, err: classifier.ErrOutput, says: "[3 5 8 8]"},

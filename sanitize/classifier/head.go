@@ -61,7 +61,7 @@ func (c *Classifier) findHead(feature string) error {
 		c.splitAt(append(c.readBy(beside), feature))
 		c.explain("feature layer %s: as asked", feature)
 	case len(layers) == 0:
-		return noHead(obstacle)
+		return c.noHead(obstacle)
 	default:
 		read := c.readBy(layers)
 		c.Feature = c.joinFeatures(read)
@@ -151,10 +151,18 @@ func (c *Classifier) splitAt(features []string) {
 	}
 }
 
-// noHead says what stands between the output and a layer with weights.
-func noHead(obstacle *onnx.Node) error {
+// noHead says what stands between the output and a layer with weights. It may be such a layer, whose weight the file computes.
+func (c *Classifier) noHead(obstacle *onnx.Node) error {
 	if obstacle == nil {
 		return fmt.Errorf("%w: no layer with weights stands between input and output", ErrNoHead)
+	}
+	switch obstacle.Op {
+	case "Gemm", "MatMul", "Conv":
+		for _, in := range obstacle.Inputs[:2] {
+			if !c.live[in] {
+				return &onnx.Error{Node: obstacle.Label(), What: fmt.Sprintf("%s: weight %q", obstacle.Op, in), Err: ErrFrozen}
+			}
+		}
 	}
 	return &onnx.Error{Node: obstacle.Label(), What: obstacle.Op, Err: fmt.Errorf(
 		"%w: it stands between the output and the last layer with weights; --feature-tensor names the tensor that this layer reads", ErrNoHead)}
