@@ -69,7 +69,7 @@ func (u *upgrade) add(nodes []*Node) error {
 			changed, err = up.apply(u, n)
 		}
 		if err != nil {
-			return &Error{Node: n.Label(), What: n.Op, Err: err}
+			return &Error{Node: n.Label(), What: n.Op, Err: refused(err)}
 		}
 		n = changed
 		if t := u.fold(n); t != nil {
@@ -79,6 +79,14 @@ func (u *upgrade) add(nodes []*Node) error {
 		u.graph.Nodes = append(u.graph.Nodes, n)
 	}
 	return nil
+}
+
+// refused says of an error that gives a reason alone that the model is not supported.
+func refused(err error) error {
+	if errors.Is(err, ErrMalformed) || errors.Is(err, ErrUnsupported) {
+		return err
+	}
+	return fmt.Errorf("%w: %w", ErrUnsupported, err)
 }
 
 // constantValue is the tensor that a Constant node makes, nil for kinds that are no tensor.

@@ -10,7 +10,7 @@ import (
 
 var argumentUpgrades = map[string]step{
 	"AveragePool":        {(*upgrade).averagePool, "windows that end beyond the padding divide as since 19; no dilations"},
-	"BatchNormalization": {(*upgrade).batchNormalization, "at inference; no statistics per activation (spatial=0)"},
+	"BatchNormalization": {(*upgrade).batchNormalization, "at inference; no statistics per activation (spatial=0), but of rows"},
 	"Cast":               {(*upgrade).cast, "saturation and rounding of later versions concern other types"},
 	"CastLike":           {(*upgrade).cast, "as Cast"},
 	"Clip":               {(*upgrade).clip, "bounds as attributes until 10"},
@@ -144,9 +144,9 @@ func (u *upgrade) clip(n *Node) (*Node, error) {
 // dropout does nothing outside of training, and Feature Grinding trains without it.
 func (u *upgrade) dropout(n *Node) (*Node, error) { return n.last("Identity", n.Inputs[:1]) }
 
-// batchNormalization keeps what inference at opset 17 knows.
+// batchNormalization keeps what inference at opset 17 knows. Of rows, whose scale is a vector, statistics per activation are those per channel.
 func (u *upgrade) batchNormalization(n *Node) (*Node, error) {
-	if n.Int("spatial", 1) == 0 {
+	if n.Int("spatial", 1) == 0 && u.rank(n.Input(1)) != 1 {
 		return nil, errors.New("spatial=0 (statistics per activation) is not supported")
 	}
 	c := n.replace(n.Inputs, "spatial", "training_mode", "is_test", "consumed_inputs")

@@ -89,6 +89,11 @@ func TestNormalizeKeepsTheFunction(t *testing.T) {
 		{"BatchNormalization at opset 15", 15, func(b *onnx.Builder, x string) string {
 			return b.Op("BatchNormalization", []string{x, channels(b, 1), channels(b, 2), channels(b, -1), channels(b, 0.5)}, onnx.I("training_mode", 0))
 		}},
+		{"BatchNormalization of rows per activation", 7, func(b *onnx.Builder, x string) string {
+			rows := b.Op("Flatten", []string{x}, onnx.I("axis", 3))
+			v := func(v float32) string { return b.Floats([]int64{5}, []float32{v, v + 1, v + 2, v + 3, v + 4}) }
+			return b.Op("BatchNormalization", []string{rows, v(1), v(2), v(-1), v(0.5)}, onnx.I("spatial", 0))
+		}},
 		{"Hardmax", 11, inner("Hardmax", onnx.I("axis", 2))},
 		{"Split", 11, func(b *onnx.Builder, x string) string {
 			return b.OpN("Split", 2, []string{x}, onnx.I("axis", 3), onnx.Is("split", 2, 3))[1]
@@ -285,7 +290,7 @@ func TestNormalizeRefuses(t *testing.T) {
 		b.Output("y", onnx.Float)
 		_, err := onnx.Normalize(b.Model(tt.opset))
 		var where *onnx.Error
-		if !errors.As(err, &where) || where.Node != "culprit" || !strings.Contains(err.Error(), tt.says) {
+		if !errors.Is(err, onnx.ErrUnsupported) || !errors.As(err, &where) || where.Node != "culprit" || !strings.Contains(err.Error(), tt.says) {
 			t.Errorf("%s: error %v, want one about %s", tt.node.Op, err, tt.says)
 		}
 	}
