@@ -110,7 +110,6 @@ func (b *Builder) OpN(op string, n int, in []string, attrs ...*Attr) []string {
 
 // Own appends a node of one of ONNX Runtime's own operator sets, with one output, and returns its fresh name.
 func (b *Builder) Own(domain, op string, in []string, attrs ...*Attr) string {
-	b.root.domains[domain] = 1
 	out := b.Fresh(strings.ToLower(op))
 	b.Add(&Node{Domain: domain, Op: op, Inputs: in, Outputs: []string{out}, Attrs: attrs})
 	return out
@@ -128,6 +127,9 @@ func (b *Builder) Add(n *Node) {
 	c.Inputs, c.Outputs, c.Attrs = append([]string(nil), n.Inputs...), append([]string(nil), n.Outputs...), append([]*Attr(nil), n.Attrs...)
 	for _, out := range c.Outputs {
 		b.define(out)
+	}
+	if c.Domain != "" {
+		b.root.domains[c.Domain] = 1
 	}
 	b.graph.Nodes = append(b.graph.Nodes, &c)
 }
