@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"math"
 	"strconv"
 	"strings"
 	"time"
@@ -19,6 +18,8 @@ import (
 func newSanitizeCommand() *cobra.Command {
 	var o sanitize.Options
 	var provider, precision, transform, mirror, size, memory string
+	var steps int
+	var momentum, decay float64
 	var confined confinement
 	var jsonProgress bool
 	cmd := &cobra.Command{
@@ -71,11 +72,10 @@ library, 6 the accuracy is at chance before or after, 7 out of memory, 130 inter
 			if err := parseSize(size, &o.Height, &o.Width); err != nil {
 				return usageError("%w", err)
 			}
-			for _, v := range []*float64{&o.Momentum, &o.WeightDecay} {
-				if *v == 0 { // given as zero; in the options that stands for the default
-					*v = math.SmallestNonzeroFloat64
-				}
+			if cmd.Flags().Changed("steps") {
+				o.Steps = &steps
 			}
+			o.Momentum, o.WeightDecay = &momentum, &decay
 			confined.provider, confined.model, confined.trusted, confined.write = o.Provider, o.Model, []string{o.Data, o.HeldOut}, []string{o.Output, o.Report}
 			progress := newProgress(cmd.OutOrStdout(), cmd.ErrOrStderr(), jsonProgress)
 			o.Progress = progress.show
@@ -103,12 +103,12 @@ library, 6 the accuracy is at chance before or after, 7 out of memory, 130 inter
 	f.Float64Var(&o.Angle, "angle", 0, "angle of rotate-2d in radians (default pi/2)")
 	f.Float64Var(&o.Epochs, "epochs", 0, "passes over the images (default 5, at least "+strconv.Itoa(sanitize.DefaultSteps)+" steps)")
 	f.Float64Var(&o.GrindEpochs, "grind-epochs", 0, "of these, for grinding (default two fifths)")
-	f.IntVar(&o.Steps, "steps", 0, "SGD steps, in place of epochs")
+	f.IntVar(&steps, "steps", 0, "SGD steps, in place of epochs; with 0 the model is measured and written as it is (default: from epochs)")
 	f.IntVar(&o.GrindSteps, "grind-steps", 0, "of these, for grinding (default two fifths)")
 	f.IntVar(&o.Batch, "batch", 128, "images a step")
 	f.Float64Var(&o.LearningRate, "lr", 0, "peak learning rate (default: found by clean accuracy)")
-	f.Float64Var(&o.Momentum, "momentum", 0.9, "Nesterov momentum of SGD")
-	f.Float64Var(&o.WeightDecay, "weight-decay", 5e-4, "weight decay of SGD")
+	f.Float64Var(&momentum, "momentum", 0.9, "Nesterov momentum of SGD")
+	f.Float64Var(&decay, "weight-decay", 5e-4, "weight decay of SGD")
 	f.StringVar(&mirror, "mirror", "auto", "mirror half of the images: on, off, or auto, where the model knows mirrored images as well")
 	f.BoolVar(&o.NoAugment, "no-augment", false, "neither random crop nor cutout")
 	f.BoolVar(&o.NoUnfold, "no-unfold", false, "leave BatchNormalizations folded while training (ablation: destroys most models)")

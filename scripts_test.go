@@ -106,7 +106,7 @@ func writeImages(dir string) error {
 		if err := os.MkdirAll(filepath.Join(dir, name), 0o700); err != nil {
 			return err
 		}
-		for i := range 4 {
+		for i := range 20 {
 			m := image.NewNRGBA(image.Rect(0, 0, 4, 4))
 			for at := 0; at < len(m.Pix); at += 4 {
 				m.Pix[at+class], m.Pix[at+3] = byte(200+i), 255

@@ -2,6 +2,7 @@ package registry
 
 import (
 	"bytes"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -11,8 +12,8 @@ import (
 
 // What the server does with a body, and after it, may take as long as it likes: only the client is hurried.
 func TestSlowServersAreNotCutOff(t *testing.T) {
-	const grace = 100 * time.Millisecond
-	g := &Gateway{limits: Limits{BodyGrace: grace, BodyRate: 1 << 30}}
+	const grace = 400 * time.Millisecond
+	g := &Gateway{limits: Limits{BodyGrace: grace, BodyRate: 1 << 20}}
 	body := bytes.Repeat([]byte("x"), 8<<20) // more than the connection's buffers hold
 	handler := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		defer g.Steady(w, r)()
@@ -30,16 +31,19 @@ func TestSlowServersAreNotCutOff(t *testing.T) {
 		}
 	})
 	for _, version := range []int{1, 2} {
-		h := httptest.NewUnstartedServer(handler)
-		h.EnableHTTP2 = version == 2
-		h.StartTLS()
-		defer h.Close()
-		for range 2 { // the connection is as good as before
-			r, err := h.Client().Post(h.URL, "application/octet-stream", bytes.NewReader(body))
-			if err != nil || r.ProtoMajor != version {
-				t.Fatal(r, err)
+		t.Run(fmt.Sprintf("HTTP %d", version), func(t *testing.T) {
+			t.Parallel()
+			h := httptest.NewUnstartedServer(handler)
+			h.EnableHTTP2 = version == 2
+			h.StartTLS()
+			defer h.Close()
+			for range 2 { // the connection is as good as before
+				r, err := h.Client().Post(h.URL, "application/octet-stream", bytes.NewReader(body))
+				if err != nil || r.ProtoMajor != version {
+					t.Fatal(r, err)
+				}
+				r.Body.Close()
 			}
-			r.Body.Close()
-		}
+		})
 	}
 }

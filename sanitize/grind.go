@@ -26,9 +26,12 @@ func Run(ctx context.Context, o Options) (*Report, error) {
 	}
 	r := &run{Options: o, report: &Report{SchemaVersion: "1.0", Method: "feature-grinding", Transformation: string(o.Transformation), StartedAt: time.Now().UTC()}}
 	defer r.unlimitMemory()
-	for _, stage := range []func(context.Context) error{
-		r.load, r.openData, r.limitMemory, r.preprocess, r.before, r.findMirror, r.record, r.unfold, r.resetHead, r.fineTune, r.measureStatistics, r.after, r.write,
-	} {
+	type stage = func(context.Context) error
+	training := []stage{r.unfold, r.resetHead, r.fineTune, r.measureStatistics}
+	if r.Steps != nil && *r.Steps == 0 {
+		training = []stage{r.leave}
+	}
+	for _, stage := range slices.Concat([]stage{r.load, r.openData, r.limitMemory, r.preprocess, r.before, r.findMirror, r.record}, training, []stage{r.after, r.write}) {
 		if err := stage(ctx); err != nil {
 			return nil, err
 		}

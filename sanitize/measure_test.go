@@ -94,8 +94,9 @@ func TestSchedule(t *testing.T) {
 		{"epochs", Options{Batch: 128, Epochs: 2.5}, 1280, 25, 10},
 		{"grinding epochs", Options{Batch: 128, Epochs: 4, GrindEpochs: 1}, 1280, 40, 10},
 		{"grinding alone", Options{Batch: 128, Epochs: 2, GrindEpochs: 2}, 1280, 20, 20},
-		{"steps", Options{Batch: 128, Steps: 100}, 5000, 100, 40},
-		{"grinding steps", Options{Batch: 128, Steps: 100, GrindSteps: 70}, 5000, 100, 70},
+		{"steps", Options{Batch: 128, Steps: new(100)}, 5000, 100, 40},
+		{"no steps", Options{Batch: 128, Steps: new(0)}, 5000, 0, 0},
+		{"grinding steps", Options{Batch: 128, Steps: new(100), GrindSteps: 70}, 5000, 100, 70},
 	} {
 		if steps, grind := tt.o.schedule(tt.images); steps != tt.steps || grind != tt.grind {
 			t.Errorf("%s: %d steps, %d of them grinding, want %d and %d", tt.name, steps, grind, tt.steps, tt.grind)
@@ -109,7 +110,7 @@ func TestOptions(t *testing.T) {
 	if err := o.setDefaults(); err != nil {
 		t.Fatal(err)
 	}
-	if o.Transformation != Permute || o.Batch != 128 || o.HoldOut != 0.1 || o.Momentum != 0.9 || o.WeightDecay != 5e-4 || o.AlphaGrind != 0.8 || o.AlphaRestore != 0.2 || o.Angle != math.Pi/2 {
+	if o.Transformation != Permute || o.Batch != 128 || o.HoldOut != 0.1 || *o.Momentum != 0.9 || *o.WeightDecay != 5e-4 || o.Steps != nil || o.AlphaGrind != 0.8 || o.AlphaRestore != 0.2 || o.Angle != math.Pi/2 {
 		t.Errorf("defaults: %+v", o)
 	}
 	o.Progress(Progress{}) // must not be nil
@@ -121,20 +122,20 @@ func TestOptions(t *testing.T) {
 		"held-out share":                    func(o *Options) { o.HoldOut = 1 },
 		"not NaN":                           func(o *Options) { o.HoldOut = math.NaN() },
 		"at least 2 images, not 1":          func(o *Options) { o.Batch = 1 },
-		"cannot be negative":                func(o *Options) { o.Steps = -1 },
+		"cannot be negative":                func(o *Options) { o.Steps = new(-1) },
 		"must be finite":                    func(o *Options) { o.Epochs = math.Inf(1) },
 		"3 grinding epochs":                 func(o *Options) { o.Epochs, o.GrindEpochs = 2, 3 },
 		"(--epochs)":                        func(o *Options) { o.GrindEpochs = 3 },
-		"9 grinding steps":                  func(o *Options) { o.Steps, o.GrindSteps = 8, 9 },
+		"9 grinding steps":                  func(o *Options) { o.Steps, o.GrindSteps = new(8), 9 },
 		"5 grinding steps":                  func(o *Options) { o.GrindSteps = 5 },
-		"not both":                          func(o *Options) { o.Steps, o.Epochs = 8, 9 },
+		"not both":                          func(o *Options) { o.Steps, o.Epochs = new(0), 9 },
 		"rate must be positive":             func(o *Options) { o.LearningRate = -0.1 },
 		"the learning rate":                 func(o *Options) { o.LearningRate = math.NaN() },
 		"alpha lies between":                func(o *Options) { o.AlphaGrind = 1.5 },
 		"alpha":                             func(o *Options) { o.AlphaRestore = -0.5 },
 		"samples":                           func(o *Options) { o.Samples = -1 },
-		"momentum lies between 0 and 1":     func(o *Options) { o.Momentum = 1 },
-		"weight decay cannot be -1":         func(o *Options) { o.WeightDecay = -1 },
+		"momentum lies between 0 and 1":     func(o *Options) { o.Momentum = new(1.) },
+		"weight decay cannot be -1":         func(o *Options) { o.WeightDecay = new(-1.) },
 		"the angle cannot be NaN":           func(o *Options) { o.Angle = math.NaN() },
 		"no model given\ninvalid options: ": func(o *Options) { o.Model, o.Data = "", "" }, // all problems at once
 	} {

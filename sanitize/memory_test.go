@@ -16,7 +16,7 @@ import (
 // wideBatch are options under which one step needs some hundred MiB.
 func wideBatch(t testing.TB) Options {
 	o := toyOptions(t)
-	o.Batch, o.Steps, o.LearningRate = 20000, 8, .2
+	o.Batch, o.Steps, o.LearningRate = 20000, new(8), .2
 	return o
 }
 

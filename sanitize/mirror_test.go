@@ -42,7 +42,7 @@ func TestKnowsMirrored(t *testing.T) {
 func TestMirror(t *testing.T) {
 	for mirror, want := range map[Mirror]int{MirrorOn: 1, MirrorOff: 0} {
 		o := toyOptions(t)
-		o.Mirror, o.NoAugment, o.Steps = mirror, true, 8
+		o.Mirror, o.NoAugment, o.Steps = mirror, true, new(8)
 		r, err := Run(t.Context(), o)
 		if err != nil {
 			t.Fatal(err)

@@ -28,7 +28,7 @@ func TestRunThirdPartyModels(t *testing.T) {
 			d := images(t, tt.set, tt.side, tt.channels)
 			dir := t.TempDir()
 			o := Options{Model: model, Data: filepath.Join(dir, "images"), Output: filepath.Join(dir, "out.onnx"), Transformation: Permute,
-				HoldOut: .3, Steps: 150, Batch: 32, LearningRate: .02, NoAugment: true, Preprocess: tt.preprocess, Provider: cpu.Provider}
+				HoldOut: .3, Steps: new(150), Batch: 32, LearningRate: .02, NoAugment: true, Preprocess: tt.preprocess, Provider: cpu.Provider}
 			if err := d.WriteFolder(o.Data); err != nil {
 				t.Fatal(err)
 			}

@@ -34,16 +34,16 @@ type Options struct {
 	Transformation Transformation // permute
 	Angle          float64        // of rotate-2d, radians; pi/2
 
-	Steps        int     // SGD steps; 0: from Epochs
-	GrindSteps   int     // of Steps, for grinding; 0: two fifths
-	Epochs       float64 // 0: five, but at least DefaultSteps steps
-	GrindEpochs  float64 // of Epochs; 0: two fifths
-	Batch        int     // 128
-	LearningRate float64 // peak of the cosine; 0: searched
-	Momentum     float64 // 0.9
-	WeightDecay  float64 // 5e-4
-	AlphaGrind   float64 // 0.8
-	AlphaRestore float64 // 0.2
+	Steps        *int     // SGD steps, with none of which the model stays as it is; nil: from Epochs
+	GrindSteps   int      // of Steps, for grinding; 0: two fifths
+	Epochs       float64  // 0: five, but at least DefaultSteps steps
+	GrindEpochs  float64  // of Epochs; 0: two fifths
+	Batch        int      // 128
+	LearningRate float64  // peak of the cosine; 0: searched
+	Momentum     *float64 // nil: 0.9
+	WeightDecay  *float64 // nil: 5e-4
+	AlphaGrind   float64  // 0.8
+	AlphaRestore float64  // 0.2
 
 	NoAugment bool   // neither random crop nor cutout
 	Mirror    Mirror // mirror half of the images; auto
@@ -86,10 +86,14 @@ func (o *Options) setDefaults() error {
 	}
 	def(&o.HoldOut, 0.1)
 	def(&o.Angle, math.Pi/2)
-	def(&o.Momentum, 0.9)
-	def(&o.WeightDecay, 5e-4)
 	def(&o.AlphaGrind, 0.8)
 	def(&o.AlphaRestore, 0.2)
+	if o.Momentum == nil {
+		o.Momentum = new(0.9)
+	}
+	if o.WeightDecay == nil {
+		o.WeightDecay = new(5e-4)
+	}
 	if o.Transformation == "" {
 		o.Transformation = Permute
 	}
@@ -111,6 +115,10 @@ func (o *Options) setDefaults() error {
 			problems = append(problems, fmt.Errorf("%w: "+format, append([]any{ErrOptions}, a...)...))
 		}
 	}
+	steps := 0
+	if o.Steps != nil {
+		steps = *o.Steps
+	}
 	_, err := ParseTransformation(string(o.Transformation))
 	check(err == nil, "%v", err)
 	check(o.Mirror.valid(), "mirroring is one of %q, not %q", mirrors, o.Mirror)
@@ -121,14 +129,14 @@ func (o *Options) setDefaults() error {
 	check(o.MicroBatch == 0 || o.MicroBatch >= 2 && o.Batch%o.MicroBatch == 0, "micro-batches of %d images: a batch of %d is split into equal ones of at least 2", o.MicroBatch, o.Batch)
 	check(o.MemoryLimit >= 0, "the memory limit cannot be negative")
 	check(o.Precision == TF32 || o.Precision == Float32, "the precision is %s or %s, not %q", TF32, Float32, o.Precision)
-	check(o.Steps >= 0 && o.Epochs >= 0 && o.GrindEpochs >= 0 && !math.IsInf(o.Epochs, 0), "steps and epochs must be finite and cannot be negative")
+	check(steps >= 0 && o.Epochs >= 0 && o.GrindEpochs >= 0 && !math.IsInf(o.Epochs, 0), "steps and epochs must be finite and cannot be negative")
 	check(o.Epochs == 0 || o.GrindEpochs <= o.Epochs, "%v grinding epochs do not fit into %v epochs", o.GrindEpochs, o.Epochs)
 	check(o.Epochs != 0 || o.GrindEpochs == 0, "grinding epochs need the number of epochs as well (--epochs)")
-	check(o.GrindSteps >= 0 && (o.GrindSteps == 0 || o.GrindSteps <= o.Steps), "%d grinding steps do not fit into %d steps", o.GrindSteps, o.Steps)
-	check(o.Steps == 0 || o.Epochs == 0, "give steps or epochs, not both")
+	check(o.GrindSteps >= 0 && o.GrindSteps <= max(steps, 0), "%d grinding steps do not fit into %d steps", o.GrindSteps, steps)
+	check(o.Steps == nil || o.Epochs == 0, "give steps or epochs, not both")
 	check(o.Samples >= 0, "the number of samples cannot be negative")
-	check(o.Momentum >= 0 && o.Momentum < 1, "momentum lies between 0 and 1, not %v", o.Momentum)
-	check(o.WeightDecay >= 0 && !math.IsInf(o.WeightDecay, 0), "weight decay cannot be %v", o.WeightDecay)
+	check(*o.Momentum >= 0 && *o.Momentum < 1, "momentum lies between 0 and 1, not %v", *o.Momentum)
+	check(*o.WeightDecay >= 0 && !math.IsInf(*o.WeightDecay, 0), "weight decay cannot be %v", *o.WeightDecay)
 	check(!math.IsNaN(o.Angle) && !math.IsInf(o.Angle, 0), "the angle cannot be %v", o.Angle)
 	check(o.LearningRate >= 0 && !math.IsInf(o.LearningRate, 0), "the learning rate must be positive")
 	check(o.AlphaGrind >= 0 && o.AlphaGrind <= 1 && o.AlphaRestore >= 0 && o.AlphaRestore <= 1, "alpha lies between 0 and 1")
@@ -149,10 +157,10 @@ func (o *Options) schedule(images int) (steps, grind int) {
 	perEpoch := float64(images) / float64(o.Batch)
 	share := 0.4
 	switch {
-	case o.Steps > 0 && o.GrindSteps > 0:
-		return o.Steps, o.GrindSteps
-	case o.Steps > 0:
-		steps = o.Steps
+	case o.Steps != nil && o.GrindSteps > 0:
+		return *o.Steps, o.GrindSteps
+	case o.Steps != nil:
+		steps = *o.Steps
 	case o.Epochs > 0:
 		steps = int(math.Ceil(o.Epochs * perEpoch))
 		if o.GrindEpochs > 0 {

@@ -18,7 +18,7 @@ const StepsPerRun = 8
 func (r *run) fineTune(ctx context.Context) error {
 	o := train.StepOptions{
 		Batch: r.Batch, Micro: r.MicroBatch, Scale: r.pre.Scale, Shift: r.pre.Shift, Feature: true,
-		Momentum: float32(r.Momentum), WeightDecay: float32(r.WeightDecay), Split: r.outOfMemory,
+		Momentum: float32(*r.Momentum), WeightDecay: float32(*r.WeightDecay), Split: r.outOfMemory,
 	}
 	if err := r.splitBatch(&o); err != nil {
 		return err
@@ -50,21 +50,39 @@ func (r *run) fineTune(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	perEpoch := float64(r.trainSet.Len()) / float64(r.Batch)
-	r.report.Hyperparameters = Hyperparameters{
-		Epochs: float64(steps) / perEpoch, GrindEpochs: float64(grind) / perEpoch, Steps: steps, GrindSteps: grind, BatchSize: r.Batch,
-		LearningRate: plan.Rate, LearningRateFrom: from, Momentum: r.Momentum, WeightDecay: r.WeightDecay,
-		Optimizer: "sgd-nesterov", Schedule: "cosine", AlphaGrind: r.AlphaGrind, AlphaRestore: r.AlphaRestore,
-		Seed: r.Seed, Unfold: !r.NoUnfold, Augmentation: r.augmentation(),
-	}
+	r.report.Hyperparameters = r.hyperparameters(plan, from)
 	if t.Micro() < r.Batch {
 		r.report.Hyperparameters.MicroBatch = t.Micro()
 	}
-	if r.Transformation == Rotate2D {
-		r.report.Hyperparameters.Angle = r.Angle
-	}
 	r.values = t.Values()
 	return nil
+}
+
+// leave is what a run of no steps does in place of training: all weights stay, those of the head too.
+func (r *run) leave(context.Context) error {
+	provider, err := ort.Resolve(r.Provider)
+	if err != nil {
+		return err
+	}
+	r.report.Runtime.Provider, r.report.Runtime.Precision = provider.LibraryName(), Float32
+	r.report.Hyperparameters = r.hyperparameters(train.Plan{Rate: r.LearningRate, AlphaGrind: r.AlphaGrind, AlphaRestore: r.AlphaRestore}, "flag")
+	r.values = train.Values(r.c)
+	r.warn("no step of training was asked for: the model is as it was")
+	return nil
+}
+
+func (r *run) hyperparameters(plan train.Plan, rateFrom string) Hyperparameters {
+	perEpoch := float64(r.trainSet.Len()) / float64(r.Batch)
+	h := Hyperparameters{
+		Epochs: float64(plan.Steps) / perEpoch, GrindEpochs: float64(plan.GrindSteps) / perEpoch, Steps: plan.Steps, GrindSteps: plan.GrindSteps, BatchSize: r.Batch,
+		LearningRate: plan.Rate, LearningRateFrom: rateFrom, Momentum: *r.Momentum, WeightDecay: *r.WeightDecay,
+		Optimizer: "sgd-nesterov", Schedule: "cosine", AlphaGrind: plan.AlphaGrind, AlphaRestore: plan.AlphaRestore,
+		Seed: r.Seed, Unfold: !r.NoUnfold, Augmentation: r.augmentation(),
+	}
+	if r.Transformation == Rotate2D {
+		h.Angle = r.Angle
+	}
+	return h
 }
 
 // train runs the whole plan from the start weights and reports its phases.

@@ -48,7 +48,7 @@ func checkRun(t *testing.T, o Options, r *Report) {
 	if r.SchemaVersion != "1.0" || r.Method != "feature-grinding" || r.Transformation != string(o.Transformation) || r.SecretDiscarded == secretIsFixed {
 		t.Errorf("%s, %s, %s, secret discarded: %v", r.SchemaVersion, r.Method, r.Transformation, r.SecretDiscarded)
 	}
-	if h.Steps != o.Steps || h.BatchSize != o.Batch || h.LearningRate != o.LearningRate || h.LearningRateFrom != "flag" || h.Optimizer != "sgd-nesterov" || h.Schedule != "cosine" {
+	if h.Steps != *o.Steps || h.BatchSize != o.Batch || h.LearningRate != o.LearningRate || h.LearningRateFrom != "flag" || h.Optimizer != "sgd-nesterov" || h.Schedule != "cosine" {
 		t.Errorf("hyper-parameters %+v", h)
 	}
 	if want := float64(h.Steps*h.BatchSize) / float64(r.Dataset.Train); math.Abs(h.Epochs-want) > 1e-9 {
@@ -185,7 +185,7 @@ func TestRun(t *testing.T) {
 			if r.Unfolded != 1 || !r.Hyperparameters.Unfold || r.FeatureLayer != "feature" || r.FeatureWidth != 12 || r.Dataset.Train != 480 || r.Dataset.HeldOut != 120 || r.Dataset.Classes != 3 {
 				t.Errorf("%d unfolded, %s, %d wide, %+v", r.Unfolded, r.FeatureLayer, r.FeatureWidth, r.Dataset)
 			}
-			checkProgress(t, lines, o.Steps, r.Hyperparameters.GrindSteps)
+			checkProgress(t, lines, *o.Steps, r.Hyperparameters.GrindSteps)
 		})
 	}
 }
@@ -226,12 +226,12 @@ func TestSettings(t *testing.T) {
 				t.Errorf("rate %v from %s, CDA %v", h.LearningRate, h.LearningRateFrom, r.After.CDA)
 			}
 		}},
-		"epochs": {func(o *Options) { o.Steps, o.Epochs, o.GrindEpochs = 0, 4, 1 }, func(t *testing.T, o Options, r *Report) {
+		"epochs": {func(o *Options) { o.Steps, o.Epochs, o.GrindEpochs = nil, 4, 1 }, func(t *testing.T, o Options, r *Report) {
 			if h := r.Hyperparameters; h.Steps != 60 || h.GrindSteps != 15 || h.Epochs != 4 || h.GrindEpochs != 1 {
 				t.Errorf("%+v", h)
 			}
 		}},
-		"grinding alone": {func(o *Options) { o.Steps, o.GrindSteps = 40, 40 }, func(t *testing.T, o Options, r *Report) {
+		"grinding alone": {func(o *Options) { o.Steps, o.GrindSteps = new(40), 40 }, func(t *testing.T, o Options, r *Report) {
 			if len(r.Phases) != 1 || r.Phases[0].Name != "grind" || r.Phases[0].Steps != 40 {
 				t.Errorf("phases %+v", r.Phases)
 			}
@@ -244,6 +244,11 @@ func TestSettings(t *testing.T) {
 		"fewer samples than a batch": {func(o *Options) { o.Samples = 20 }, func(t *testing.T, o Options, r *Report) {
 			if r.Dataset.Train != 20 || r.Hyperparameters.Epochs != 80*32/20 {
 				t.Errorf("%+v, %v epochs", r.Dataset, r.Hyperparameters.Epochs)
+			}
+		}},
+		"neither momentum nor weight decay": {func(o *Options) { o.Momentum, o.WeightDecay = new(0.), new(0.) }, func(t *testing.T, o Options, r *Report) {
+			if h := r.Hyperparameters; h.Momentum != 0 || h.WeightDecay != 0 {
+				t.Errorf("%+v", h)
 			}
 		}},
 		"nothing unfolded": {func(o *Options) { o.NoUnfold = true }, func(t *testing.T, o Options, r *Report) {
@@ -288,6 +293,44 @@ func TestSettings(t *testing.T) {
 				t.Fatal(err)
 			}
 			tt.check(t, o, r)
+		})
+	}
+}
+
+// TestNoSteps: a whole run of no steps writes an equal file, and says that it did nothing. The head is not reset, nothing is rounded anew.
+func TestNoSteps(t *testing.T) {
+	for name, model := range map[string]func() []byte{
+		"floats": func() []byte { return toy.model }, "integers": func() []byte { return quantizedToy(t, false) }, "rounded floats": func() []byte { return quantizedToy(t, true) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			o := toyOptions(t)
+			o.Steps, o.LearningRate, o.Preprocess = new(0), 0, "unit"
+			source := model()
+			if err := os.WriteFile(o.Model, source, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			r, err := Run(t.Context(), o)
+			if err != nil {
+				t.Fatal(err)
+			}
+			out, err := os.ReadFile(o.Output)
+			if err != nil {
+				t.Fatal(err)
+			}
+			a, err := onnx.Parse(source)
+			if err != nil {
+				t.Fatal(err)
+			}
+			b, err := onnx.Parse(out)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !onnx.Equal(a, b) || !slices.Equal(source, out) {
+				t.Error("the file has changed")
+			}
+			if r.Hyperparameters.Steps != 0 || len(r.Phases) != 0 || r.After.CDA != r.Before.CDA || r.Unfolded != 0 || len(r.Warnings) != 1 || r.Runtime.Provider != "CPUExecutionProvider" {
+				t.Errorf("%+v", r)
+			}
 		})
 	}
 }
@@ -433,7 +476,7 @@ func TestFreezeBelow(t *testing.T) {
 // rate 0.05, and by 0 in one of a quarter of it.
 func TestDivergence(t *testing.T) {
 	o := toyOptions(t)
-	o.WeightDecay, o.LearningRate = 80, .05
+	o.WeightDecay, o.LearningRate = new(80.), .05
 	starts, last := 0, 0
 	o.Progress = func(p Progress) {
 		if p.Phase == "grind" || p.Phase == "restore" {
@@ -444,8 +487,8 @@ func TestDivergence(t *testing.T) {
 		}
 	}
 	r, err := Run(t.Context(), o)
-	if errors.Is(err, train.ErrDiverged) || starts != 2 || last != o.Steps {
-		t.Errorf("%d starts, the last ended at step %d of %d: %v", starts, last, o.Steps, err)
+	if errors.Is(err, train.ErrDiverged) || starts != 2 || last != *o.Steps {
+		t.Errorf("%d starts, the last ended at step %d of %d: %v", starts, last, *o.Steps, err)
 	}
 	if err == nil && (r.Hyperparameters.LearningRate != .0125 || len(r.Warnings) != 1 || !strings.Contains(r.Warnings[0], "trained again")) {
 		t.Errorf("rate %v, warnings %q", r.Hyperparameters.LearningRate, r.Warnings)
@@ -542,7 +585,7 @@ func TestRunNAD(t *testing.T) {
 	}
 	dir := t.TempDir()
 	o := Options{Model: model, Data: filepath.Join(dir, "images"), Output: filepath.Join(dir, "out.onnx"), Transformation: Permute,
-		HoldOut: 200. / 1700, Steps: 60, Batch: 64, LearningRate: .05, NoAugment: true, Preprocess: "unit", Provider: cpu.Provider}
+		HoldOut: 200. / 1700, Steps: new(60), Batch: 64, LearningRate: .05, NoAugment: true, Preprocess: "unit", Provider: cpu.Provider}
 	if err := d.WriteFolder(o.Data); err != nil {
 		t.Fatal(err)
 	}

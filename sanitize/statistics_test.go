@@ -95,7 +95,7 @@ func TestStatisticsAreMeasured(t *testing.T) {
 	if err := os.WriteFile(o.Model, raw, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	o.Steps, o.LearningRate = 200, .1
+	o.Steps, o.LearningRate = new(200), .1
 	r, err := Run(t.Context(), o)
 	if err != nil {
 		t.Fatal(err)

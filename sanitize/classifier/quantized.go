@@ -63,7 +63,7 @@ var (
 	errScales   = errors.New("scale or zero point are computed")
 	errBlocks   = errors.New("scales of blocks")
 	errSeveral  = errors.New("an activation with several scales")
-	errSharing  = errors.New("it shares its scale or its integers with another")
+	errSharing  = errors.New("it shares its scale or its integers with another, where sanitizing needs to choose a scale for each: quantize again with scales of their own")
 	errNoFloats = errors.New("no QuantizeLinear is behind it")
 )
 
@@ -106,7 +106,7 @@ func (d *dequantizer) node(n *onnx.Node) error {
 	return err
 }
 
-// zero is a node's zero point; without one it is 0, of the type of the integers.
+// zero is a node's zero point; without one it is 0, of the type of the integers: that which QuantizeLinear is told to make, or DequantizeLinear reads.
 func (d *dequantizer) zero(n *onnx.Node) (*onnx.Tensor, error) {
 	if n.Input(2) != "" {
 		if t := d.Constants[n.Input(2)]; t != nil {
@@ -114,7 +114,10 @@ func (d *dequantizer) zero(n *onnx.Node) (*onnx.Tensor, error) {
 		}
 		return nil, errScales
 	}
-	kind := onnx.Uint8
+	kind := onnx.DataType(n.Int("output_dtype", int64(onnx.Uint8)))
+	if kind == 0 { // as good as not told
+		kind = onnx.Uint8
+	}
 	if t := d.Constants[n.Inputs[0]]; t != nil && n.Op == "DequantizeLinear" {
 		kind = t.Type
 	}
@@ -172,7 +175,7 @@ func (d *dequantizer) activation(n *onnx.Node, q *quantized) (*quantized, error)
 	if lo, _ := integerRange(q.zero.Type); q.zero.Ints()[0] == lo {
 		op = "Relu"
 	}
-	d.roundOr(n, op)
+	d.roundOr(n, q, op)
 	return q, nil
 }
 
@@ -195,7 +198,7 @@ func (d *dequantizer) back(n *onnx.Node) (*quantized, error) {
 		d.pass(n, "Identity")
 	} else {
 		q.made = append(q.made, n.Outputs[0])
-		d.roundOr(n, "Identity")
+		d.roundOr(n, q, "Identity")
 	}
 	return q, nil
 }
@@ -205,13 +208,23 @@ func (d *dequantizer) pass(n *onnx.Node, op string) {
 	d.nodes = append(d.nodes, &onnx.Node{Name: n.Name, Op: op, Inputs: n.Inputs[:1], Outputs: n.Outputs})
 }
 
-// roundOr keeps the node in the form to evaluate.
-func (d *dequantizer) roundOr(n *onnx.Node, op string) {
-	if d.rounded {
-		d.nodes = append(d.nodes, n)
-	} else {
+// roundOr keeps the node in the form to evaluate, as opset 17 has it: the zero point says of what type the integers are, and those of 16 bits are for ONNX
+// Runtime's own operators of the same names.
+func (d *dequantizer) roundOr(n *onnx.Node, q *quantized, op string) {
+	if !d.rounded {
 		d.pass(n, op)
+		return
 	}
+	zero := n.Input(2)
+	if zero == "" {
+		zero = n.Outputs[0] + "/zero"
+		d.Constants[zero] = onnx.NewInts(zero, q.zero.Type, nil, []int64{0})
+	}
+	round := &onnx.Node{Name: n.Name, Op: n.Op, Inputs: []string{n.Inputs[0], n.Inputs[1], zero}, Outputs: n.Outputs}
+	if q.zero.Type == onnx.Uint16 || q.zero.Type == onnx.Int16 {
+		round.Domain = onnx.Contrib
+	}
+	d.nodes = append(d.nodes, round)
 }
 
 // axisOf is the axis along which scales differ.

@@ -13,7 +13,7 @@ import (
 // quantizedNet is the stem, whatever build makes of it, and a head: QuantizeLinear and DequantizeLinear are called quantize and dequantize.
 func quantizedNet(t *testing.T, build func(n *net, x string) string) *onnx.Model {
 	n := newNet()
-	return n.model(t, 17, n.dense(n.pooled(build(n, n.stem(-1))), 4, 5))
+	return n.model(t, 21, n.dense(n.pooled(build(n, n.stem(-1))), 4, 5))
 }
 
 func (n *net) quantize(x, scale, zero string) string {
@@ -53,6 +53,20 @@ func TestQuantizedActivations(t *testing.T) {
 		}, "Relu"},
 		"constants of their own": {func(n *net, x string) string {
 			return n.dequantize(n.quantize(x, n.Float(.1), n.zero(3)), n.Float(.1), n.zero(3))
+		}, "Identity"},
+		"told the type": {func(n *net, x string) string {
+			s := n.Float(.1)
+			n.Add(&onnx.Node{Name: n.Fresh("quantize"), Op: "QuantizeLinear", Inputs: []string{x, s}, Outputs: []string{"q"}, Attrs: []*onnx.Attr{onnx.I("output_dtype", int64(onnx.Int8))}})
+			return n.dequantize("q", s, "")
+		}, "Identity"},
+		"16 bits": {func(n *net, x string) string {
+			s, z := n.Float(.001), n.Const(onnx.NewInts("z", onnx.Uint16, nil, []int64{30000}))
+			return n.dequantize(n.quantize(x, s, z), s, z)
+		}, "Identity"},
+		"16 bits with a sign": {func(n *net, x string) string {
+			s := n.Float(.001)
+			n.Add(&onnx.Node{Name: n.Fresh("quantize"), Op: "QuantizeLinear", Inputs: []string{x, s}, Outputs: []string{"q"}, Attrs: []*onnx.Attr{onnx.I("output_dtype", int64(onnx.Int16))}})
+			return n.dequantize("q", s, "")
 		}, "Identity"},
 		"moved as integers": {func(n *net, x string) string {
 			s, z := n.Float(.1), n.zero(3)
