@@ -94,6 +94,9 @@ func (p *Pipeline) job(a *Admission, model Model, run sanitizerRun) queue.Job {
 // labelCUDA is the label of jobs whose decision names the provider cuda.
 const labelCUDA = "cuda"
 
+// Labels are those that jobs can have.
+var Labels = []string{queue.LabelAny, labelCUDA}
+
 // withdraw takes a job out of the queue whose result is recorded, or not wanted any more. What the queue does not hear of now is
 // swept away later.
 func (p *Pipeline) withdraw(key string) {
@@ -187,7 +190,9 @@ func (p *Pipeline) sanitizerArgs(a *Admission) []string {
 	number("batch", float64(q.Batch), float64(def.Batch))
 	number("samples", float64(q.Samples), float64(def.Samples))
 	number("lr", q.LearningRate, def.LearningRate)
-	number("angle", q.Angle, def.Angle)
+	if d.Transformation == string(sanitize.Rotate2D) {
+		number("angle", q.Angle, def.Angle)
+	}
 	for _, source := range []struct{ name, value string }{
 		{"policy", q.Preprocessing}, {"annotation", a.Source.Annotations[annotationPreprocess]}, {"config", def.Preprocessing},
 	} {
