@@ -44,7 +44,7 @@ func (p *Pipeline) sanitize(ctx context.Context, a *Admission) (State, error) {
 	}
 	a.Attempts = done.Attempts
 	if r := done.Result; r.Reason != "" {
-		err = held(Reason(r.Reason), r.Message)
+		err = a.ofModel(model, held(Reason(r.Reason), r.Message))
 	}
 	p.metrics.sanitized(err, time.Duration(done.Result.Seconds*float64(time.Second)))
 	if err != nil {
@@ -52,7 +52,7 @@ func (p *Pipeline) sanitize(ctx context.Context, a *Admission) (State, error) {
 	}
 	report, err := checkOutput(run, strings.TrimPrefix(model.Digest, "sha256:"), a.Decision.Transformation)
 	if err != nil {
-		return "", err
+		return "", a.ofModel(model, err)
 	}
 	var before []ChangedFile
 	for n := range a.through() {
