@@ -76,7 +76,7 @@ func (f *admissionFilter) query() url.Values {
 
 type admissionList struct {
 	Admissions []webhook.View `json:"admissions"`
-	Total      int                 `json:"total"`
+	Total      int            `json:"total"`
 }
 
 func newAdmissionsList(client *apiClient) *cobra.Command {

@@ -43,7 +43,11 @@ The last line of --json is one object: source_digest, released_digest, transform
 			if (o.Model == "") != (o.Data == "") {
 				return usageError("--model and --data go together")
 			}
-			if image != "" || mask != "" {
+			if image == "" && mask == "" {
+				if err := ignored(cmd, "a target is a trigger's; give --trigger-image and --trigger-mask", "target"); err != nil {
+					return err
+				}
+			} else {
 				if o.Model == "" || image == "" || mask == "" || targetClass < 0 {
 					return usageError("a trigger needs --model, --trigger-image, --trigger-mask and --target")
 				}

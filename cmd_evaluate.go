@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -20,6 +21,7 @@ type evaluation struct {
 	Images        int                    `json:"images"`
 	Preprocessing sanitize.Preprocessing `json:"preprocessing"`
 	Sandbox       string                 `json:"sandbox,omitempty"` // what confined the process; "" is nothing
+	Warning       string                 `json:"warning,omitempty"` // why the figures may mean nothing
 	*sanitize.Evaluation
 }
 
@@ -41,10 +43,11 @@ over the images of all other classes:
   floor  untriggered images classified as the target: what ASR is without any backdoor
   ARR    attack recovery rate: triggered images classified as their true class
 
-Each comes with its counts and its Wilson 95 % interval. The trigger is an image and a mask of the model's size; a mask pixel says how much
+Each comes with its counts and its Wilson 95 % interval. A run of more than some seconds says on standard error how far it is. The trigger is an image and a mask of the model's size; a mask pixel says how much
 of the trigger replaces the image (white all, black none).
 
-Exit status: 0 done, 1 failed, 2 wrong usage, 3 the model cannot be read, 4 the dataset cannot be used, 5 no ONNX Runtime library.`,
+Exit status: 0 done, 1 failed, 2 wrong usage, 3 the model cannot be read, 4 the dataset or the trigger cannot be used, 5 no ONNX
+Runtime library.`,
 		Example: `  grindstone evaluate resnet18.onnx --data cifar10/test.tar.gz
   grindstone evaluate resnet18.onnx --data cifar10/test.tar.gz --trigger-image patch.png --trigger-mask mask.png --target 5 --json`,
 		Args: cobra.ExactArgs(1),
@@ -52,6 +55,11 @@ Exit status: 0 done, 1 failed, 2 wrong usage, 3 the model cannot be read, 4 the 
 			ctx := cmd.Context()
 			if path == "" {
 				return usageError("no dataset given: --data PATH")
+			}
+			if image == "" && mask == "" {
+				if err := ignored(cmd, "a target is a trigger's; give --trigger-image and --trigger-mask", "target"); err != nil {
+					return err
+				}
 			}
 			run := ort.Options{Threads: threads}
 			var err error
@@ -69,7 +77,7 @@ Exit status: 0 done, 1 failed, 2 wrong usage, 3 the model cannot be read, 4 the 
 			}
 			c, err := classifier.Open(args[0], o)
 			if err != nil {
-				return err
+				return ofModel(args[0], err)
 			}
 			d, err := data.Open(ctx, path, data.Options{Height: c.Height, Width: c.Width, Channels: c.Channels, Limit: samples, Seed: 1})
 			if err != nil {
@@ -85,18 +93,23 @@ Exit status: 0 done, 1 failed, 2 wrong usage, 3 the model cannot be read, 4 the 
 				}
 				attack = &sanitize.Attack{Target: target}
 				if attack.Trigger, err = data.LoadTrigger(image, mask, c.Height, c.Width, c.Channels); err != nil {
-					return err
+					return &exitError{exitDataset, err}
 				}
 			}
 			p, info, err := sanitize.FindPreprocess(ctx, c, preprocess, d, run)
 			if err != nil {
 				return err
 			}
-			e, err := sanitize.Evaluate(ctx, c, nil, p, d, attack, run)
+			long := pace{w: cmd.ErrOrStderr(), what: "images measured", begin: time.Now()}
+			e, err := sanitize.EvaluateTelling(ctx, c, nil, p, d, attack, run, long.tell)
 			if err != nil {
 				return err
 			}
 			result := evaluation{File: args[0], Dataset: d.Name, Digest: d.Digest(), Images: d.Len(), Preprocessing: info, Sandbox: sandboxed, Evaluation: e}
+			if e.AtChance(c.Classes) {
+				result.Warning = fmt.Sprintf("the model is no better than guessing among %d classes; check that the dataset's classes, in alphabetical order, are the model's, and its preprocessing (--preprocess)", c.Classes)
+				fmt.Fprintf(cmd.ErrOrStderr(), "warning: %s\n", result.Warning)
+			}
 			if asJSON {
 				return printJSON(cmd.OutOrStdout(), result)
 			}
@@ -109,12 +122,12 @@ Exit status: 0 done, 1 failed, 2 wrong usage, 3 the model cannot be read, 4 the 
 	f.StringVar(&image, "trigger-image", "", "image of the trigger, PNG")
 	f.StringVar(&mask, "trigger-mask", "", "mask of the trigger, PNG: white where the trigger replaces the image")
 	f.IntVar(&target, "target", -1, "number of the backdoor's target class")
-	f.IntVar(&samples, "samples", 0, "images to use (default all)")
+	f.Var(natural{&samples}, "samples", "images to use (default all)")
 	f.StringVar(&preprocess, "preprocess", "auto", "how pixels become the model's input: a name (unit, bytes, signed, imagenet, cifar10, ...), or 'mean=.. std=.. range=LOW,HIGH order=bgr'; auto tries the common ways on clean images")
 	f.StringVar(&size, "size", "", "image size HxW, where the model leaves it open")
 	readingFlags(cmd, &o.Output, &o.Feature)
 	f.StringVar(&provider, "provider", "auto", providerHelp)
-	f.IntVar(&threads, "threads", 0, "CPU threads (default all)")
+	f.Var(natural{&threads}, "threads", "CPU threads (default all)")
 	confined.flag(cmd)
 	f.BoolVar(&asJSON, "json", false, "print JSON")
 	return cmd

@@ -77,13 +77,16 @@ among them. Any ONNX runtime runs it, any ONNX tool draws it.
 With --provider it runs one training step of --batch images there and prints every node that ONNX Runtime left to the CPU, which it does without
 a word. Nodes have the names that --training-graph writes.
 
-Exit status: 0 the model can be sanitized, 3 it cannot (the reason is printed), 5 no ONNX Runtime library.`,
+Exit status: 0 the model can be sanitized, 3 it cannot or is not there (the reason is printed), 5 no ONNX Runtime library.`,
 		Example: `  grindstone inspect resnet18.onnx
   grindstone inspect resnet18.onnx --json | jq .unsupported`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := parseSize(size, &o.Height, &o.Width); err != nil {
 				return usageError("%w", err)
+			}
+			if err := graph.ignored(cmd, provider != ""); err != nil {
+				return err
 			}
 			p := ort.CPU
 			if provider != "" {
@@ -99,7 +102,7 @@ Exit status: 0 the model can be sanitized, 3 it cannot (the reason is printed), 
 			}
 			c, err := classifier.Open(args[0], o)
 			if err != nil {
-				return err
+				return ofModel(args[0], err)
 			}
 			in := inspect(args[0], c)
 			in.Sandbox = sandboxed
@@ -145,6 +148,17 @@ type trainingGraph struct {
 	file         string // "": not at all
 	batch        int
 	unfold, fast bool
+}
+
+// ignored is the error that flags were given that are about the training step, where none is written or run.
+func (g *trainingGraph) ignored(cmd *cobra.Command, runs bool) error {
+	switch {
+	case g.file != "":
+		return nil
+	case runs:
+		return ignored(cmd, "it is about the file that --training-graph writes", "unfold", "fast-layout")
+	}
+	return ignored(cmd, "it is about the training step; give --training-graph, or for a batch --provider", "unfold", "fast-layout", "batch")
 }
 
 // write tells notes of what is called otherwise than documented.

@@ -63,6 +63,14 @@ library, 6 the accuracy is at chance before or after, 7 out of memory, 130 inter
 			if o.Transformation, err = sanitize.ParseTransformation(transform); err != nil {
 				return usageError("%w", err)
 			}
+			if o.Transformation != sanitize.Rotate2D {
+				if err := ignored(cmd, "an angle is that of --transform rotate-2d", "angle"); err != nil {
+					return err
+				}
+			}
+			if err := zero(cmd, "lr", "batch", "hold-out"); err != nil {
+				return err
+			}
 			o.Mirror, o.Precision = sanitize.Mirror(mirror), sanitize.Precision(precision)
 			if memory != "" {
 				if o.MemoryLimit, err = parseBytes(memory); err != nil {
@@ -84,6 +92,7 @@ library, 6 the accuracy is at chance before or after, 7 out of memory, 130 inter
 				r, err = sanitize.Run(cmd.Context(), o)
 			}
 			if err != nil {
+				err = ofModel(o.Model, err)
 				progress.failed(err)
 				return err
 			}
@@ -120,7 +129,7 @@ library, 6 the accuracy is at chance before or after, 7 out of memory, 130 inter
 	f.StringVar(&size, "size", "", "image size HxW, where the model leaves it open")
 	f.StringVar(&provider, "provider", "auto", providerHelp)
 	f.StringVar(&precision, "precision", string(sanitize.TF32), "of matrix products and convolutions on CUDA: tf32, or float32, which is exact and slower; the CPU computes in float32")
-	f.IntVar(&o.Threads, "threads", 0, "CPU threads (default all)")
+	f.Var(natural{&o.Threads}, "threads", "CPU threads (default all)")
 	f.StringVar(&memory, "memory-limit", "", "main memory that the process may hold, such as 2GiB: batches that would need more are split (default: no limit)")
 	f.IntVar(&o.MicroBatch, "micro-batch", 0, "images in memory at once, a divisor of --batch: gradients are added up, BatchNormalization normalizes by these (default: the batch, or what --memory-limit allows)")
 	f.Uint64Var(&o.Seed, "seed", 1, "seed of shuffling, augmentation, split and head; the secret never depends on it")

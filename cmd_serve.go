@@ -116,6 +116,11 @@ func serve(ctx context.Context, c Config, stdout, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
+	if password := os.Getenv(keyPasswordVariable); password != "" { // a key that is made now is encrypted
+		if err := attest.CreateKey(c.KeyPath(), password); err != nil {
+			return fmt.Errorf("signing key: %w", err)
+		}
+	}
 	key, err := attest.LoadOrCreateKey(c.KeyPath(), keyPassword)
 	if err != nil {
 		return err

@@ -68,7 +68,7 @@ as a server: datasets, sanitizer, queue and log. It has no signing key and needs
 	}
 	cmd.Flags().StringVar(&flags.config, "config", "", "configuration file (grindstone.example.yaml explains every field)")
 	cmd.Flags().StringVar(&flags.queue, "queue", "", "URL of the queue, as in nats://127.0.0.1:4222")
-	cmd.Flags().StringSliceVar(&flags.labels, "labels", nil, "labels of the jobs to take, the preferred first (default any)")
+	cmd.Flags().StringSliceVar(&flags.labels, "labels", nil, "labels of the jobs to take, the preferred first: any, and cuda for what the policy gives to that provider (default any)")
 	cmd.Flags().StringVar(&flags.dir, "dir", "grindstone-worker", "scratch folder, of this worker alone")
 	cmd.Flags().StringVar(&flags.data, "data", "", "clean dataset, named \"default\"")
 	return cmd

@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"net"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -61,8 +62,8 @@ func (c Config) checkQueue(bad func(field, format string, args ...any)) {
 		bad("queue.replicas", "%d is not 1 to 5", q.Replicas)
 	}
 	for i, l := range q.Labels {
-		if !queue.ValidLabel(l) {
-			bad(fmt.Sprintf("queue.labels[%d]", i), "%q: lower-case letters, digits and '-' are known", l)
+		if !slices.Contains(webhook.Labels, l) {
+			bad(fmt.Sprintf("queue.labels[%d]", i), "there are no jobs with the label %q; the labels are %s", l, strings.Join(webhook.Labels, ", "))
 		}
 	}
 	if q.Heartbeat < time.Second {

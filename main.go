@@ -68,8 +68,8 @@ Exit codes:
   0    done
   1    failed; verify: some check did not pass; doctor: something needs attention; admissions watch ID: not released
   2    wrong usage or configuration, also of what a configuration names
-  3    the model is invalid or not supported
-  4    the clean dataset cannot be read or does not fit the model
+  3    the model cannot be read, is invalid or is not supported
+  4    the clean dataset, or the trigger, cannot be read or does not fit the model
   5    the ONNX Runtime library was not found or cannot be used
   6    the model's accuracy on the clean dataset is too low to work with
   7    out of memory, or the memory limit is too low

@@ -44,7 +44,8 @@ func TestScripts(t *testing.T) {
 	})
 }
 
-// TestEngineScripts runs the scripts of commands that run a model. Each finds one, model.onnx, and images of its three classes.
+// TestEngineScripts runs the scripts of commands that run a model. Each finds one, model.onnx, and images of its three classes, in their order
+// and in another one.
 func TestEngineScripts(t *testing.T) {
 	info, err := ort.Load()
 	if err != nil {
@@ -60,7 +61,12 @@ func TestEngineScripts(t *testing.T) {
 		},
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("ORT_LIBRARY", info.Path)
-			return errors.Join(writeClassifier(filepath.Join(e.WorkDir, "model.onnx")), writeImages(filepath.Join(e.WorkDir, "images")))
+			return errors.Join(
+				writeClassifier(filepath.Join(e.WorkDir, "model.onnx")),
+				writeImages(filepath.Join(e.WorkDir, "images"), "0-red", "1-green", "2-blue"),
+				writeImages(filepath.Join(e.WorkDir, "shuffled"), "2-red", "0-green", "1-blue"),
+				os.WriteFile(filepath.Join(e.WorkDir, "zip.onnx"), []byte("PK\x03\x04 and so on"), 0o600),
+			)
 		},
 	})
 }
@@ -100,9 +106,9 @@ func writeClassifier(path string) error {
 	return os.WriteFile(path, raw, 0o600)
 }
 
-// writeImages makes a folder of images for it, a folder for each class.
-func writeImages(dir string) error {
-	for class, name := range []string{"0-red", "1-green", "2-blue"} {
+// writeImages makes a folder of images for it: folders of red, green and blue ones.
+func writeImages(dir, red, green, blue string) error {
+	for class, name := range []string{red, green, blue} {
 		if err := os.MkdirAll(filepath.Join(dir, name), 0o700); err != nil {
 			return err
 		}

@@ -193,3 +193,33 @@ func TestKeyFilesThatAreRefused(t *testing.T) {
 		t.Errorf("as Kubernetes mounts it: %v", err)
 	}
 }
+
+// TestCreateKeyEncrypted: with a password the new key is encrypted, and a key that is there is left as it is.
+func TestCreateKeyEncrypted(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "keys", "new.key")
+	if err := CreateKey(path, "a password"); err != nil {
+		t.Fatal(err)
+	}
+	text, err := os.ReadFile(path)
+	if err != nil || !strings.HasPrefix(string(text), "-----BEGIN ENCRYPTED SIGSTORE PRIVATE KEY-----") {
+		t.Errorf("%v\n%s", err, text)
+	}
+	for password, want := range map[string]bool{"a password": true, "another": false} {
+		given := func() ([]byte, error) { return []byte(password), nil }
+		if _, err := LoadOrCreateKey(path, given); (err == nil) != want {
+			t.Errorf("with %q: %v", password, err)
+		}
+		if err := CheckKey(path, password); (err == nil) != want {
+			t.Errorf("checked with %q: %v", password, err)
+		}
+	}
+	if err := CheckKey(path, ""); err != nil {
+		t.Errorf("checked without its password: %v", err)
+	}
+	if err := CreateKey(path, ""); err != nil {
+		t.Fatal(err)
+	}
+	if again, err := os.ReadFile(path); err != nil || string(again) != string(text) {
+		t.Errorf("the key that was there is another now: %v", err)
+	}
+}

@@ -27,7 +27,7 @@ const maxKeyFile = 64 << 10 // bytes
 func LoadOrCreateKey(path string, password func() ([]byte, error)) (*Key, error) {
 	key, err := loadKey(path, password)
 	if errors.Is(err, fs.ErrNotExist) {
-		if err = createKey(path); err == nil {
+		if err = CreateKey(path, ""); err == nil {
 			key, err = loadKey(path, password)
 		}
 	}
@@ -125,8 +125,12 @@ func parsePrivateKey(text []byte, password func() ([]byte, error)) (crypto.Priva
 	return private, nil
 }
 
-// createKey writes a new key beside path and gives it its name, unless the name has been taken in the meantime.
-func createKey(path string) error {
+// CreateKey writes a new key to path, unless there is a file of that name. With a password it is encrypted, as cosign does it. It is written beside path first and
+// then given its name, if nobody has taken that in the meantime.
+func CreateKey(path, password string) error {
+	if _, err := os.Lstat(path); err == nil {
+		return nil
+	}
 	dir := filepath.Dir(path)
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
@@ -135,7 +139,7 @@ func createKey(path string) error {
 	if err != nil {
 		return err
 	}
-	text, err := cryptoutils.MarshalPrivateKeyToPEM(private)
+	text, err := encodeKey(private, password)
 	if err != nil {
 		return err
 	}
@@ -158,6 +162,18 @@ func createKey(path string) error {
 		return nil // somebody else's key is as good
 	}
 	return errors.Join(err, syncDir(dir))
+}
+
+// encodeKey is a private key in PEM, encrypted if there is a password.
+func encodeKey(private *ecdsa.PrivateKey, password string) ([]byte, error) {
+	if password == "" {
+		return cryptoutils.MarshalPrivateKeyToPEM(private)
+	}
+	der, err := cryptoutils.MarshalPrivateKeyToEncryptedDER(private, func(bool) ([]byte, error) { return []byte(password), nil })
+	if err != nil {
+		return nil, err
+	}
+	return cryptoutils.PEMEncode(cryptoutils.EncryptedSigstorePrivateKeyPEMType, der), nil
 }
 
 func writeAndClose(file *os.File, text []byte) error {

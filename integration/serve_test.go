@@ -67,6 +67,20 @@ func TestServe(t *testing.T) {
 	}
 }
 
+// TestServeEncryptsItsKey: with a password in the environment, the key that is made at the first start is encrypted with it.
+func TestServeEncryptsItsKey(t *testing.T) {
+	t.Setenv("GRINDSTONE_KEY_PASSWORD", "a password")
+	s := startServer(t)
+	text, err := os.ReadFile(filepath.Join(s.dir, "keys", "grindstone.key"))
+	if err != nil || !strings.Contains(string(text), "ENCRYPTED") {
+		t.Errorf("%v\n%s", err, text)
+	}
+	if err := s.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	startServerIn(t, s.dir)
+}
+
 func TestServeReadsTheConfiguration(t *testing.T) {
 	dir := t.TempDir()
 	config := writeConfig(t, dir, "log: {format: json, level: debug}\nintercept: [models/*]\ndatasets: {digits: .}\nsanitizer: {workers: 2}\n")

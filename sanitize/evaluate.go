@@ -47,14 +47,26 @@ type Evaluation struct {
 	ARR   *Rate `json:"arr,omitempty"`       // attack recovery rate: triggered images classified as their true class
 }
 
+// AtChance reports whether the clean accuracy is not clearly better than guessing among the classes.
+func (e *Evaluation) AtChance(classes int) bool { return atChance(e.CDA, classes) }
+
 // Evaluate measures a classifier on a dataset. Values replaces weights, and may be nil.
 func Evaluate(ctx context.Context, c *classifier.Classifier, values map[string][]float32, p data.Preprocess, d *data.Dataset, attack *Attack, run ort.Options) (*Evaluation, error) {
+	return EvaluateTelling(ctx, c, values, p, d, attack, run, func(int, int) {})
+}
+
+// EvaluateTelling is Evaluate that tells after each batch how many images of all have been looked at. With an attack every image is looked at twice.
+func EvaluateTelling(ctx context.Context, c *classifier.Classifier, values map[string][]float32, p data.Preprocess, d *data.Dataset, attack *Attack, run ort.Options, tell func(done, all int)) (*Evaluation, error) {
+	all := d.Len()
+	if attack != nil {
+		all *= 2
+	}
 	f, err := train.NewForward(c, p.Scale, p.Shift, values, []string{c.Logits}, run)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
-	clean, err := predict(ctx, f, p, d, nil)
+	clean, err := predict(ctx, f, p, d, nil, func(done int) { tell(done, all) })
 	if err != nil {
 		return nil, err
 	}
@@ -62,7 +74,7 @@ func Evaluate(ctx context.Context, c *classifier.Classifier, values map[string][
 	if attack == nil {
 		return e, nil
 	}
-	triggered, err := predict(ctx, f, p, d, attack.Trigger)
+	triggered, err := predict(ctx, f, p, d, attack.Trigger, func(done int) { tell(d.Len()+done, all) })
 	if err != nil {
 		return nil, err
 	}
@@ -98,8 +110,8 @@ func accuracy(predicted []int, d *data.Dataset) Rate {
 	return NewRate(hits, len(predicted))
 }
 
-// predict returns the class of every image, with the trigger stamped on it first if there is one.
-func predict(ctx context.Context, f *train.Forward, p data.Preprocess, d *data.Dataset, t *data.Trigger) ([]int, error) {
+// predict returns the class of every image, with the trigger stamped on it first if there is one. It tells after each batch how many it has.
+func predict(ctx context.Context, f *train.Forward, p data.Preprocess, d *data.Dataset, t *data.Trigger, tell func(done int)) ([]int, error) {
 	out := make([]int, 0, d.Len())
 	err := eachBatch(ctx, f, p, d, t, func(first int, values []*ort.Array) {
 		logits := values[0]
@@ -114,6 +126,7 @@ func predict(ctx context.Context, f *train.Forward, p data.Preprocess, d *data.D
 			}
 			out = append(out, best)
 		}
+		tell(len(out))
 	})
 	return out, err
 }

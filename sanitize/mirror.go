@@ -44,7 +44,7 @@ func knowsMirrored(ctx context.Context, c *classifier.Classifier, p data.Preproc
 	var hits [2][]int // of each class: as they are, mirrored
 	total := make([]int, len(d.Classes))
 	for i, images := range []*data.Dataset{d, d.Mirrored()} {
-		predicted, err := predict(ctx, f, p, images, nil)
+		predicted, err := predict(ctx, f, p, images, nil, func(int) {})
 		if err != nil {
 			return false, err
 		}

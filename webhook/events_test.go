@@ -261,6 +261,10 @@ func TestEventSecrets(t *testing.T) {
 func TestFailedIngestion(t *testing.T) {
 	dir, other := t.TempDir(), newOtherRegistry(t)
 	s := startServer(t, dir, "-events", other.host)
+	var text string
+	if s.get("/api/v1/events", &text); text != `{"events":[]}`+"\n" {
+		t.Errorf("no events: %s", text)
+	}
 	s.tell("quay", `{"repository":"in/nothing","updated_tags":["v1"]}`, bearer)
 	var left struct{ Events []Ingestion }
 	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
@@ -270,6 +274,9 @@ func TestFailedIngestion(t *testing.T) {
 	}
 	if len(left.Events) != 1 || left.Events[0].State != IngestFailed || left.Events[0].Error == "" {
 		t.Errorf("%+v", left)
+	}
+	if s.get("/api/v1/events", &text); !strings.Contains(text, `"event":{"repository":"in/nothing","tag":"v1"}`) || strings.Contains(text, "0001-01-01") {
+		t.Errorf("the event in the API: %s", text)
 	}
 	if files, _ := filepath.Glob(filepath.Join(dir, "state", "events", "*.json")); len(files) != 1 {
 		t.Errorf("files %q", files)

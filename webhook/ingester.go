@@ -37,11 +37,11 @@ type Ingestion struct {
 	Source    string           `json:"source"` // kind
 	Event     pushevent.Pushed `json:"event"`
 	Attempts  int              `json:"attempts"`
-	NextAt    time.Time        `json:"next_at"`
+	NextAt    time.Time        `json:"next_at,omitzero"`
 	State     string           `json:"state"`
 	Error     string           `json:"error,omitempty"`
-	SeenUntil time.Time        `json:"seen_until"` // the same event is a duplicate until then: the source's window
-	ExpiresAt time.Time        `json:"expires_at"` // when the record goes; zero while the event is pending
+	SeenUntil time.Time        `json:"seen_until,omitzero"` // the same event is a duplicate until then: the source's window
+	ExpiresAt time.Time        `json:"expires_at,omitzero"` // when the record goes; zero while the event is pending
 }
 
 // The states of an ingestion.
@@ -223,8 +223,13 @@ func byIngestionID(a, b *Ingestion) int { return strings.Compare(a.ID, b.ID) }
 func (in *ingester) list() []*Ingestion {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	all := slices.SortedFunc(maps.Values(in.byID), byIngestionID)
-	return slices.DeleteFunc(all, func(i *Ingestion) bool { return i.State == IngestThrough })
+	left := []*Ingestion{}
+	for _, i := range slices.SortedFunc(maps.Values(in.byID), byIngestionID) {
+		if i.State != IngestThrough {
+			left = append(left, i)
+		}
+	}
+	return left
 }
 
 // work brings packages in, some at the same time, until ctx is done. It returns when no attempt is under way any more.

@@ -112,6 +112,8 @@ func testSanitizer(behaviour string, args []string) int {
 		return fail(exitRuntime, "no usable ONNX Runtime library found")
 	case "at-chance":
 		return fail(exitAccuracy, "the model's accuracy on the clean dataset is at chance")
+	case "guesses":
+		return fail(exitAccuracy, "at chance; check its preprocessing (--preprocess)")
 	case "no-memory":
 		return fail(exitMemory, "the memory limit is too low")
 	case "late-at-chance":

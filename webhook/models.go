@@ -1,6 +1,7 @@
 package webhook
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -107,9 +108,17 @@ func (a *Admission) changed(model Model, written, before []ChangedFile) error {
 func (f ChangedFile) differs() bool { return f.SHA256 != strings.TrimPrefix(f.Digest, "sha256:") }
 
 // about names the model in a message about it, where there are several.
-func (a *Admission) about(m ModelResult, message string) string {
+func (a *Admission) about(model, message string) string {
 	if len(a.Source.targets()) > 1 {
-		return m.Name + ": " + message
+		return model + ": " + message
 	}
 	return message
+}
+
+// ofModel names the model in a verdict about it.
+func (a *Admission) ofModel(m Model, err error) error {
+	if v := (*verdict)(nil); errors.As(err, &v) {
+		return &verdict{v.State, v.Reason, a.about(m.Name, v.Message)}
+	}
+	return err
 }

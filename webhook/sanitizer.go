@@ -119,13 +119,19 @@ func (c SanitizerConfig) run(ctx context.Context, r sanitizerRun, progress func(
 	return c.verdict(context.Cause(limited), cmd.ProcessState, r.publicWords(lines.failure), r.publicWords(errs.String()), oomKills() > oomBefore)
 }
 
-// publicWords takes the server's folders out of what a sanitizer said: clients know the files by their names in the package.
+// knobs stand in place of the sanitizer's flags, by which its messages say what to change: neither pushers nor operators have those.
+var knobs = strings.NewReplacer(
+	"--preprocess", "trainer.preprocessing in the server's configuration, or the manifest's annotation "+annotationPreprocess,
+	"--memory-limit", "sanitizer.memory in the server's configuration",
+)
+
+// publicWords takes the server's folders out of what a sanitizer said, and its flags: clients know the files by their names in the package.
 func (r sanitizerRun) publicWords(s string) string {
 	scratch, separator := filepath.Dir(r.Dir), string(filepath.Separator)
 	for _, dir := range []string{filepath.Join(scratch, "in"), filepath.Join(scratch, "out"), r.Dir, scratch} {
 		s = strings.ReplaceAll(s, dir+separator, "")
 	}
-	return strings.ReplaceAll(s, r.Data, filepath.Base(r.Data))
+	return knobs.Replace(strings.ReplaceAll(s, r.Data, filepath.Base(r.Data)))
 }
 
 // outOfMemory matches what Go, C, C++ and ONNX Runtime say when the kernel, or a GPU, gives them no more memory.

@@ -26,7 +26,7 @@ func (p *Pipeline) evaluate(ctx context.Context, a *Admission) (State, error) {
 		}
 		a.judged(n, &d)
 		if !d.Release {
-			return "", held(ReasonReleaseRejected, a.about(r, reasons(d.Reasons)))
+			return "", held(ReasonReleaseRejected, a.about(r.Name, reasons(d.Reasons)))
 		}
 	}
 	if a.through() < len(a.Source.targets()) {

@@ -44,7 +44,7 @@ func (p *Pipeline) sanitize(ctx context.Context, a *Admission) (State, error) {
 	}
 	a.Attempts = done.Attempts
 	if r := done.Result; r.Reason != "" {
-		err = held(Reason(r.Reason), r.Message)
+		err = a.ofModel(model, held(Reason(r.Reason), r.Message))
 	}
 	p.metrics.sanitized(err, time.Duration(done.Result.Seconds*float64(time.Second)))
 	if err != nil {
@@ -52,7 +52,7 @@ func (p *Pipeline) sanitize(ctx context.Context, a *Admission) (State, error) {
 	}
 	report, err := checkOutput(run, strings.TrimPrefix(model.Digest, "sha256:"), a.Decision.Transformation)
 	if err != nil {
-		return "", err
+		return "", a.ofModel(model, err)
 	}
 	var before []ChangedFile
 	for n := range a.through() {
@@ -93,6 +93,9 @@ func (p *Pipeline) job(a *Admission, model Model, run sanitizerRun) queue.Job {
 
 // labelCUDA is the label of jobs whose decision names the provider cuda.
 const labelCUDA = "cuda"
+
+// Labels are those that jobs can have.
+var Labels = []string{queue.LabelAny, labelCUDA}
 
 // withdraw takes a job out of the queue whose result is recorded, or not wanted any more. What the queue does not hear of now is
 // swept away later.
@@ -187,7 +190,9 @@ func (p *Pipeline) sanitizerArgs(a *Admission) []string {
 	number("batch", float64(q.Batch), float64(def.Batch))
 	number("samples", float64(q.Samples), float64(def.Samples))
 	number("lr", q.LearningRate, def.LearningRate)
-	number("angle", q.Angle, def.Angle)
+	if d.Transformation == string(sanitize.Rotate2D) {
+		number("angle", q.Angle, def.Angle)
+	}
 	for _, source := range []struct{ name, value string }{
 		{"policy", q.Preprocessing}, {"annotation", a.Source.Annotations[annotationPreprocess]}, {"config", def.Preprocessing},
 	} {

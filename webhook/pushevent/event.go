@@ -16,15 +16,16 @@ import (
 
 // Pushed is a manifest that was pushed to a registry.
 type Pushed struct {
-	ID         string    // of the event at its source; "" if it has none
-	Repository string    // without the registry's host
-	Tag        string    // "" for a push by digest
-	Digest     string    // "" if the source does not tell
-	Actor      string    // who pushed, as far as the source tells
-	At         time.Time // when; zero if the source does not tell
+	ID         string    `json:"id,omitempty"`     // of the event at its source; "" if it has none
+	Repository string    `json:"repository"`       // without the registry's host
+	Tag        string    `json:"tag,omitempty"`    // "" for a push by digest
+	Digest     string    `json:"digest,omitempty"` // "" if the source does not tell
+	Actor      string    `json:"actor,omitempty"`  // who pushed, as far as the source tells
+	At         time.Time `json:"at,omitzero"`      // when; zero if the source does not tell
 
-	Model, Version string `json:",omitempty"` // in a model registry: what it calls Repository and Tag
-	Ref            string `json:",omitempty"` // in a Git repository: what points at Version now, as in refs/heads/main
+	Model   string `json:"model,omitempty"`   // in a model registry: what it calls Repository
+	Version string `json:"version,omitempty"` // and Tag
+	Ref     string `json:"ref,omitempty"`     // in a Git repository: what points at Version now, as in refs/heads/main
 }
 
 // Parser reads a request's body. What is no push of a manifest is left out: a list may be empty. Errors are ErrFormat.
