@@ -95,9 +95,10 @@ var commands = map[string]func(*testscript.TestScript, bool, []string){
 func writeClassifier(path string) error {
 	b := onnx.NewBuilder()
 	b.Input("x", onnx.Float, -1, 3, 4, 4)
-	b.Named("feature", "Flatten", []string{b.Op("GlobalAveragePool", []string{"x"})})
-	weight := b.Const(onnx.NewFloat("weight", []int64{3, 3}, []float32{1, 0, 0, 0, 1, 0, 0, 0, 1}))
-	b.Named("logits", "MatMul", []string{"feature", weight})
+	same := []float32{1, 0, 0, 0, 1, 0, 0, 0, 1}
+	b.Named("colours", "Conv", []string{"x", b.Const(onnx.NewFloat("kernel", []int64{3, 3, 1, 1}, same))})
+	b.Named("feature", "Flatten", []string{b.Op("GlobalAveragePool", []string{"colours"})})
+	b.Named("logits", "MatMul", []string{"feature", b.Const(onnx.NewFloat("weight", []int64{3, 3}, same))})
 	b.Output("logits", onnx.Float, -1, 3)
 	raw, err := b.Model(onnx.Opset).Marshal()
 	if err != nil {
