@@ -9,7 +9,7 @@ import (
 // Operators whose arguments moved between attributes and inputs, or whose later versions know more than opset 17.
 
 var argumentUpgrades = map[string]step{
-	"AveragePool":        {(*upgrade).averagePool, "windows that end beyond the padding divide as since 19; no dilations"},
+	"AveragePool":        {(*upgrade).averagePool, "windows that end beyond padding that counts: by Pad, divided as since 19; no dilations"},
 	"BatchNormalization": {(*upgrade).batchNormalization, "at inference; no statistics per activation (spatial=0), but of rows"},
 	"Cast":               {(*upgrade).cast, "saturation and rounding of later versions concern other types"},
 	"CastLike":           {(*upgrade).cast, "as Cast"},
@@ -164,28 +164,6 @@ func onlyOnes(n *Node, attr string) error {
 		return fmt.Errorf("%s %v are not supported", attr, n.Ints(attr))
 	}
 	return nil
-}
-
-// averagePool: in ceil mode a window may end beyond the padding. With count_include_pad it divides by what it covers of the padded input, as
-// PyTorch does, opset 19 says, and ONNX Runtime 1.32 computes at any opset; 1.27 divided by the whole window until opset 18. Without padding the
-// attribute is dropped, after which all agree.
-func (u *upgrade) averagePool(n *Node) (*Node, error) {
-	if err := onlyOnes(n, "dilations"); err != nil {
-		return nil, err
-	}
-	c := n.replace(n.Inputs, "dilations")
-	if n.Int("ceil_mode", 0) == 0 || n.Int("count_include_pad", 0) == 0 {
-		return c, nil
-	}
-	padded := slices.ContainsFunc(n.Ints("pads"), func(p int64) bool { return p != 0 }) ||
-		!slices.Contains([]string{"NOTSET", "VALID"}, n.String("auto_pad", "NOTSET"))
-	switch {
-	case !padded:
-		return c.replace(c.Inputs, "count_include_pad"), nil
-	case u.version >= 19:
-		return nil, fmt.Errorf("ceil_mode with count_include_pad and padding is not supported at opset %d", u.version)
-	}
-	return c, nil
 }
 
 func (u *upgrade) lpPool(n *Node) (*Node, error) {

@@ -273,7 +273,7 @@ func TestNormalizeRefuses(t *testing.T) {
 		{9, &onnx.Node{Op: "Softmax", Inputs: []string{"x"}, Attrs: []*onnx.Attr{onnx.I("axis", 2)}}, "axis 2"},
 		{19, &onnx.Node{Op: "Pad", Inputs: []string{"x", "x"}, Attrs: []*onnx.Attr{onnx.S("mode", "wrap")}}, "wrap"},
 		{19, &onnx.Node{Op: "AveragePool", Inputs: []string{"x"}, Attrs: []*onnx.Attr{onnx.Is("dilations", 2, 1)}}, "dilations"},
-		{19, &onnx.Node{Op: "AveragePool", Inputs: []string{"x"}, Attrs: []*onnx.Attr{onnx.Is("pads", 1, 1, 1, 1), onnx.I("ceil_mode", 1), onnx.I("count_include_pad", 1)}}, "count_include_pad"},
+		{19, &onnx.Node{Op: "AveragePool", Inputs: []string{"x"}, Attrs: []*onnx.Attr{onnx.Is("kernel_shape", 2, 2), onnx.Is("strides", 2, 2), onnx.Is("pads", 1, 1, 1, 1), onnx.I("ceil_mode", 1), onnx.I("count_include_pad", 1)}}, "count_include_pad"},
 		{18, &onnx.Node{Op: "LpPool", Inputs: []string{"x"}, Attrs: []*onnx.Attr{onnx.I("ceil_mode", 1)}}, "ceil_mode"},
 		{18, &onnx.Node{Op: "Resize", Inputs: []string{"x"}, Attrs: []*onnx.Attr{onnx.I("antialias", 1)}}, "antialias"},
 		{18, &onnx.Node{Op: "Resize", Inputs: []string{"x"}, Attrs: []*onnx.Attr{onnx.S("keep_aspect_ratio_policy", "not_larger")}}, "keep_aspect_ratio_policy"},
