@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -17,7 +18,7 @@ import (
 
 // apiClient talks to a server's API.
 type apiClient struct {
-	server, token string
+	server, token, ca string
 }
 
 // apiError is an answer of the server that is not the one hoped for.
@@ -38,13 +39,12 @@ func (e *apiError) Error() string {
 
 // serverFlags adds the flags that say how to reach the server.
 func serverFlags(cmd *cobra.Command, c *apiClient) {
-	server := os.Getenv("GRINDSTONE_SERVER")
-	if server == "" {
-		server = "http://" + DefaultConfig().Listen
-	}
-	cmd.PersistentFlags().StringVar(&c.server, "server", server, "URL of the server (environment: GRINDSTONE_SERVER)")
+	cmd.PersistentFlags().StringVar(&c.server, "server", "", "URL of the server, with user:password@ where it asks for a login (environment: GRINDSTONE_SERVER; default "+defaultServer+")")
 	cmd.PersistentFlags().StringVar(&c.token, "token", "", "bearer token (environment: GRINDSTONE_TOKEN)")
+	cmd.PersistentFlags().StringVar(&c.ca, "ca", "", caHelp)
 }
+
+var defaultServer = "http://" + DefaultConfig().Listen
 
 // do sends a request and returns the answer's open body, or an *apiError for a status of 400 and more. A body is sent as JSON.
 func (c *apiClient) do(ctx context.Context, method, path string, query url.Values, body any) (*http.Response, error) {
@@ -57,9 +57,10 @@ func (c *apiClient) do(ctx context.Context, method, path string, query url.Value
 
 // request is a request with what shows who makes it.
 func (c *apiClient) request(ctx context.Context, method, path string, query url.Values, body any) (*http.Request, error) {
-	base, err := url.Parse(c.server)
+	server := cmp.Or(c.server, os.Getenv("GRINDSTONE_SERVER"), defaultServer) // what has a password is no default of a flag, which --help prints
+	base, err := url.Parse(server)
 	if err != nil || base.Host == "" || base.Scheme != "http" && base.Scheme != "https" {
-		return nil, usageError("--server %q is no URL of a server, as in http://127.0.0.1:5050", c.server)
+		return nil, usageError("--server %q is no URL of a server, as in %s", server[strings.LastIndex(server, "@")+1:], defaultServer)
 	}
 	user := base.User
 	base.User = nil
@@ -94,7 +95,11 @@ func (c *apiClient) request(ctx context.Context, method, path string, query url.
 }
 
 func (c *apiClient) send(r *http.Request) (*http.Response, error) {
-	answer, err := http.DefaultClient.Do(r)
+	transport, err := trusting(c.ca)
+	if err != nil {
+		return nil, err
+	}
+	answer, err := (&http.Client{Transport: transport}).Do(r)
 	if err != nil {
 		return nil, err
 	}

@@ -135,6 +135,17 @@ func stateWord(a webhook.View) string {
 	return string(a.State)
 }
 
+// tagWord says what became of a tag that was pushed.
+func tagWord(a webhook.View, t webhook.Tag) string {
+	switch {
+	case t.Moved:
+		return "points at the released model"
+	case a.State == webhook.Denied:
+		return "stays what it was"
+	}
+	return "waits"
+}
+
 func newestTag(a webhook.View) string {
 	if len(a.Tags) == 0 {
 		return ""
@@ -194,11 +205,7 @@ func printAdmission(w io.Writer, raw json.RawMessage, asJSON bool) error {
 	}
 	row("repository", "%s", a.Source.Repository)
 	for _, t := range a.Tags {
-		moved := "waits"
-		if t.Moved {
-			moved = "points at the released model"
-		}
-		row("tag", "%s, pushed %s, %s", t.Name, t.PushedAt.Format(time.RFC3339), moved)
+		row("tag", "%s, pushed %s, %s", t.Name, t.PushedAt.Format(time.RFC3339), tagWord(a, t))
 	}
 	row("pushed", "%s", a.Source.Digest)
 	if a.Source.Identity != "" {

@@ -7,7 +7,6 @@ import (
 	"path/filepath"
 	"time"
 
-	"github.com/schollz/progressbar/v3"
 	"github.com/spf13/cobra"
 
 	"grindstone/demo"
@@ -117,7 +116,7 @@ func demoDir(keep string) (string, error) {
 type teller struct {
 	cmd  *cobra.Command
 	json *json.Encoder
-	bar  *progressbar.ProgressBar
+	bar  *bar
 	what string
 }
 
@@ -146,20 +145,14 @@ func (t *teller) progress(what string, step, steps int, detail string) {
 	if t.what != what {
 		t.end()
 		t.what = what
-		t.bar = progressbar.NewOptions(steps, progressbar.OptionSetWriter(t.cmd.ErrOrStderr()), progressbar.OptionSetWidth(30),
-			progressbar.OptionThrottle(200*time.Millisecond), progressbar.OptionSetPredictTime(false), progressbar.OptionShowCount())
+		t.bar = newBar(t.cmd.ErrOrStderr(), steps)
 	}
-	t.bar.ChangeMax(steps)
-	t.bar.Describe(fmt.Sprintf("  %-20s %s", what, detail))
-	t.bar.Set(step)
+	t.bar.set(step, steps, fmt.Sprintf("  %-20s %s", what, detail))
 }
 
 // end closes a bar.
 func (t *teller) end() {
-	if t.bar != nil {
-		t.bar.Exit()
-		fmt.Fprintln(t.cmd.ErrOrStderr())
-	}
+	t.bar.end()
 	t.bar, t.what = nil, ""
 }
 

@@ -160,7 +160,7 @@ func findRuntime(ctx context.Context) []finding {
 		}
 	}
 	return append(found,
-		finding{Name: "not available", OK: true, Detail: strings.Join(missing, ", ") + "; --provider says why"},
+		finding{Name: "not available", OK: true, Detail: strings.Join(missing, ", ") + "; `grindstone inspect MODEL.onnx --provider NAME` says why"},
 		finding{Name: "devices", OK: true, Detail: fmt.Sprintf("%s; %d cores in use", strings.Join(info.Devices, "; "), runtime.GOMAXPROCS(0))})
 }
 

@@ -54,7 +54,7 @@ A running server is asked (--server, operators only). For a server that does not
 			if flags.json {
 				return printJSON(cmd.OutOrStdout(), c)
 			}
-			return printCollection(cmd.OutOrStdout(), c)
+			return printCollection(cmd.OutOrStdout(), c, removal(cmd))
 		},
 	}
 	serverFlags(cmd, client)
@@ -94,7 +94,18 @@ func (nobodyPushes) Admit(context.Context, registry.Push) (*registry.Denial, err
 
 func (nobodyPushes) Status(string, string) (registry.Status, bool) { return registry.Status{}, false }
 
-func printCollection(w io.Writer, c webhook.Collection) error {
+// removal is the command that removes what a look without --remove found: the same one with it. What the server's URL and token are, it leaves to the reader.
+func removal(cmd *cobra.Command) string {
+	line := cmd.CommandPath()
+	for _, name := range []string{"dir", "older-than"} {
+		if f := cmd.Flags().Lookup(name); f.Changed {
+			line += " --" + name + " " + f.Value.String()
+		}
+	}
+	return line + " --remove"
+}
+
+func printCollection(w io.Writer, c webhook.Collection, removal string) error {
 	if len(c.Garbage) == 0 {
 		_, err := fmt.Fprintln(w, "nothing is left behind")
 		return err
@@ -115,6 +126,6 @@ func printCollection(w io.Writer, c webhook.Collection) error {
 		_, err := fmt.Fprintf(w, "removed %d, %d bytes; the blobs of packages go within a day, while the server runs\n", len(c.Garbage), c.Bytes)
 		return err
 	}
-	_, err := fmt.Fprintf(w, "%d to remove, %d bytes: grindstone gc --remove\n", len(c.Garbage), c.Bytes)
+	_, err := fmt.Fprintf(w, "%d to remove, %d bytes: %s\n", len(c.Garbage), c.Bytes, removal)
 	return err
 }

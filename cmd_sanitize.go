@@ -8,7 +8,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/schollz/progressbar/v3"
 	"github.com/spf13/cobra"
 
 	"grindstone/sanitize"
@@ -177,7 +176,7 @@ func printReport(w io.Writer, out string, r *sanitize.Report) {
 type progress struct {
 	out   *json.Encoder // nil: a bar
 	err   io.Writer
-	bar   *progressbar.ProgressBar
+	bar   *bar
 	phase string
 }
 
@@ -202,11 +201,8 @@ func (p *progress) show(e sanitize.Progress) {
 	}
 	training := e.Phase == "grind" || e.Phase == "restore"
 	if !training {
-		if p.bar != nil {
-			p.bar.Exit()
-			fmt.Fprintln(p.err)
-			p.bar = nil
-		}
+		p.bar.end()
+		p.bar = nil
 		if p.phase != e.Phase || e.Message != "" {
 			fmt.Fprintln(p.err, strings.TrimSpace(phaseLabels[e.Phase]+" "+e.Message))
 		}
@@ -214,19 +210,17 @@ func (p *progress) show(e sanitize.Progress) {
 		return
 	}
 	if p.bar == nil {
-		p.bar = progressbar.NewOptions(e.Steps, progressbar.OptionSetWriter(p.err), progressbar.OptionSetWidth(30), progressbar.OptionThrottle(200*time.Millisecond),
-			progressbar.OptionSetPredictTime(false), progressbar.OptionShowCount())
+		p.bar = newBar(p.err, e.Steps)
 	}
-	p.bar.Describe(fmt.Sprintf("%-9s %6.0f images/s  %s left  loss %.3f", phaseLabels[e.Phase], e.ImagesPerSecond,
+	p.bar.set(e.Step, e.Steps, fmt.Sprintf("%-9s %6.0f images/s  %s left  loss %.3f", phaseLabels[e.Phase], e.ImagesPerSecond,
 		time.Duration(e.Remaining*float64(time.Second)).Round(time.Second), e.Loss))
-	p.bar.Set(e.Step)
 }
 
 func (p *progress) failed(err error) {
 	if p.out != nil {
 		_ = p.out.Encode(sanitize.Progress{Phase: "failed", Error: err.Error()})
-	} else if p.bar != nil {
-		fmt.Fprintln(p.err)
+	} else {
+		p.bar.end()
 	}
 }
 

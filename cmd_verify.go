@@ -4,17 +4,19 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"os"
 	"strings"
 
 	"github.com/spf13/cobra"
+	"oras.land/oras-go/v2/registry/remote/retry"
 
 	"grindstone/attest"
 )
 
 func newVerifyCommand() *cobra.Command {
 	var flags struct {
-		key, bundle     string
+		key, bundle, ca string
 		plainHTTP, json bool
 		allowApproved   bool
 	}
@@ -51,8 +53,13 @@ the policy approved without sanitizing has an attestation that says so, and pass
 			case isFile:
 				result, err = attest.VerifyFile(cmd.Context(), subject, flags.bundle, public)
 			default:
+				transport, cerr := trusting(flags.ca)
+				if cerr != nil {
+					return cerr
+				}
 				result, err = attest.VerifyRef(cmd.Context(), subject, public, attest.RefOptions{
-					PlainHTTP: flags.plainHTTP, TLS: cmd.Flags().Changed("plain-http") && !flags.plainHTTP,
+					PlainHTTP: flags.plainHTTP, TLS: flags.ca != "" || cmd.Flags().Changed("plain-http") && !flags.plainHTTP,
+					Client: &http.Client{Transport: retry.NewTransport(transport)},
 				})
 			}
 			if flags.allowApproved && errors.Is(err, attest.ErrVerification) && result != nil {
@@ -63,7 +70,8 @@ the policy approved without sanitizing has an attestation that says so, and pass
 	}
 	cmd.Flags().StringVar(&flags.key, "key", "", "public key of the signer, PEM")
 	cmd.Flags().StringVar(&flags.bundle, "bundle", "", "sigstore bundle of the model file")
-	cmd.Flags().BoolVar(&flags.plainHTTP, "plain-http", false, "talk to the registry without TLS; on loopback that is the default, and --plain-http=false asks for TLS")
+	cmd.Flags().BoolVar(&flags.plainHTTP, "plain-http", false, "talk to the registry without TLS; on loopback that is the default, and --plain-http=false or --ca asks for TLS")
+	cmd.Flags().StringVar(&flags.ca, "ca", "", caHelp)
 	cmd.Flags().BoolVar(&flags.allowApproved, "allow-approved", false, "let models pass that were approved without sanitizing")
 	cmd.Flags().BoolVar(&flags.json, "json", false, "print JSON")
 	return cmd

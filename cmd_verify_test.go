@@ -1,14 +1,26 @@
 package main
 
 import (
+	"encoding/pem"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 )
 
-// TestVerifyByTLSOnLoopback: a registry on this machine may speak TLS, and --plain-http=false says so. This one's certificate nobody knows.
+// authorityOf writes the certificate of a test's server, which signed itself.
+func authorityOf(t *testing.T, s *httptest.Server) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "ca.pem")
+	if err := os.WriteFile(path, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.Certificate().Raw}), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// TestVerifyByTLSOnLoopback: a registry on this machine may speak TLS, and --plain-http=false says so, or --ca with the authority of its certificate.
 func TestVerifyByTLSOnLoopback(t *testing.T) {
 	dir := t.TempDir()
 	if err := signModel(dir); err != nil {
@@ -17,8 +29,14 @@ func TestVerifyByTLSOnLoopback(t *testing.T) {
 	registry := httptest.NewTLSServer(http.NotFoundHandler())
 	defer registry.Close()
 	reference := strings.TrimPrefix(registry.URL, "https://") + "/models/a:v1"
-	out, err := command(t, "verify", reference, "--key", filepath.Join(dir, "signer.pub"), "--plain-http=false")
-	if err == nil || !strings.Contains(err.Error(), "certificate") {
-		t.Errorf("%v\n%s", err, out)
+	for want, flags := range map[string][]string{
+		"certificate": {"--plain-http=false"},
+		"not found":   {"--ca", authorityOf(t, registry)},
+		"no such":     {"--ca", "nowhere.pem"},
+	} {
+		out, err := command(t, append([]string{"verify", reference, "--key", filepath.Join(dir, "signer.pub")}, flags...)...)
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: %v, want %q\n%s", flags, err, want, out)
+		}
 	}
 }

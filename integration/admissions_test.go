@@ -116,7 +116,7 @@ func TestOperatorsCommands(t *testing.T) {
 	gc := func(args ...string) (string, error) {
 		return s.grindstone(append([]string{"gc", "--older-than", "0s"}, args...)...)
 	}
-	if out, err := gc("--server", "http://"+s.address); err != nil || !strings.Contains(out, "models/b@"+b.Source.Digest) || !strings.Contains(out, "to remove") {
+	if out, err := gc("--server", "http://"+s.address); err != nil || !strings.Contains(out, "models/b@"+b.Source.Digest) || !strings.Contains(out, "grindstone gc --older-than 0s --remove") {
 		t.Errorf("gc: %v\n%s", err, out)
 	}
 	if out, err := gc("--dir", s.dir, "--json"); err != nil || !strings.Contains(out, b.Source.Digest) {

@@ -22,12 +22,12 @@ func (s *Server) listAdmissions(c echo.Context) error {
 	known := []string{"state", "reason", "repository", "tag", "digest", "limit", "offset"}
 	for name := range c.QueryParams() {
 		if !slices.Contains(known, name) {
-			return badRequest("unknown query parameter %q; known are %v", printable(name, 40), known)
+			return badRequest("unknown query parameter %q; known are %s", printable(name, 40), strings.Join(known, ", "))
 		}
 	}
 	state := State(c.QueryParam("state"))
 	if state != "" && !slices.Contains(States, state) {
-		return badRequest("unknown state %q; the states are %v", printable(string(state), 40), States)
+		return badRequest("unknown state %q; the states are %s", printable(string(state), 40), stateNames())
 	}
 	limit, err := natural(c, "limit", defaultListed, maxListed)
 	if err != nil {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net/http"
 	"slices"
+	"strings"
 
 	"github.com/labstack/echo/v4"
 )
@@ -14,12 +15,12 @@ func (s *Server) listDeliveries(c echo.Context) error {
 	known := []string{"target", "state", "admission", "limit", "offset"}
 	for name := range c.QueryParams() {
 		if !slices.Contains(known, name) {
-			return badRequest("unknown query parameter %q; known are %v", printable(name, 40), known)
+			return badRequest("unknown query parameter %q; known are %s", printable(name, 40), strings.Join(known, ", "))
 		}
 	}
 	state, states := c.QueryParam("state"), []string{DeliveryPending, DeliveryDelivered, DeliveryFailed}
 	if state != "" && !slices.Contains(states, state) {
-		return badRequest("unknown state %q; the states are %v", printable(state, 40), states)
+		return badRequest("unknown state %q; the states are %s", printable(state, 40), strings.Join(states, ", "))
 	}
 	limit, err := natural(c, "limit", defaultListed, maxListed)
 	if err != nil {

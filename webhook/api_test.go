@@ -241,6 +241,15 @@ func TestAPI(t *testing.T) {
 			t.Errorf("%s: %d %+v", path, status, f)
 		}
 	}
+	for path, words := range map[string]string{
+		"/api/v1/admissions?state=lost": "the states are quarantined, deciding, sanitizing", "/api/v1/admissions?sate=held": "known are state, reason, repository",
+		"/api/v1/notifications?state=lost": "the states are pending, delivered, failed",
+	} {
+		var f failure
+		if s.get(path, &f); !strings.Contains(f.Errors[0].Message, words) {
+			t.Errorf("%s: %+v", path, f)
+		}
+	}
 	r, err := http.Post("http://"+s.address+"/api/v1/admissions", "application/json", strings.NewReader("{}"))
 	if err != nil || r.StatusCode != http.StatusMethodNotAllowed {
 		t.Errorf("POST: %v %v", r, err)

@@ -1,5 +1,7 @@
 package webhook
 
+import "strings"
+
 // State says where an admission is. The state names the work to be done next, so a restart repeats it.
 type State string
 
@@ -18,6 +20,15 @@ const (
 
 // States lists every state in order, for metrics and documentation.
 var States = []State{Quarantined, Deciding, Sanitizing, Evaluating, Attesting, Releasing, Released, Denied, Held}
+
+// stateNames lists the states for people.
+func stateNames() string {
+	var names []string
+	for _, s := range States {
+		names = append(names, string(s))
+	}
+	return strings.Join(names, ", ")
+}
 
 // Final reports whether nothing more will happen to an admission in this state by itself.
 func (s State) Final() bool { return s == Released || s == Denied || s == Held }

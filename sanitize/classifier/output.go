@@ -82,12 +82,12 @@ func (c *Classifier) scoresOf(by map[string]*onnx.Node, output string) *scores {
 // keeps its output.
 func (c *Classifier) flattenLogits() {
 	shape := c.shapes[c.Logits]
-	if len(shape) < 3 || shape[0] != 2 || elements(shape[1:]) != slices.Max(shape[1:]) {
+	if len(shape) < 3 || elements(shape[1:]) != slices.Max(shape[1:]) {
 		return
 	}
 	rows := c.Logits + "/rows"
 	n := &onnx.Node{Name: rows, Op: "Flatten", Inputs: []string{c.Logits}, Outputs: []string{rows}}
 	c.Nodes, c.Head = append(c.Nodes, n), append(c.Head, n)
-	c.explain("logits %s: %v for two images, read as rows", c.Logits, shape)
+	c.explain("logits %s: %v for %d images, read as rows", c.Logits, shape, shape[0])
 	c.Logits, c.shapes[rows] = rows, []int64{shape[0], elements(shape[1:])}
 }
