@@ -98,6 +98,7 @@ func serve(ctx context.Context, c Config, stdout, stderr io.Writer) error {
 	}
 	defer listener.Close()
 	address := listener.Addr().String()
+	listener = &boundedListener{listener.(*net.TCPListener), make(chan struct{}, c.connections())}
 	if c.TLS.Cert != "" {
 		secure, err := auth.ServerTLS(auth.TLS{
 			CertFile: c.TLS.Cert, KeyFile: c.TLS.Key, ClientCAFile: c.TLS.ClientCA, RequireClient: c.TLS.ClientAuth == "require",
