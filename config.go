@@ -80,6 +80,8 @@ type LimitsConfig struct {
 	Grace    time.Duration // for requests in flight at shutdown
 	Events   int           // push events whose packages are brought in at the same time
 	Records  time.Duration // for how long the records of push events that failed are kept
+
+	Connections int // open at a time; 0: by the files that the process may open
 }
 
 // DefaultConfig is the configuration of a server that is told nothing.
@@ -151,7 +153,7 @@ func parseConfig(path string, data []byte) (Config, problems, error) {
 		"limits": d.section(fields{
 			"manifest": d.bytes(&c.Limits.Manifest), "blob": d.bytes(&c.Limits.Blob),
 			"request": d.duration(&c.Limits.Request), "grace": d.duration(&c.Limits.Grace),
-			"events": d.number(&c.Limits.Events), "event_records": d.duration(&c.Limits.Records),
+			"events": d.number(&c.Limits.Events), "event_records": d.duration(&c.Limits.Records), "connections": d.number(&c.Limits.Connections),
 		}),
 	}
 	maps.Copy(known, c.accessFields(d))
@@ -256,6 +258,7 @@ func (c Config) check() problems {
 	lasts("limits.request", c.Limits.Request, time.Second)
 	lasts("limits.grace", c.Limits.Grace, 0)
 	atLeast("limits.events", float64(c.Limits.Events), 1)
+	atLeast("limits.connections", float64(c.Limits.Connections), 0)
 	lasts("limits.event_records", c.Limits.Records, time.Minute)
 	c.checkAccess(bad)
 	return found

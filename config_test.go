@@ -42,7 +42,7 @@ func TestEveryFieldOfTheExampleIsRead(t *testing.T) {
 		"listen", "host", "dir", "intercept", "intercept[0]", "datasets", "log.format", "log.level", "trainer.epochs", "trainer.grind_epochs",
 		"trainer.steps", "trainer.batch", "trainer.samples", "trainer.learning_rate", "trainer.preprocessing",
 		"policy.dir", "policy.data", "key.path", "sanitizer.workers", "sanitizer.timeout", "sanitizer.memory", "sanitizer.provider", "sanitizer.sandbox",
-		"sanitizer.threads", "limits.manifest", "limits.blob", "limits.request", "limits.grace", "limits.events", "limits.event_records", "notify",
+		"sanitizer.threads", "limits.manifest", "limits.blob", "limits.request", "limits.grace", "limits.events", "limits.event_records", "limits.connections", "notify",
 		"queue.url", "queue.credentials", "queue.token_file", "queue.ca", "queue.replicas", "queue.listen", "queue.labels", "queue.heartbeat", "events",
 	} {
 		if c.lines[field] == 0 {
