@@ -10,12 +10,16 @@ import (
 	"grindstone/sanitize/ort"
 )
 
-// Shapes returns the static shape of every value for a batch of n images, constants included. It asks the runtime itself, by running
-// the graph once on zeros with a Shape node behind each value: exact for every operator, with no inference rules of our own. Optimized, the runtime
-// would answer from what the file says wherever that tells a shape, and not run the node.
+// Shapes returns the static shape of every value for a batch of n images, constants included. It asks the runtime itself: exact for every operator, with
+// no inference rules of our own. What the runtime can tell without running the model it does not run, which keeps large batches out of memory.
 func (c *Classifier) Shapes(n int64) (map[string][]int64, error) {
+	return c.shapesFor(n, n, ort.OptimizeAll)
+}
+
+// shapesFor asks for the shapes of n images with a Shape node behind each value, in a graph for a batch of that size, or of any (-1).
+func (c *Classifier) shapesFor(n, batch int64, optimize ort.Optimization) (map[string][]int64, error) {
 	b := c.NewBuilder()
-	b.Input(c.Input, onnx.Float, c.ImageShape(-1)...)
+	b.Input(c.Input, onnx.Float, c.ImageShape(batch)...)
 	c.EmitConstants(b)
 	var names []string
 	for _, node := range c.Nodes {
@@ -30,7 +34,7 @@ func (c *Classifier) Shapes(n int64) (map[string][]int64, error) {
 			names = append(names, out)
 		}
 	}
-	s, err := ort.NewModelSession(b.Model(onnx.Opset), ort.Options{Provider: ort.CPU, Optimize: ort.OptimizeNone})
+	s, err := ort.NewModelSession(b.Model(onnx.Opset), ort.Options{Provider: ort.CPU, Optimize: optimize})
 	if err != nil {
 		return nil, err
 	}
@@ -124,10 +128,11 @@ func (c *Classifier) measured() int64 {
 	return 3
 }
 
-// measure learns classes and feature width by running the graph.
+// measure learns classes and feature width by running the graph, every node of it: optimized, the runtime would answer from what the file says
+// wherever that tells a shape.
 func (c *Classifier) measure() error {
 	n := c.measured()
-	shapes, err := c.Shapes(n)
+	shapes, err := c.shapesFor(n, -1, ort.OptimizeNone)
 	if errors.Is(err, ort.ErrRun) && !errors.Is(err, ort.ErrMemory) {
 		return fmt.Errorf("%w: %w; if the model was exported for a fixed batch, export it with a dynamic one", onnx.ErrUnsupported, err)
 	}
