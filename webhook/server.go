@@ -23,6 +23,8 @@ type ServerConfig struct {
 	HeaderTimeout  time.Duration // for a request's head; default 10 s
 	RequestTimeout time.Duration // for a request's head and body, uploads too; default 1 hour
 	GracePeriod    time.Duration // for requests in flight at shutdown; default 30 s
+
+	ResponsePatience time.Duration // for each MiB of a response to be taken; default 2 min
 }
 
 // Server answers HTTP: the registry under /v2/, the API, health and metrics.
@@ -40,6 +42,7 @@ func NewServer(c ServerConfig, p *Pipeline, g *registry.Gateway, log *slog.Logge
 	setDefault(&c.HeaderTimeout, 10*time.Second)
 	setDefault(&c.RequestTimeout, time.Hour)
 	setDefault(&c.GracePeriod, 30*time.Second)
+	setDefault(&c.ResponsePatience, 2*time.Minute)
 	if c.Operators == nil {
 		c.Operators = LoopbackOperators{}
 	}
@@ -90,7 +93,12 @@ func recoverPanics(next echo.HandlerFunc) echo.HandlerFunc {
 }
 
 // ServeHTTP makes the server an http.Handler.
-func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.echo.ServeHTTP(w, r) }
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	steady := &steadyResponse{w, http.NewResponseController(w), s.config.ResponsePatience}
+	_ = steady.connection.SetWriteDeadline(time.Time{}) // of the request before
+	defer steady.hurry()                                // net/http sends the end
+	s.echo.ServeHTTP(steady, r)
+}
 
 // Serve starts the pipeline and answers requests on l until ctx is cancelled. Then it stops the sanitizers, whose admissions go
 // on at the next start, lets requests in flight finish within the grace period, and returns nil. It does the same when the queue in this
