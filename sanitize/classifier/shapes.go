@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 
 	"grindstone/sanitize/onnx"
@@ -12,10 +13,20 @@ import (
 
 // Shapes returns the static shape of every value for a batch of n images, constants included. It asks the runtime itself, by running
 // the graph once on zeros with a Shape node behind each value: exact for every operator, with no inference rules of our own. Optimized, the runtime
-// would answer from what the file says wherever that tells a shape, and not run the node.
+// answers from what it infers wherever it can, and does not run the node: that is quick, and done where it was found to be right (measure).
 func (c *Classifier) Shapes(n int64) (map[string][]int64, error) {
-	b := c.NewBuilder()
-	b.Input(c.Input, onnx.Float, c.ImageShape(-1)...)
+	if c.inferred {
+		return c.shapesBy(n, ort.OptimizeAll)
+	}
+	return c.shapesBy(n, ort.OptimizeNone)
+}
+
+func (c *Classifier) shapesBy(n int64, optimize ort.Optimization) (map[string][]int64, error) {
+	b, said := c.NewBuilder(), int64(-1)
+	if optimize != ort.OptimizeNone {
+		said = n // to infer from
+	}
+	b.Input(c.Input, onnx.Float, c.ImageShape(said)...)
 	c.EmitConstants(b)
 	var names []string
 	for _, node := range c.Nodes {
@@ -30,7 +41,7 @@ func (c *Classifier) Shapes(n int64) (map[string][]int64, error) {
 			names = append(names, out)
 		}
 	}
-	s, err := ort.NewModelSession(b.Model(onnx.Opset), ort.Options{Provider: ort.CPU, Optimize: ort.OptimizeNone})
+	s, err := ort.NewModelSession(b.Model(onnx.Opset), ort.Options{Provider: ort.CPU, Optimize: optimize})
 	if err != nil {
 		return nil, err
 	}
@@ -132,6 +143,8 @@ func (c *Classifier) measure() error {
 		return err
 	}
 	c.shapes = shapes
+	inferred, err := c.shapesBy(n, ort.OptimizeAll)
+	c.inferred = err == nil && maps.EqualFunc(inferred, shapes, slices.Equal[[]int64])
 	logits := shapes[c.Logits]
 	if len(logits) != 2 || logits[0] != n || logits[1] < 2 {
 		return &onnx.Error{What: "output " + c.Output, Err: fmt.Errorf("%w: shape %v for %d images, expected [%d, classes]", ErrOutput, logits, n, n)}
