@@ -68,6 +68,7 @@ type Classifier struct {
 	frozen     map[string]bool    // values that frozen nodes make
 	changeable map[string]bool    // constants that the file holds as tensors, and those of Unfold
 	masks      map[string]bool    // of values that are computed of constants: whether they are masks
+	inferred   bool               // the runtime infers all shapes as they are
 	shapes     map[string][]int64 // of all values, for as many images as measured
 }
 

@@ -4,22 +4,29 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 
 	"grindstone/sanitize/onnx"
 	"grindstone/sanitize/ort"
 )
 
-// Shapes returns the static shape of every value for a batch of n images, constants included. It asks the runtime itself: exact for every operator, with
-// no inference rules of our own. What the runtime can tell without running the model it does not run, which keeps large batches out of memory.
+// Shapes returns the static shape of every value for a batch of n images, constants included. It asks the runtime itself, by running
+// the graph once on zeros with a Shape node behind each value: exact for every operator, with no inference rules of our own. Optimized, the runtime
+// answers from what it infers wherever it can, and does not run the node: that is quick, and done where it was found to be right (measure).
 func (c *Classifier) Shapes(n int64) (map[string][]int64, error) {
-	return c.shapesFor(n, n, ort.OptimizeAll)
+	if c.inferred {
+		return c.shapesBy(n, ort.OptimizeAll)
+	}
+	return c.shapesBy(n, ort.OptimizeNone)
 }
 
-// shapesFor asks for the shapes of n images with a Shape node behind each value, in a graph for a batch of that size, or of any (-1).
-func (c *Classifier) shapesFor(n, batch int64, optimize ort.Optimization) (map[string][]int64, error) {
-	b := c.NewBuilder()
-	b.Input(c.Input, onnx.Float, c.ImageShape(batch)...)
+func (c *Classifier) shapesBy(n int64, optimize ort.Optimization) (map[string][]int64, error) {
+	b, said := c.NewBuilder(), int64(-1)
+	if optimize != ort.OptimizeNone {
+		said = n // to infer from
+	}
+	b.Input(c.Input, onnx.Float, c.ImageShape(said)...)
 	c.EmitConstants(b)
 	var names []string
 	for _, node := range c.Nodes {
@@ -55,7 +62,7 @@ func (c *Classifier) shapesFor(n, batch int64, optimize ort.Optimization) (map[s
 	return shapes, nil
 }
 
-// ShapeOf is the shape of a value for two images.
+// ShapeOf is the shape of a value for a few images.
 func (c *Classifier) ShapeOf(value string) []int64 { return c.shapes[value] }
 
 // evaluate computes a value of type float that depends on constants alone.
@@ -128,11 +135,10 @@ func (c *Classifier) measured() int64 {
 	return 3
 }
 
-// measure learns classes and feature width by running the graph, every node of it: optimized, the runtime would answer from what the file says
-// wherever that tells a shape.
+// measure learns classes and feature width by running the graph.
 func (c *Classifier) measure() error {
 	n := c.measured()
-	shapes, err := c.shapesFor(n, -1, ort.OptimizeNone)
+	shapes, err := c.Shapes(n)
 	if errors.Is(err, ort.ErrRun) && !errors.Is(err, ort.ErrMemory) {
 		return fmt.Errorf("%w: %w; if the model was exported for a fixed batch, export it with a dynamic one", onnx.ErrUnsupported, err)
 	}
@@ -140,6 +146,8 @@ func (c *Classifier) measure() error {
 		return err
 	}
 	c.shapes = shapes
+	inferred, err := c.shapesBy(n, ort.OptimizeAll)
+	c.inferred = err == nil && maps.EqualFunc(inferred, shapes, slices.Equal[[]int64])
 	c.flattenLogits()
 	logits := shapes[c.Logits]
 	if len(logits) != 2 || logits[0] != n || logits[1] < 2 {
