@@ -43,7 +43,7 @@ over the images of all other classes:
   floor  untriggered images classified as the target: what ASR is without any backdoor
   ARR    attack recovery rate: triggered images classified as their true class
 
-Each comes with its counts and its Wilson 95 % interval. A run of more than some seconds says on standard error how far it is. The trigger is an image and a mask of the model's size; a mask pixel says how much
+Each comes with its counts and its Wilson 95 % interval. A run of more than some seconds says on standard error how far it is, without --json. The trigger is an image and a mask of the model's size; a mask pixel says how much
 of the trigger replaces the image (white all, black none).
 
 Exit status: 0 done, 1 failed, 2 wrong usage, 3 the model cannot be read, 4 the dataset or the trigger cannot be used, 5 no ONNX
@@ -100,7 +100,11 @@ Runtime library.`,
 			if err != nil {
 				return err
 			}
-			long := pace{w: cmd.ErrOrStderr(), what: "images measured", begin: time.Now()}
+			people := cmd.ErrOrStderr()
+			if asJSON {
+				people = io.Discard // the object says it all
+			}
+			long := pace{w: people, what: "images measured", begin: time.Now()}
 			e, err := sanitize.EvaluateTelling(ctx, c, nil, p, d, attack, run, long.tell)
 			if err != nil {
 				return err
@@ -108,7 +112,7 @@ Runtime library.`,
 			result := evaluation{File: args[0], Dataset: d.Name, Digest: d.Digest(), Images: d.Len(), Preprocessing: info, Sandbox: sandboxed, Evaluation: e}
 			if e.AtChance(c.Classes) {
 				result.Warning = fmt.Sprintf("the model is no better than guessing among %d classes; check that the dataset's classes, in alphabetical order, are the model's, and its preprocessing (--preprocess)", c.Classes)
-				fmt.Fprintf(cmd.ErrOrStderr(), "warning: %s\n", result.Warning)
+				fmt.Fprintf(people, "warning: %s\n", result.Warning)
 			}
 			if asJSON {
 				return printJSON(cmd.OutOrStdout(), result)
