@@ -162,7 +162,7 @@ func (g *Gateway) serve(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	if rt.kind == uploads && r.Method == http.MethodPost {
-		if err := checkMount(r); err != nil {
+		if r, err = g.checkMount(r); err != nil {
 			return err
 		}
 	}

@@ -10,24 +10,31 @@ import (
 )
 
 // checkMount refuses a request for an upload of which the registry behind this one could read another mount than this one does, which decides by it who may have the
-// blob. CNCF distribution looks into the body of a form, before the query.
-func checkMount(r *http.Request) error {
+// blob. CNCF distribution looks into the body of a form, before the query. A mount from whatever repository has the blob, for which nobody can say that the client
+// may read it, becomes an ordinary upload.
+func (g *Gateway) checkMount(r *http.Request) (*http.Request, error) {
 	for _, mediaType := range r.Header.Values("Content-Type") {
 		if t := strings.ToLower(mediaType); strings.Contains(t, "application/x-www-form-urlencoded") || strings.Contains(t, "multipart/") {
-			return refuse(http.StatusUnsupportedMediaType, codeUnsupported, "an upload is no form: send it as application/octet-stream, not as %.200q", mediaType)
+			return r, refuse(http.StatusUnsupportedMediaType, codeUnsupported, "an upload is no form: send it as application/octet-stream, not as %.200q", mediaType)
 		}
 	}
 	query, err := url.ParseQuery(r.URL.RawQuery)
 	if err != nil {
-		return refuse(http.StatusBadRequest, codeUnsupported, "the query cannot be read: escape what it is made of")
+		return r, refuse(http.StatusBadRequest, codeUnsupported, "the query cannot be read: escape what it is made of")
 	}
 	if len(query["mount"]) > 1 || len(query["from"]) > 1 {
-		return refuse(http.StatusBadRequest, codeUnsupported, "one blob is mounted at a time, from one repository: name mount and from once")
+		return r, refuse(http.StatusBadRequest, codeUnsupported, "one blob is mounted at a time, from one repository: name mount and from once")
 	}
-	if from := query.Get("from"); from != "" && !validName(from) {
-		return refuse(http.StatusBadRequest, codeNameInvalid, "%.300q, to mount from, is not a valid repository name", from)
+	from := query.Get("from")
+	if from != "" && !validName(from) {
+		return r, refuse(http.StatusBadRequest, codeNameInvalid, "%.300q, to mount from, is not a valid repository name", from)
 	}
-	return nil
+	if from == "" && query.Has("mount") && g.authorize != nil {
+		query.Del("mount")
+		r = r.Clone(r.Context())
+		r.URL.RawQuery = query.Encode()
+	}
+	return r, nil
 }
 
 // upload lets quarantine take an upload. A mount is done from released content only: else whoever guesses a digest could

@@ -126,3 +126,20 @@ func testAMountIsReadInOneWay(t *testing.T, s *server) {
 		t.Errorf("a mount from his own: %d %s", r.status, r.body)
 	}
 }
+
+// TestAMountFromAnywhere: a registry behind may find a blob in a repository that nobody named, which the client may not be allowed to read.
+func TestAMountFromAnywhere(t *testing.T) {
+	var asked string
+	behind := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		asked = r.URL.RawQuery
+		w.Header().Set("Location", r.URL.Path+"1")
+		w.WriteHeader(http.StatusAccepted)
+	}))
+	defer behind.Close()
+	all := func(context.Context, string, Action) bool { return true }
+	s := serveWith(t, Config{Dir: t.TempDir(), Upstream: Upstream{URL: behind.URL}, Authorize: all})
+	s.expect(http.StatusAccepted, "POST", "/v2/plain/a/blobs/uploads/?mount="+digest.FromString("x").String()+"&other=1", nil)
+	if asked != "other=1" {
+		t.Errorf("the registry behind is asked %q", asked)
+	}
+}
