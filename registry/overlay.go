@@ -11,7 +11,7 @@ import (
 
 	"github.com/opencontainers/go-digest"
 
-	"grindstone/sanitize/onnx"
+	"grindstone/internal/externaldata"
 )
 
 // The archives of a package are extracted one over the other. What takes the place of a model or of its external data after that, by the same name, by
@@ -95,7 +95,7 @@ func (o *overlay) keep(archive io.Reader, budget int64, models map[string]bool) 
 		if !isFile(h) || !models[name] {
 			return nil
 		}
-		locations, err := onnx.Locations(content, h.Size)
+		locations, err := externaldata.Locations(content, h.Size)
 		if err != nil {
 			return errArchive(fmt.Sprintf("the model %.200q cannot be read: %v", name, err))
 		}

@@ -12,7 +12,7 @@ import (
 
 	"oras.land/oras-go/v2/registry/remote"
 
-	"grindstone/sanitize/onnx"
+	"grindstone/internal/externaldata"
 	"grindstone/webhook/huggingface"
 	"grindstone/webhook/remotefile"
 )
@@ -96,7 +96,7 @@ func locationsOf(f *os.File) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	return onnx.Locations(f, size)
+	return externaldata.Locations(f, size)
 }
 
 // commitTags are the commit, and the branch if it is still there: events may come, or be tried again, in any order.

@@ -1,4 +1,5 @@
-package onnx
+// Package externaldata lists the files that an ONNX model keeps tensors in, without reading the model: for who carries models and does not know them.
+package externaldata
 
 import (
 	"bufio"
@@ -37,7 +38,15 @@ var within = map[kind]map[protowire.Number]kind{
 	tensorProto:  {13: stringEntry},
 }
 
+// Errors of Locations.
+var (
+	ErrMalformed = errors.New("malformed ONNX")
+	ErrLimit     = errors.New("over a limit")
+)
+
 const (
+	maxMessages  = 1 << 20 // of a model
+	maxDepth     = 64      // messages inside of messages; a graph, node, attribute and tensor are four
 	maxLocations = 1000    // files of one model
 	maxText      = 4 << 10 // bytes of a location
 )
@@ -63,7 +72,7 @@ type locator struct {
 
 // message walks over the fields of a message that ends at a position.
 func (w *locator) message(k kind, end int64, depth int) error {
-	if w.messages++; w.messages > maxMessages || depth > 4*maxDepth { // graph, node, attribute, tensor
+	if w.messages++; w.messages > maxMessages || depth > maxDepth {
 		return fmt.Errorf("%w: more than %d messages, or nested too deeply", ErrLimit, maxMessages)
 	}
 	var key, value string
@@ -170,4 +179,8 @@ func ended(err error, pos int64) error {
 		return malformed("it ends at %d, inside of a message", pos)
 	}
 	return err
+}
+
+func malformed(format string, args ...any) error {
+	return fmt.Errorf("%w: %s", ErrMalformed, fmt.Sprintf(format, args...))
 }
