@@ -101,7 +101,7 @@ func serve(ctx context.Context, c Config, stdout, stderr io.Writer) error {
 	}
 	defer listener.Close()
 	address := listener.Addr().String()
-	listener = &boundedListener{listener.(*net.TCPListener), make(chan struct{}, c.connections())}
+	listener = boundConnections(listener.(*net.TCPListener), c.connections())
 	if c.TLS.Cert != "" {
 		secure, err := auth.ServerTLS(c.serverTLS(), log)
 		if err != nil {

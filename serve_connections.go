@@ -9,7 +9,20 @@ import (
 type boundedListener struct {
 	*net.TCPListener
 	places chan struct{}
+	closed chan struct{}
+	close  func() error
 }
+
+func boundConnections(l *net.TCPListener, n int) *boundedListener {
+	closed := make(chan struct{})
+	return &boundedListener{l, make(chan struct{}, n), closed, sync.OnceValue(func() error {
+		close(closed)
+		return l.Close()
+	})}
+}
+
+// Close also ends an Accept that waits for a place: a server closes its connections only when nothing accepts any more.
+func (l *boundedListener) Close() error { return l.close() }
 
 // boundedConn is a TCP connection still, so that the kernel sends files over it (sendfile).
 type boundedConn struct {
@@ -18,7 +31,11 @@ type boundedConn struct {
 }
 
 func (l *boundedListener) Accept() (net.Conn, error) {
-	l.places <- struct{}{}
+	select {
+	case l.places <- struct{}{}:
+	case <-l.closed:
+		return nil, net.ErrClosed
+	}
 	c, err := l.AcceptTCP()
 	if err != nil {
 		<-l.places

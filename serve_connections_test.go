@@ -14,7 +14,7 @@ func TestConnectionsAreBounded(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	bounded := &boundedListener{l.(*net.TCPListener), make(chan struct{}, 2)}
+	bounded := boundConnections(l.(*net.TCPListener), 2)
 	server := http.Server{ReadHeaderTimeout: time.Minute, Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {})}
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(bounded) }()
@@ -43,10 +43,14 @@ func TestConnectionsAreBounded(t *testing.T) {
 	if !answered(three, 10*time.Second) {
 		t.Error("nobody is served after a connection is closed")
 	}
+	begun := time.Now()
 	if err := server.Close(); err != nil {
 		t.Error(err)
 	}
 	<-served
+	if took := time.Since(begun); took > 30*time.Second { // idle connections end by themselves after a minute
+		t.Errorf("a server whose places are all taken ends after %v", took)
+	}
 	if _, ok := any(&boundedConn{}).(io.ReaderFrom); !ok {
 		t.Error("files are copied through the process")
 	}

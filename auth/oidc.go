@@ -43,7 +43,7 @@ func CheckPrefix(issuers []OIDC, n int) error {
 	case p == "":
 		return nil
 	case !prefix.MatchString(p):
-		return fmt.Errorf("%q is not a word and a colon, as in ci:", p)
+		return fmt.Errorf("%q is not a word and a colon, as ci: is", p)
 	case p == groupPrefix || p == certPrefix:
 		return fmt.Errorf("%q is taken: other names begin with it", p)
 	case slices.ContainsFunc(issuers[:n], func(o OIDC) bool { return o.Prefix == p }):
