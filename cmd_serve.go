@@ -170,9 +170,9 @@ func serve(ctx context.Context, c Config, stdout, stderr io.Writer) error {
 	}
 	defer jobs.Close()
 	pipeline.Queue = jobs
-	checks := []webhook.Check{{Name: "registry", Run: gateway.Check}}
+	checks, runtime := []webhook.Check{{Name: "registry", Run: gateway.Check}}, runtimeCheck()
 	if c.Sanitizer.Workers > 0 {
-		checks = append(checks, runtimeCheck())
+		checks = append(checks, runtime)
 	}
 	server := webhook.NewServer(webhook.ServerConfig{
 		RequestTimeout: c.Limits.Request, GracePeriod: c.Limits.Grace, Checks: checks,
@@ -182,7 +182,7 @@ func serve(ctx context.Context, c Config, stdout, stderr io.Writer) error {
 	if at := jobs.Address(); at != "" {
 		fmt.Fprintf(stdout, "workers join at %s\n", at)
 	}
-	greet(stdout, c, address, key, c.missingRuntime(ctx, log))
+	greet(stdout, c, address, key, c.missingRuntime(ctx, runtime, log))
 	log.Info("the server starts", "version", readBuildInfo().Version, "address", address, "dir", c.Dir, "policy", engine.Digest(), "key", "SHA256:"+key.Hint())
 	err = server.Serve(ctx, listener)
 	if cerr := gateway.Close(); err == nil {

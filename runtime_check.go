@@ -50,12 +50,12 @@ func runtimeCheck() webhook.Check {
 	}}
 }
 
-// missingRuntime says at the start why this machine sanitizes nothing, "" where it can, or leaves it to others.
-func (c Config) missingRuntime(ctx context.Context, log *slog.Logger) string {
+// missingRuntime says at the start why this machine sanitizes nothing, "" where it can, or leaves it to others. A good answer is the readiness check's, too.
+func (c Config) missingRuntime(ctx context.Context, runtime webhook.Check, log *slog.Logger) string {
 	if c.Sanitizer.Workers == 0 {
 		return ""
 	}
-	if err := loadRuntime(ctx); err != nil {
+	if err := runtime.Run(ctx); err != nil {
 		log.Warn("pushed models stay in quarantine until a start with ONNX Runtime", "cause", err)
 		return "no ONNX Runtime library was found: pushed models stay in quarantine; run `grindstone doctor`, install it, restart"
 	}

@@ -6,7 +6,6 @@ import (
 	"strings"
 	"testing"
 
-	"grindstone/sanitize/classifier"
 	"grindstone/sanitize/onnx"
 	"grindstone/sanitize/ort"
 	"grindstone/sanitize/train"
@@ -102,18 +101,7 @@ func TestGraphBesideNamesOfTheModel(t *testing.T) {
 	y := b.Op("Mul", []string{b.Op("Conv", []string{"images", weight("labels", 4, 3, 3, 3), weight("alpha", 4)}), weight("loss", 4, 1, 1)})
 	y = b.Op("Flatten", []string{b.Op("GlobalAveragePool", []string{y})})
 	b.Output(b.Op("Gemm", []string{y, weight("rate", 4, 3), weight("targets", 3)}), onnx.Float, -1, 3)
-	raw, err := b.Model(17).Marshal()
-	if err != nil {
-		t.Fatal(err)
-	}
-	m, err := onnx.Parse(raw)
-	if err != nil {
-		t.Fatal(err)
-	}
-	c, err := classifier.New(m, classifier.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
+	c := classify(t, b)
 	g, err := train.BuildGraph(c, train.StepOptions{Batch: 2, Feature: true, PlainLayout: true})
 	if err != nil {
 		t.Fatal(err)
@@ -126,7 +114,8 @@ func TestGraphBesideNamesOfTheModel(t *testing.T) {
 			t.Errorf("%s is not explained in %q, or not in the file:\n%s", name, notes, g.Doc)
 		}
 	}
-	if raw, err = g.Marshal(); err != nil {
+	raw, err := g.Marshal()
+	if err != nil {
 		t.Fatal(err)
 	}
 	runOnce(t, raw, len(g.Graph.Outputs), &ort.Array{Shape: c.ImageShape(2), F32: make([]float32, 96)}, &ort.Array{Shape: []int64{2}, I64: make([]int64, 2)},
@@ -160,18 +149,7 @@ func TestSinglePosition(t *testing.T) {
 	y := b.Op("Relu", []string{b.Op("Add", []string{deep, b.Op("Conv", []string{deep, weight("pointwise", 8, 8, 1, 1)})})})
 	y = b.Op("Flatten", []string{b.Op("GlobalAveragePool", []string{y})})
 	b.Output(b.Op("Gemm", []string{y, weight("head", 8, 3)}), onnx.Float, -1, 3)
-	raw, err := b.Model(17).Marshal()
-	if err != nil {
-		t.Fatal(err)
-	}
-	m, err := onnx.Parse(raw)
-	if err != nil {
-		t.Fatal(err)
-	}
-	c, err := classifier.New(m, classifier.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
+	c := classify(t, b)
 	const n = 16
 	feed := []*ort.Array{
 		{Shape: c.ImageShape(n), F32: numbers(n * 48)}, {Shape: []int64{n}, I64: make([]int64, n)}, {Shape: []int64{n, 8}, F32: numbers(n * 8)},
@@ -183,7 +161,8 @@ func TestSinglePosition(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if raw, err = g.Marshal(); err != nil {
+		raw, err := g.Marshal()
+		if err != nil {
 			t.Fatal(err)
 		}
 		s, err := ort.NewSession(raw, ort.Options{Provider: ort.CPU})

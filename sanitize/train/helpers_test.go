@@ -54,19 +54,7 @@ func smallNet(t testing.TB) *classifier.Classifier {
 	b.Named("feature", "Relu", []string{norm("norm2", y, 6, 0.5)})
 	b.Named("logits", "Gemm", []string{"feature", weight("fc2.w", 3, 6), weight("fc2.b", 3)}, onnx.I("transB", 1))
 	b.Output("logits", onnx.Float, -1, 3)
-	raw, err := b.Model(17).Marshal()
-	if err != nil {
-		t.Fatal(err)
-	}
-	m, err := onnx.Parse(raw)
-	if err != nil {
-		t.Fatal(err)
-	}
-	c, err := classifier.New(m, classifier.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return c
+	return classify(t, b)
 }
 
 // smallData is a dataset of n random images for smallNet whose class is the brightest colour.
@@ -199,4 +187,22 @@ func difference[A, B float32 | float64](a []A, b []B) float64 {
 		worst, scale = max(worst, d), max(scale, math.Abs(float64(b[i])))
 	}
 	return worst / scale
+}
+
+// classify reads a graph as a file is read.
+func classify(t testing.TB, b *onnx.Builder) *classifier.Classifier {
+	t.Helper()
+	raw, err := b.Model(17).Marshal()
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := onnx.Parse(raw)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := classifier.New(m, classifier.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
 }

@@ -354,18 +354,7 @@ func TestUnsupportedNetwork(t *testing.T) {
 	y = b.Op("Flatten", []string{b.Op("Det", []string{y})})
 	y = b.Op("MatMul", []string{y, b.Const(onnx.NewFloat("v", []int64{2, 2}, make([]float32, 4)))})
 	b.Output(y, onnx.Float, -1, 2)
-	raw, err := b.Model(17).Marshal()
-	if err != nil {
-		t.Fatal(err)
-	}
-	m, err := onnx.Parse(raw)
-	if err != nil {
-		t.Fatal(err)
-	}
-	c, err := classifier.New(m, classifier.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
+	c := classify(t, b)
 	if _, err := train.BuildStep(c, train.StepOptions{Batch: 2, Scale: []float32{1, 1, 1}, Shift: []float32{0, 0, 0}}); !errors.Is(err, classifier.ErrUnsupported) {
 		t.Errorf("error %v", err)
 	}
