@@ -14,6 +14,7 @@ import (
 	"oras.land/oras-go/v2/registry/remote"
 	"oras.land/oras-go/v2/registry/remote/auth"
 	"oras.land/oras-go/v2/registry/remote/credentials"
+	"oras.land/oras-go/v2/registry/remote/errcode"
 	"oras.land/oras-go/v2/registry/remote/retry"
 
 	"grindstone/webhook/pushevent"
@@ -157,7 +158,7 @@ func (p *Pipeline) pushBack(ctx context.Context, a *Admission) error {
 	if source.Models != nil && !source.pushed(a) {
 		return nil
 	}
-	from, err := p.ownRepository(a.Source.Repository, "event:"+source.Kind)
+	from, err := p.ownRepository(a.Source.Repository, "") // nobody, who sees only what is released: others may have attached to the package what is held
 	if err != nil {
 		return err
 	}
@@ -212,7 +213,8 @@ func (p *Pipeline) eventSource(repository string) (EventSource, string, bool) {
 	return EventSource{}, "", false
 }
 
-// deniedByPolicy tells a push that was refused for good from one that may be repeated.
+// deniedByPolicy tells a push that this server has refused for good from one that may be repeated. What another registry forbids may be allowed later.
 func deniedByPolicy(err error) bool {
-	return strings.Contains(err.Error(), fmt.Sprintf("response status code %d", http.StatusForbidden))
+	var refused *errcode.ErrorResponse
+	return errors.As(err, &refused) && refused.StatusCode == http.StatusForbidden && refused.URL.Host == ownHost
 }
