@@ -15,7 +15,7 @@ import (
 
 const (
 	artifactsPath = "/api/2.0/mlflow-artifacts/artifacts"
-	maxFiles      = 1000 // of a model
+	maxFiles      = 1000 // of a model, and as many folders
 	maxDepth      = 16   // of its folders
 )
 
@@ -57,6 +57,7 @@ func artifactFolder(uri string) (string, error) {
 // Files lists the files of a folder and of those in it by their relative names, with slashes, sorted.
 func (s *Server) Files(ctx context.Context, folder string) ([]string, error) {
 	var all []string
+	folders := 0
 	var walk func(below string, depth int) error
 	walk = func(below string, depth int) error {
 		var answer struct {
@@ -75,7 +76,10 @@ func (s *Server) Files(ctx context.Context, folder string) ([]string, error) {
 				return fmt.Errorf("%w: %.200q is no name of a file", remotefile.ErrUnsupported, f.Path)
 			case f.IsDir && depth >= maxDepth:
 				return fmt.Errorf("%w: folders lie more than %d deep", remotefile.ErrUnsupported, maxDepth)
+			case f.IsDir && folders >= maxFiles: // each is a request
+				return fmt.Errorf("%w: the model has more than %d folders", remotefile.ErrUnsupported, maxFiles)
 			case f.IsDir:
+				folders++
 				if err := walk(name, depth+1); err != nil {
 					return err
 				}
