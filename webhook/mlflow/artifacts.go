@@ -105,6 +105,7 @@ func (s *Server) Files(ctx context.Context, folder string) ([]string, error) {
 func (s *Server) Download(ctx context.Context, name string, limit int64, w io.Writer) error {
 	ctx, transfer := remotefile.WhileMoving(ctx)
 	defer transfer.Stop()
+	transfer.Patiently() // MLflow fetches the whole file from its bucket before it sends anything
 	answer, err := s.do(ctx, http.MethodGet, artifactsPath+"/"+remotefile.Escaped(name), nil, nil, 0)
 	if err != nil {
 		return err
@@ -117,7 +118,7 @@ func (s *Server) Download(ctx context.Context, name string, limit int64, w io.Wr
 func (s *Server) Upload(ctx context.Context, name string, r io.Reader, size int64) error {
 	ctx, transfer := remotefile.WhileMoving(ctx)
 	defer transfer.Stop()
-	body := transfer.Reader(r)
+	body := transfer.Sending(r)
 	if size == 0 {
 		body = http.NoBody
 	}
