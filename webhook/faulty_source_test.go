@@ -13,6 +13,8 @@ import (
 	"oras.land/oras-go/v2"
 	"oras.land/oras-go/v2/content/memory"
 	"oras.land/oras-go/v2/registry/remote"
+
+	"grindstone/attest"
 )
 
 // newFaultyRegistry is one that is not fronted and answers some requests itself: those for which fault returns true.
@@ -99,5 +101,59 @@ func TestWhatIsAttachedInQuarantineStaysThere(t *testing.T) {
 		if other.handler.ServeHTTP(w, r); w.Code != want {
 			t.Errorf("released/in/m@%s is answered %d, want %d", reference, w.Code, want)
 		}
+	}
+}
+
+// TestAReleaseThatIsNotTaken: a model is not held, nor sanitized again, because the registry that gets it is away for a while; and meanwhile others are worked on.
+func TestAReleaseThatIsNotTaken(t *testing.T) {
+	for name, c := range map[string]struct {
+		refused string // of the requests that change something there
+		args    []string
+	}{
+		"package": {"/v2/released/in/m/blobs/", nil},
+		"tag":     {"/v2/released/in/m/manifests/v1", nil},
+		"hangs":   {"/v2/released/in/m/blobs/", []string{"-event-timeout", "1s"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var since atomic.Int64 // the first refusal
+			var others atomic.Bool // were released meanwhile
+			other := newFaultyRegistry(t, func(w http.ResponseWriter, r *http.Request) bool {
+				if !strings.HasPrefix(r.URL.Path, c.refused) || r.Method == http.MethodGet || r.Method == http.MethodHead {
+					return false
+				}
+				since.CompareAndSwap(0, time.Now().UnixNano())
+				if others.Load() && time.Since(time.Unix(0, since.Load())) > 9*time.Second {
+					return false
+				}
+				if name == "hangs" {
+					<-r.Context().Done()
+				}
+				w.Header().Set("Content-Type", "application/json")
+				http.Error(w, "{}", http.StatusForbidden)
+				return true
+			})
+			s := startServer(t, t.TempDir(), append([]string{"-events", other.host}, c.args...)...)
+			pushed := other.push("in/m", "v1", "a")
+			s.tell("distribution", distributionEvent("e1", "in/m", "v1", pushed.Digest.String(), time.Now()), bearer)
+			for deadline := time.Now().Add(20 * time.Second); since.Load() == 0; time.Sleep(20 * time.Millisecond) {
+				if time.Now().After(deadline) {
+					t.Fatal("nothing was pushed back")
+				}
+			}
+			s.become(s.pushModel("models/b", "v1", "b").Digest.String(), Released)
+			others.Store(true)
+			a := s.become(pushed.Digest.String(), Released)
+			var states []string
+			for _, change := range a.History {
+				states = append(states, string(change.State))
+			}
+			if got := strings.Join(states, " "); strings.Count(got, "sanitizing") != 1 || strings.Contains(got, "held") {
+				t.Errorf("history is %s", got)
+			}
+			if r, err := attest.VerifyRef(t.Context(), other.host+"/released/in/m:v1", s.public(), attest.RefOptions{Anonymous: true}); err != nil || r.Digest != a.Released.Digest {
+				t.Errorf("%+v, %v", r, err)
+			}
+		})
 	}
 }

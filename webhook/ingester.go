@@ -320,12 +320,12 @@ func (in *ingester) try(ctx context.Context, i Ingestion) {
 		}
 		return
 	}
-	i.Error = printable(err.Error(), 300)
+	i.Error = printable(withoutQueries(err.Error()), 300)
 	i.NextAt, i.Attempts = now.Add(ingestPauses[min(i.Attempts, len(ingestPauses)-1)]), i.Attempts+1
 	if i.Attempts > len(ingestPauses) || slices.ContainsFunc(ingestFinal, func(final error) bool { return errors.Is(err, final) }) {
 		i.State, i.ExpiresAt = IngestFailed, now.Add(in.Keep)
 	}
-	in.log.Warn("what a push event tells of cannot be brought in", "event", i.ID, "source", i.Source, "repository", i.Event.Repository, "state", i.State, "error", err)
+	in.log.Warn("what a push event tells of cannot be brought in", "event", i.ID, "source", i.Source, "repository", i.Event.Repository, "state", i.State, "error", withoutQueries(err.Error()))
 	if err := in.put(&i); err != nil {
 		in.log.Error("a push event cannot be written", "event", i.ID, "error", err)
 		in.remember(&i) // it is not tried again at once
