@@ -35,9 +35,11 @@ type EventSource struct {
 	Hub      *ModelHub                    // in place of Registry
 }
 
-// own reports whether a repository of the source is one that releases are pushed to: of those pushes it tells, too.
-func (e EventSource) own(repository string) bool {
-	return e.Release.Host != "" && e.Release.Host == e.Registry.Host && strings.HasPrefix(repository, e.To)
+// ownRelease reports whether a repository of a source is one that releases are pushed to, its own or another source's: of those pushes it tells, too.
+func (p *Pipeline) ownRelease(source EventSource, repository string) bool {
+	return slices.ContainsFunc(p.Events, func(e EventSource) bool {
+		return e.Release.Host != "" && e.Release.Same(source.Registry) && strings.HasPrefix(repository, e.To)
+	})
 }
 
 // leavesOut says why an event is not taken; "" if it is.
@@ -47,8 +49,6 @@ func (e EventSource) leavesOut(p pushevent.Pushed) string {
 		return "another ref"
 	case !e.Matches(p.Repository):
 		return "repository is not configured"
-	case e.own(p.Repository):
-		return "release of this server"
 	}
 	return ""
 }
@@ -62,6 +62,17 @@ func (e EventSource) pushed(a *Admission) bool {
 type Remote struct {
 	Host      string // host or host:port
 	PlainHTTP bool
+}
+
+// Same reports whether two addresses are of one registry.
+func (r Remote) Same(other Remote) bool { return r.address() == other.address() }
+
+func (r Remote) address() string {
+	host := strings.ToLower(r.Host)
+	if r.PlainHTTP {
+		return strings.TrimSuffix(host, ":80")
+	}
+	return strings.TrimSuffix(host, ":443")
 }
 
 // repository is one of the other registry, with the credentials of Docker's configuration.

@@ -435,3 +435,20 @@ func TestLanes(t *testing.T) {
 		through(ids...)
 	}
 }
+
+// TestReleasesAreNoPushes: a source tells of what is released to it as well, under whatever name of its host, and whichever source's release it is.
+func TestReleasesAreNoPushes(t *testing.T) {
+	in := eventRecords(t, t.TempDir())
+	a, b := anySource, anySource
+	a.Registry, a.Release, a.To = Remote{Host: "a.test"}, Remote{Host: "A.test:443"}, "released/"
+	b.Registry, b.Release, b.To = Remote{Host: "b.test:5000", PlainHTTP: true}, Remote{Host: "a.test"}, "of-b/"
+	in.p.Events = []EventSource{a, b}
+	for repository, want := range map[string]int{"in/m": 1, "released/in/m": 0, "of-b/m": 0, "of-c/m": 1} {
+		if taken, err := in.take(a, []pushevent.Pushed{{Repository: repository, Tag: "v1"}}); err != nil || taken != want {
+			t.Errorf("%s: %d taken, %v", repository, taken, err)
+		}
+	}
+	if taken, err := in.take(b, []pushevent.Pushed{{Repository: "of-b/m", Tag: "v1"}}); err != nil || taken != 1 {
+		t.Errorf("a registry that nothing is released to: %d taken, %v", taken, err)
+	}
+}
