@@ -75,13 +75,15 @@ func (c Config) checkEvents(bad func(field, format string, args ...any)) {
 			e.MLflow.check(at, e.Registry, bad)
 		} else if kind == hubKind {
 			e.Hub.check(at, e.Registry, bad)
-		} else if _, _, err := registryURL(e.Registry); err != nil {
+		} else if _, path, err := registryURL(e.Registry); err != nil {
 			bad(at+".registry", "%v", err)
+		} else if path != "" {
+			bad(at+".registry", "%q has a path: give the registry alone; which of its repositories are looked at is for repositories to say", e.Registry)
 		}
 		to, prefix, err := registryURL(e.Release)
 		if e.Release != "" && err != nil {
 			bad(at+".release", "%v", err)
-		} else if from, _, _ := registryURL(e.Registry); e.Release != "" && to.Host == from.Host && prefix == "" {
+		} else if e.Release != "" && prefix == "" && c.pulledFrom(to) {
 			bad(at+".release", "what is released would take the place of what was pushed: give it a prefix, as in %s/released", e.Release)
 		}
 		if e.SecretFile == "" {
@@ -97,6 +99,8 @@ func (c Config) checkEvents(bad func(field, format string, args ...any)) {
 		switch {
 		case !repositoryPrefix.MatchString(e.Prefix):
 			bad(at+".prefix", "%q is no beginning of repository names that ends with a slash, as in events/%s/", e.Prefix, kind)
+		case c.sharesPrefix(kind):
+			bad(at+".prefix", "%s begins another source's prefix, or is begun by it: what one source tells of would be taken for the other's", e.Prefix)
 		case !c.Intercepts()(e.Prefix + "x"):
 			bad(at+".prefix", "intercept does not match %s*: nothing there would be sanitized", e.Prefix)
 		}
@@ -107,6 +111,26 @@ func (c Config) checkEvents(bad func(field, format string, args ...any)) {
 			bad(at+".timeout", "%v is too short; the least is 1s", e.Timeout)
 		}
 	}
+}
+
+// pulledFrom reports whether a registry is the source of events.
+func (c Config) pulledFrom(r webhook.Remote) bool {
+	for kind, e := range c.Events {
+		if from, _, err := registryURL(e.Registry); err == nil && kind != mlflowKind && kind != hubKind && from.Same(r) {
+			return true
+		}
+	}
+	return false
+}
+
+// sharesPrefix reports whether repositories of a source could be those of another.
+func (c Config) sharesPrefix(kind string) bool {
+	for other, e := range c.Events {
+		if p := c.Events[kind].Prefix; other != kind && (strings.HasPrefix(p, e.Prefix) || strings.HasPrefix(e.Prefix, p)) {
+			return true
+		}
+	}
+	return false
 }
 
 // registryURL takes the URL of a registry apart; its path is a prefix of repository names, with a slash at the end if there is one.

@@ -61,12 +61,16 @@ func TestEventSources(t *testing.T) {
 		"nobody: {registry: \"http://x\", secret_file: secret}":                                                         "is no known source",
 		"zot: {secret_file: secret}":    "events.zot.registry",
 		"zot: {registry: \"http://x\"}": "events.zot.secret_file",
-		"zot: {registry: \"http://x\", secret_file: secret, release: \"http://x\"}":          "take the place of what was pushed",
-		"zot: {registry: \"http://x\", secret_file: secret, release: \"http://y/UPPER\"}":    "events.zot.release",
-		"zot: {registry: \"http://x\", secret_file: secret, prefix: \"../x/\"}":              "events.zot.prefix",
-		"zot: {registry: \"http://x\", secret_file: secret, window: 1s}":                     "events.zot.window",
-		"zot: {registry: \"http://x\", secret_file: secret, repositories: [\"UPPER\"]}":      "events.zot.repositories[0]",
-		"zot: {registry: \"http://x\", secret_file: secret}}\nintercept: [models/*]\nlog: {": "intercept does not match",
+		"zot: {registry: \"http://x\", secret_file: secret, release: \"http://x\"}":                                                        "take the place of what was pushed",
+		"zot: {registry: \"https://X.test\", secret_file: secret, release: \"https://x.test:443\"}":                                        "take the place of what was pushed",
+		"zot: {registry: \"http://x\", secret_file: secret, release: \"http://y\"}, acr: {registry: \"http://y\", secret_file: secret}":    "take the place of what was pushed",
+		"zot: {registry: \"http://x/models\", secret_file: secret}":                                                                        "has a path",
+		"zot: {registry: \"http://x\", secret_file: secret, prefix: a/}, acr: {registry: \"http://y\", secret_file: secret, prefix: a/b/}": "events.acr.prefix",
+		"zot: {registry: \"http://x\", secret_file: secret, release: \"http://y/UPPER\"}":                                                  "events.zot.release",
+		"zot: {registry: \"http://x\", secret_file: secret, prefix: \"../x/\"}":                                                            "events.zot.prefix",
+		"zot: {registry: \"http://x\", secret_file: secret, window: 1s}":                                                                   "events.zot.window",
+		"zot: {registry: \"http://x\", secret_file: secret, repositories: [\"UPPER\"]}":                                                    "events.zot.repositories[0]",
+		"zot: {registry: \"http://x\", secret_file: secret}}\nintercept: [models/*]\nlog: {":                                               "intercept does not match",
 	} {
 		if _, err := LoadConfig(writeConfig(t, dir, "events: {"+text+"}\n")); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v", text, err)

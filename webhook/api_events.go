@@ -57,15 +57,21 @@ func (s *Server) receiveEvents(c echo.Context) error {
 	if err != nil {
 		return badRequest("%s", printable(err.Error(), 300))
 	}
-	for _, e := range events {
-		if age := time.Since(e.At); !e.At.IsZero() && (age > source.Window || age < -signatureWindow) {
-			return badRequest("the event is of %s: outside the window of %v", e.At.UTC().Format(time.RFC3339), source.Window)
-		}
-	}
 	if len(events) == 0 {
 		s.log.Info("a push event is ignored", "source", kind, "why", "it tells of no push of a model")
 	}
-	taken, err := s.pipeline.ingester.take(source, events)
+	var fresh []pushevent.Pushed
+	for _, e := range events {
+		switch age := time.Since(e.At); {
+		case !e.At.IsZero() && age < -signatureWindow:
+			return badRequest("the event is of %s, in the future: the clocks differ", e.At.UTC().Format(time.RFC3339))
+		case !e.At.IsZero() && age > source.Window: // no error: CNCF distribution would send it again for ever, and none of those after it
+			s.log.Warn("a push event is too old and is ignored", "source", kind, "repository", e.Repository, "tag", e.Tag, "digest", e.Digest, "at", e.At, "window", source.Window)
+		default:
+			fresh = append(fresh, e)
+		}
+	}
+	taken, err := s.pipeline.ingester.take(source, fresh)
 	if errors.Is(err, errManyEvents) {
 		return &httpError{Status: http.StatusServiceUnavailable, Code: "UNAVAILABLE", Message: err.Error() + "; send it again later"}
 	} else if err != nil {

@@ -33,6 +33,8 @@ type notifier struct {
 	log     *slog.Logger
 	client  *http.Client
 
+	changing sync.Mutex // held from reading a delivery to storing what becomes of it
+
 	mu   sync.Mutex
 	byID map[string]*Delivery     // values are never changed in place
 	wake map[string]chan struct{} // by target; holds one token when there may be something to do
@@ -103,6 +105,8 @@ func (n *notifier) tell(a *Admission) error {
 
 // redeliver sends an event again, whatever became of it before.
 func (n *notifier) redeliver(id string) (*Delivery, error) {
+	n.changing.Lock()
+	defer n.changing.Unlock()
 	d, ok := n.get(id)
 	if !ok {
 		return nil, fmt.Errorf("%w: %s", ErrNotFound, id)
@@ -176,22 +180,18 @@ func (n *notifier) signal(target string) {
 
 // work delivers what is due for a target, the longest due first.
 func (n *notifier) work(ctx context.Context, t Target) {
-	for {
+	for ctx.Err() == nil {
 		pause := time.Hour
 		if d := n.next(t.Name); d != nil {
 			if pause = time.Until(d.NextAt); pause <= 0 {
-				n.deliver(ctx, t, *d)
+				n.deliver(ctx, t, d)
 				continue
 			}
 		}
 		select {
 		case <-ctx.Done():
-			return
 		case <-n.wake[t.Name]:
 		case <-time.After(pause):
-		}
-		if ctx.Err() != nil {
-			return
 		}
 	}
 }
@@ -207,25 +207,19 @@ func (n *notifier) next(target string) *Delivery {
 }
 
 // deliver makes one attempt and records it. What the server's end interrupts has not been tried.
-func (n *notifier) deliver(ctx context.Context, t Target, d Delivery) {
+func (n *notifier) deliver(ctx context.Context, t Target, d *Delivery) {
 	begin := time.Now()
 	status, after, err := n.post(ctx, t, d)
-	if ctx.Err() != nil {
+	if err != nil && ctx.Err() != nil {
 		return
 	}
 	a := Attempt{At: begin.UTC(), Seconds: time.Since(begin).Seconds(), Status: status}
-	if err != nil {
-		a.Error = printable(err.Error(), 300)
-	}
-	d.Attempts = slices.Clone(d.Attempts)
-	d.attempted(a, n.pauses, after)
 	outcome := "ok"
 	if err != nil {
-		outcome = "failed"
-		n.log.Warn("a notification was not delivered", "delivery", d.ID, "state", d.State, "next", d.NextAt, "error", a.Error)
+		outcome, a.Error = "failed", printable(err.Error(), 300)
 	}
 	n.metrics.notified(t.Name, outcome)
-	if err := n.put(&d); err != nil {
+	if err := n.record(d, a, after); err != nil {
 		n.log.Error("the history of a notification cannot be written", "delivery", d.ID, "error", err)
 		select { // do not send it again and again
 		case <-ctx.Done():
@@ -234,8 +228,24 @@ func (n *notifier) deliver(ctx context.Context, t Target, d Delivery) {
 	}
 }
 
+// record stores an attempt at a delivery, as that was when the attempt began. If it was asked for again meanwhile, that is still to be done.
+func (n *notifier) record(begun *Delivery, a Attempt, after time.Duration) error {
+	n.changing.Lock()
+	defer n.changing.Unlock()
+	d := *begun
+	d.Attempts = slices.Clone(d.Attempts)
+	d.attempted(a, n.pauses, after)
+	if now, ok := n.get(d.ID); ok && now != begun {
+		d.State, d.NextAt, d.Tries = now.State, now.NextAt, now.Tries
+	}
+	if a.Error != "" {
+		n.log.Warn("a notification was not delivered", "delivery", d.ID, "state", d.State, "next", d.NextAt, "error", a.Error)
+	}
+	return n.put(&d)
+}
+
 // post sends the event. Only an answer of 2xx is a delivery.
-func (n *notifier) post(ctx context.Context, t Target, d Delivery) (status int, after time.Duration, err error) {
+func (n *notifier) post(ctx context.Context, t Target, d *Delivery) (status int, after time.Duration, err error) {
 	timeout := t.Timeout
 	if timeout <= 0 {
 		timeout = 15 * time.Second

@@ -14,7 +14,7 @@ import (
 	"oras.land/oras-go/v2/registry/remote"
 	"oras.land/oras-go/v2/registry/remote/auth"
 	"oras.land/oras-go/v2/registry/remote/credentials"
-	"oras.land/oras-go/v2/registry/remote/retry"
+	"oras.land/oras-go/v2/registry/remote/errcode"
 
 	"grindstone/webhook/pushevent"
 	"grindstone/webhook/remotefile"
@@ -35,9 +35,11 @@ type EventSource struct {
 	Hub      *ModelHub                    // in place of Registry
 }
 
-// own reports whether a repository of the source is one that releases are pushed to: of those pushes it tells, too.
-func (e EventSource) own(repository string) bool {
-	return e.Release.Host != "" && e.Release.Host == e.Registry.Host && strings.HasPrefix(repository, e.To)
+// ownRelease reports whether a repository of a source is one that releases are pushed to, its own or another source's: of those pushes it tells, too.
+func (p *Pipeline) ownRelease(source EventSource, repository string) bool {
+	return slices.ContainsFunc(p.Events, func(e EventSource) bool {
+		return e.Release.Host != "" && e.Release.Same(source.Registry) && strings.HasPrefix(repository, e.To)
+	})
 }
 
 // leavesOut says why an event is not taken; "" if it is.
@@ -47,8 +49,6 @@ func (e EventSource) leavesOut(p pushevent.Pushed) string {
 		return "another ref"
 	case !e.Matches(p.Repository):
 		return "repository is not configured"
-	case e.own(p.Repository):
-		return "release of this server"
 	}
 	return ""
 }
@@ -64,6 +64,17 @@ type Remote struct {
 	PlainHTTP bool
 }
 
+// Same reports whether two addresses are of one registry.
+func (r Remote) Same(other Remote) bool { return r.address() == other.address() }
+
+func (r Remote) address() string {
+	host := strings.ToLower(r.Host)
+	if r.PlainHTTP {
+		return strings.TrimSuffix(host, ":80")
+	}
+	return strings.TrimSuffix(host, ":443")
+}
+
 // repository is one of the other registry, with the credentials of Docker's configuration.
 func (r Remote) repository(name string) (*remote.Repository, error) {
 	repo, err := remote.NewRepository(r.Host + "/" + name)
@@ -75,7 +86,7 @@ func (r Remote) repository(name string) (*remote.Repository, error) {
 		return nil, err
 	}
 	repo.PlainHTTP = r.PlainHTTP
-	repo.Client = &auth.Client{Client: retry.DefaultClient, Cache: auth.NewCache(), Credential: credentials.Credential(store)}
+	repo.Client = &auth.Client{Client: registryClient, Cache: auth.NewCache(), Credential: credentials.Credential(store)}
 	return repo, nil
 }
 
@@ -95,14 +106,19 @@ func (in *ingester) bring(ctx context.Context, i Ingestion) error {
 	if i.Event.Actor != "" {
 		identity += ":" + i.Event.Actor
 	}
-	setDefault(&source.Timeout, time.Hour)
-	ctx, cancel := context.WithTimeoutCause(ctx, source.Timeout, fmt.Errorf("what %s tells of %s did not come within %v", source.Kind, i.Event.Repository, source.Timeout))
+	ctx, cancel := source.within(ctx, "what %s tells of %s did not come", source.Kind, i.Event.Repository)
 	defer cancel()
 	err := in.bringFrom(ctx, source, i, identity)
 	if cause := context.Cause(ctx); err != nil && cause != nil {
 		return cause
 	}
 	return err
+}
+
+// within bounds an attempt to bring something in, or back.
+func (e EventSource) within(ctx context.Context, format string, args ...any) (context.Context, context.CancelFunc) {
+	setDefault(&e.Timeout, time.Hour)
+	return context.WithTimeoutCause(ctx, e.Timeout, fmt.Errorf(format+" within %v", append(args, e.Timeout)...))
 }
 
 // bringFrom is bring with the source at hand.
@@ -148,22 +164,31 @@ func (in *ingester) bringFrom(ctx context.Context, source EventSource, i Ingesti
 	return nil
 }
 
-// pushBack copies a released package with its attestations, by digest, to where its source wants it. Nothing has a tag there yet.
+// pushBack brings a released package with its attestation to where its source wants it. Nothing has a tag there yet.
 func (p *Pipeline) pushBack(ctx context.Context, a *Admission) error {
 	source, repository, ok := p.eventSource(a.Source.Repository)
-	if !ok {
+	if !ok || source.Models != nil && !source.pushed(a) {
 		return nil
 	}
-	if source.Models != nil && !source.pushed(a) {
-		return nil
-	}
-	from, err := p.ownRepository(a.Source.Repository, "event:"+source.Kind)
+	from, err := p.ownRepository(a.Source.Repository, "") // nobody, who sees only what is released: others may have attached to the package what is held
 	if err != nil {
 		return err
 	}
+	ctx, cancel := source.within(ctx, "%s was not there", repository)
+	defer cancel()
 	if source.Models != nil {
-		return p.registerFiles(ctx, a, source, from)
+		err = p.registerFiles(ctx, a, source, from)
+	} else {
+		err = copyBack(ctx, a, source, repository, from)
 	}
+	if cause := context.Cause(ctx); err != nil && cause != nil {
+		return handingOver(source.releasesTo(), cause)
+	}
+	return err
+}
+
+// copyBack copies a released package with its attestations, by digest, to another registry.
+func copyBack(ctx context.Context, a *Admission, source EventSource, repository string, from *remote.Repository) error {
 	to, err := source.Release.repository(source.To + repository)
 	if err != nil {
 		return err
@@ -173,11 +198,19 @@ func (p *Pipeline) pushBack(ctx context.Context, a *Admission) error {
 		return err
 	}
 	if err := oras.ExtendedCopyGraph(ctx, from, to, d, oras.DefaultExtendedCopyGraphOptions); err != nil {
-		return fmt.Errorf("push to %s: %w", source.Release.Host, err)
+		return handingOver(source.releasesTo(), err)
 	}
 	att := strings.Replace(a.Released.Digest, ":", "-", 1) + ".att" // for older verifiers
 	_, err = oras.Copy(ctx, from, att, to, att, oras.DefaultCopyOptions)
-	return err
+	return handingOver(source.releasesTo(), err)
+}
+
+// releasesTo is the host that gets what is released.
+func (e EventSource) releasesTo() string {
+	if e.Models != nil {
+		return e.Models.Server.Host()
+	}
+	return e.Release.Host
 }
 
 // tagBack moves a tag where a source wants what is released.
@@ -199,7 +232,7 @@ func (p *Pipeline) tagBack(ctx context.Context, a *Admission, tag string) error 
 		return err
 	}
 	_, err = oras.Tag(ctx, to, a.Released.Digest, tag)
-	return err
+	return handingOver(source.releasesTo(), err)
 }
 
 // eventSource finds the source of a repository whose releases are pushed back, and the repository's name there.
@@ -212,7 +245,8 @@ func (p *Pipeline) eventSource(repository string) (EventSource, string, bool) {
 	return EventSource{}, "", false
 }
 
-// deniedByPolicy tells a push that was refused for good from one that may be repeated.
+// deniedByPolicy tells a push that this server has refused for good from one that may be repeated. What another registry forbids may be allowed later.
 func deniedByPolicy(err error) bool {
-	return strings.Contains(err.Error(), fmt.Sprintf("response status code %d", http.StatusForbidden))
+	var refused *errcode.ErrorResponse
+	return errors.As(err, &refused) && refused.StatusCode == http.StatusForbidden && refused.URL.Host == ownHost
 }

@@ -236,7 +236,8 @@ func (in *ingester) states() (all []string) {
 	return all
 }
 
-// TestEventRecordsEnd: an event that is through is known again for its window, over restarts, and one that failed as long as its record is kept; pending ones stay.
+// TestEventRecordsEnd: an event that is through is known again for its window, over restarts; one that failed is listed as long as its record is kept, or until it
+// is told of again; pending ones stay.
 func TestEventRecordsEnd(t *testing.T) {
 	dir := t.TempDir()
 	in := eventRecords(t, dir)
@@ -260,7 +261,7 @@ func TestEventRecordsEnd(t *testing.T) {
 	take(in, "pending")
 
 	in = eventRecords(t, dir)
-	if n := take(in, "through", "failed", "pending", "new"); n != 1 {
+	if n := take(in, "through", "pending", "new"); n != 1 {
 		t.Errorf("after a restart %d are new; 1 is", n)
 	}
 	for _, c := range []struct {
@@ -283,6 +284,32 @@ func TestEventRecordsEnd(t *testing.T) {
 	}
 	if n := take(in, "through", "failed", "pending", "new"); n != 2 {
 		t.Errorf("after their records are gone %d are new; 2 are", n)
+	}
+
+	in.end(t, IngestFailed, time.Now().Add(30*day)) // whoever sends one again wants it tried again
+	if n, got := take(in, "failed"), in.states(); n != 1 || !slices.Equal(got, []string{"failed pending", "new failed", "pending failed", "through failed"}) {
+		t.Errorf("one that failed and is told of again: %d taken, %q", n, got)
+	}
+}
+
+// TestACommitComesBack: a branch that is set back to a commit it had before is told of with that commit's id once more, and that is no duplicate.
+func TestACommitComesBack(t *testing.T) {
+	in, hub := eventRecords(t, t.TempDir()), EventSource{Kind: "huggingface", Window: 24 * time.Hour, Matches: func(string) bool { return true }, Hub: &ModelHub{Branch: "main"}}
+	for n, c := range []struct {
+		model, commit string
+		taken         int
+		through       bool // what was taken, before the next
+	}{
+		{"m", "a", 1, true}, {"m", "a", 0, true}, {"m", "b", 1, true}, {"m", "a", 1, true}, {"m", "a", 0, true}, {"m", "b", 1, false}, {"m", "b", 0, false}, {"m", "a", 1, false},
+		{"m", "b", 1, true}, {"other", "c", 1, true}, {"m", "b", 0, true},
+	} {
+		taken, err := in.take(hub, []pushevent.Pushed{{ID: c.commit, Repository: c.model, Tag: c.commit, Model: c.model, Version: c.commit, Ref: "refs/heads/main"}})
+		if err != nil || taken != c.taken {
+			t.Errorf("event %d, commit %s of %s: %d taken, %v", n, c.commit, c.model, taken, err)
+		}
+		if c.through {
+			in.end(t, IngestThrough, time.Now().Add(time.Hour))
+		}
 	}
 }
 
@@ -406,5 +433,22 @@ func TestLanes(t *testing.T) {
 			t.Errorf("and %q", again[0].ID)
 		}
 		through(ids...)
+	}
+}
+
+// TestReleasesAreNoPushes: a source tells of what is released to it as well, under whatever name of its host, and whichever source's release it is.
+func TestReleasesAreNoPushes(t *testing.T) {
+	in := eventRecords(t, t.TempDir())
+	a, b := anySource, anySource
+	a.Registry, a.Release, a.To = Remote{Host: "a.test"}, Remote{Host: "A.test:443"}, "released/"
+	b.Registry, b.Release, b.To = Remote{Host: "b.test:5000", PlainHTTP: true}, Remote{Host: "a.test"}, "of-b/"
+	in.p.Events = []EventSource{a, b}
+	for repository, want := range map[string]int{"in/m": 1, "released/in/m": 0, "of-b/m": 0, "of-c/m": 1} {
+		if taken, err := in.take(a, []pushevent.Pushed{{Repository: repository, Tag: "v1"}}); err != nil || taken != want {
+			t.Errorf("%s: %d taken, %v", repository, taken, err)
+		}
+	}
+	if taken, err := in.take(b, []pushevent.Pushed{{Repository: "of-b/m", Tag: "v1"}}); err != nil || taken != 1 {
+		t.Errorf("a registry that nothing is released to: %d taken, %v", taken, err)
 	}
 }

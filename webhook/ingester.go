@@ -144,8 +144,12 @@ func (in *ingester) take(source EventSource, events []pushevent.Pushed) (int, er
 	}
 	for _, e := range events {
 		i := &Ingestion{ID: uuid.Must(uuid.NewV7()).String(), Source: source.Kind, Event: e, State: IngestPending, SeenUntil: now.Add(source.Window)}
-		why := source.leavesOut(e)
-		if before := in.byID[in.seen[i.key()]]; why == "" && before != nil && (before.State == IngestPending || now.Before(before.SeenUntil)) {
+		why, before := source.leavesOut(e), in.byID[in.seen[i.key()]]
+		switch {
+		case why != "":
+		case in.p.ownRelease(source, e.Repository):
+			why = "release of this server"
+		case in.repeats(i, before, now):
 			why = "seen before"
 		}
 		if why != "" {
@@ -155,10 +159,23 @@ func (in *ingester) take(source EventSource, events []pushevent.Pushed) (int, er
 		if err := in.put(i); err != nil {
 			return taken, err
 		}
+		if before != nil && before.State == IngestFailed {
+			in.remove(before)
+		}
 		taken++
 	}
 	in.signal()
 	return taken, nil
+}
+
+// repeats reports whether an event adds nothing to one like it that was taken before. After a failure it does: it is to be tried again. So does a commit that
+// its branch has come back to from another: the Hub gives commits no other id than their own.
+func (in *ingester) repeats(i, before *Ingestion, now time.Time) bool {
+	if before == nil || before.State == IngestFailed || before.State != IngestPending && !now.Before(before.SeenUntil) {
+		return false
+	}
+	since := func(other *Ingestion) bool { return other.ID > before.ID && in.lane(other) == in.lane(i) }
+	return i.Event.Ref == "" || !slices.ContainsFunc(slices.Collect(maps.Values(in.byID)), since)
 }
 
 // signal has the work looked for.
@@ -307,15 +324,12 @@ func (in *ingester) try(ctx context.Context, i Ingestion) {
 		}
 		return
 	}
-	i.Error = printable(err.Error(), 300)
+	i.Error = printable(withoutQueries(err.Error()), 300)
 	i.NextAt, i.Attempts = now.Add(ingestPauses[min(i.Attempts, len(ingestPauses)-1)]), i.Attempts+1
 	if i.Attempts > len(ingestPauses) || slices.ContainsFunc(ingestFinal, func(final error) bool { return errors.Is(err, final) }) {
 		i.State, i.ExpiresAt = IngestFailed, now.Add(in.Keep)
-		if i.key() != "" && i.ExpiresAt.Before(i.SeenUntil) {
-			i.ExpiresAt = i.SeenUntil
-		}
 	}
-	in.log.Warn("what a push event tells of cannot be brought in", "event", i.ID, "source", i.Source, "repository", i.Event.Repository, "state", i.State, "error", err)
+	in.log.Warn("what a push event tells of cannot be brought in", "event", i.ID, "source", i.Source, "repository", i.Event.Repository, "state", i.State, "error", withoutQueries(err.Error()))
 	if err := in.put(&i); err != nil {
 		in.log.Error("a push event cannot be written", "event", i.ID, "error", err)
 		in.remember(&i) // it is not tried again at once

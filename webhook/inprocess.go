@@ -78,9 +78,12 @@ func (w *pipedResponse) Write(p []byte) (int, error) {
 	return w.body.Write(p)
 }
 
+// ownHost is this server to itself.
+const ownHost = "grindstone.internal"
+
 // ownRepository is a repository of this server, as a client sees it.
 func (p *Pipeline) ownRepository(name, identity string) (*remote.Repository, error) {
-	repo, err := remote.NewRepository("grindstone.internal/" + name)
+	repo, err := remote.NewRepository(ownHost + "/" + name)
 	if err != nil {
 		return nil, err
 	}

@@ -270,3 +270,58 @@ func TestDeliveryHistoryIsBounded(t *testing.T) {
 		t.Errorf("a target that is gone: %v", err)
 	}
 }
+
+// TestStopDuringADelivery: a server ends while a target does not answer, and the next one makes the delivery.
+func TestStopDuringADelivery(t *testing.T) {
+	dir, target, got := t.TempDir(), newReceiver(t), make(chan struct{}, 10)
+	slow := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body)
+		got <- struct{}{}
+		<-r.Context().Done()
+	}))
+	defer slow.Close()
+	s := startServer(t, dir, "-notify", slow.URL)
+	s.pushModel("models/a", "v1", "a")
+	<-got
+	begun := time.Now()
+	if err := s.Stop(); err != nil || time.Since(begun) > 10*time.Second {
+		t.Fatalf("it ended after %v with %v", time.Since(begun), err)
+	}
+	s = startServer(t, dir, "-notify", target.URL)
+	target.wait(1)
+	for deadline := time.Now().Add(10 * time.Second); len(s.deliveries("?state=delivered")) == 0; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("the delivery is not recorded")
+		}
+	}
+}
+
+// TestRedeliveryDuringADelivery: a delivery that is asked for again while it is being sent is sent again.
+func TestRedeliveryDuringADelivery(t *testing.T) {
+	got, answer := make(chan struct{}, 10), make(chan struct{})
+	target := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body)
+		got <- struct{}{}
+		<-answer
+	}))
+	defer target.Close()
+	s := startServer(t, t.TempDir(), "-notify", target.URL)
+	s.pushModel("models/a", "v1", "a")
+	<-got
+	id := s.deliveries("")[0].ID
+	if status, text := s.post("/api/v1/notifications/"+id+"/redeliver", ""); status != http.StatusAccepted {
+		t.Fatalf("%d %s", status, text)
+	}
+	close(answer)
+	select {
+	case <-got:
+	case <-time.After(10 * time.Second):
+		t.Fatalf("it was not sent again: %+v", s.deliveries(""))
+	}
+	var d Delivery
+	for deadline := time.Now().Add(10 * time.Second); d.State != DeliveryDelivered || len(d.Attempts) != 2; time.Sleep(10 * time.Millisecond) {
+		if d = s.deliveries("")[0]; time.Now().After(deadline) {
+			t.Fatalf("%+v", d)
+		}
+	}
+}

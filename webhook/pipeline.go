@@ -57,6 +57,8 @@ type Pipeline struct {
 	metrics  *metrics
 	registry *registry.Gateway
 
+	handovers handovers
+
 	tags    sync.Mutex // held while a push of a tag, an operator's decision, or the end of a release is recorded, and while garbage is removed
 	moving  sync.Mutex // held while tags are moved, which may take long; taken before tags
 	workers sync.WaitGroup
@@ -268,9 +270,14 @@ func (p *Pipeline) advance(ctx context.Context, id string, last bool) (final boo
 	}
 	reason, message := Reason(""), ""
 	var v *verdict
+	var away *notTaken
 	switch {
 	case err != nil && ctx.Err() != nil:
 		return true, nil // interrupted: the state stays
+	case errors.As(err, &away) && p.postpone(a, away):
+		return true, nil // the state stays
+	case away != nil:
+		next, reason, message = Held, ReasonInternal, away.by+" did not take what was released, for hours; the log has the cause. Retry when it does"
 	case errors.As(err, &v):
 		next, reason, message = v.State, v.Reason, v.Message
 	case err != nil && !last:
@@ -285,6 +292,7 @@ func (p *Pipeline) advance(ctx context.Context, id string, last bool) (final boo
 	} else if err != nil {
 		return false, err
 	}
+	p.handovers.done(id)
 	p.passing(string(next) + " recorded")
 	if next == Held || next == Denied {
 		p.yield(a)

@@ -47,7 +47,7 @@ func (p *Pipeline) registerFiles(ctx context.Context, a *Admission, source Event
 	path := filepath.Join(p.scratch(a.ID), "run-"+digest.Digest(a.Released.Digest).Encoded()+".json")
 	if data, err := os.ReadFile(path); err != nil || json.Unmarshal(data, &run) != nil {
 		if run, err = server.StartRun(ctx, source.Models.Experiment, "grindstone "+a.ID, map[string]string{tagAdmission: a.ID, tagPackage: p.uri(a.Source.Repository, a.Released.Digest)}); err != nil {
-			return err
+			return handingOver(source.releasesTo(), err)
 		}
 		data, err := json.Marshal(run)
 		if err != nil {
@@ -83,7 +83,7 @@ func (p *Pipeline) registerFiles(ctx context.Context, a *Admission, source Event
 		return err
 	}
 	if err := server.EndRun(ctx, run.ID); err != nil {
-		return err
+		return handingOver(source.releasesTo(), err)
 	}
 	a.Released.Registered = &Registered{Run: run, Folder: folder, Versions: map[string]string{}}
 	return nil
@@ -113,7 +113,7 @@ func upload(ctx context.Context, server *mlflow.Server, name string, from *remot
 	defer r.Close()
 	verified := content.NewVerifyReader(r, blob)
 	if err := server.Upload(ctx, name, io.LimitReader(verified, blob.Size), blob.Size); err != nil {
-		return err
+		return handingOver(server.Host(), err)
 	}
 	return verified.Verify()
 }
@@ -134,14 +134,14 @@ func (p *Pipeline) registerVersion(ctx context.Context, a *Admission, source Eve
 		Model: model, Run: registered.Run, Folder: mlflowFolder, Description: p.versionDescription(a, was), Tags: p.versionTags(a, was),
 	}, tagSourceVersion)
 	if err != nil {
-		return err
+		return handingOver(source.releasesTo(), err)
 	}
 	p.passing("version registered")
 	registered.Versions[was] = made
 	if p.newerRegistered(a.Source.Repository, was) {
 		return nil
 	}
-	return source.Models.Server.SetAlias(ctx, model, source.Models.Alias, made)
+	return handingOver(source.releasesTo(), source.Models.Server.SetAlias(ctx, model, source.Models.Alias, made))
 }
 
 // newerRegistered reports whether a later version than that was released.

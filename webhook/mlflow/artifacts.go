@@ -15,7 +15,7 @@ import (
 
 const (
 	artifactsPath = "/api/2.0/mlflow-artifacts/artifacts"
-	maxFiles      = 1000 // of a model
+	maxFiles      = 1000 // of a model, and as many folders
 	maxDepth      = 16   // of its folders
 )
 
@@ -57,6 +57,7 @@ func artifactFolder(uri string) (string, error) {
 // Files lists the files of a folder and of those in it by their relative names, with slashes, sorted.
 func (s *Server) Files(ctx context.Context, folder string) ([]string, error) {
 	var all []string
+	folders := 0
 	var walk func(below string, depth int) error
 	walk = func(below string, depth int) error {
 		var answer struct {
@@ -75,7 +76,10 @@ func (s *Server) Files(ctx context.Context, folder string) ([]string, error) {
 				return fmt.Errorf("%w: %.200q is no name of a file", remotefile.ErrUnsupported, f.Path)
 			case f.IsDir && depth >= maxDepth:
 				return fmt.Errorf("%w: folders lie more than %d deep", remotefile.ErrUnsupported, maxDepth)
+			case f.IsDir && folders >= maxFiles: // each is a request
+				return fmt.Errorf("%w: the model has more than %d folders", remotefile.ErrUnsupported, maxFiles)
 			case f.IsDir:
+				folders++
 				if err := walk(name, depth+1); err != nil {
 					return err
 				}
@@ -101,6 +105,7 @@ func (s *Server) Files(ctx context.Context, folder string) ([]string, error) {
 func (s *Server) Download(ctx context.Context, name string, limit int64, w io.Writer) error {
 	ctx, transfer := remotefile.WhileMoving(ctx)
 	defer transfer.Stop()
+	transfer.Patiently() // MLflow fetches the whole file from its bucket before it sends anything
 	answer, err := s.do(ctx, http.MethodGet, artifactsPath+"/"+remotefile.Escaped(name), nil, nil, 0)
 	if err != nil {
 		return err
@@ -113,7 +118,7 @@ func (s *Server) Download(ctx context.Context, name string, limit int64, w io.Wr
 func (s *Server) Upload(ctx context.Context, name string, r io.Reader, size int64) error {
 	ctx, transfer := remotefile.WhileMoving(ctx)
 	defer transfer.Stop()
-	body := transfer.Reader(r)
+	body := transfer.Sending(r)
 	if size == 0 {
 		body = http.NoBody
 	}

@@ -25,6 +25,15 @@ type Server struct {
 	Token    string // Bearer, in place of a username
 }
 
+// Host is the server's host, with its port.
+func (s *Server) Host() string {
+	u, err := url.Parse(s.URL)
+	if err != nil {
+		return "MLflow"
+	}
+	return u.Host
+}
+
 const (
 	callTime  = 30 * time.Second // a call of the API, without files
 	maxAnswer = 8 << 20          // bytes of JSON

@@ -96,14 +96,16 @@ type Version struct {
 	Tags        map[string]string
 }
 
-// Register makes a version of a registered model and returns its number. If there is one of the same run with the same value of the tag named
-// once, that is it: Register can be repeated.
+// Register makes a version of a registered model and returns its number. If there is one of the same files with the same value of the tag named
+// once, that is it: Register can be repeated. Run and tags alone do not tell: anybody can give them to a version of files of his own.
 func (s *Server) Register(ctx context.Context, v Version, once string) (string, error) {
 	type modelVersion struct {
 		Name    string     `json:"name"`
 		Version string     `json:"version"`
+		Source  string     `json:"source"`
 		Tags    []keyValue `json:"tags"`
 	}
+	source := strings.TrimSuffix(v.Run.ArtifactURI, "/") + "/" + v.Folder
 	var there struct {
 		Versions []modelVersion `json:"model_versions"`
 	}
@@ -111,7 +113,7 @@ func (s *Server) Register(ctx context.Context, v Version, once string) (string, 
 		return "", err
 	}
 	for _, known := range there.Versions {
-		if known.Name == v.Model && slices.Contains(known.Tags, keyValue{once, v.Tags[once]}) {
+		if known.Name == v.Model && known.Source == source && slices.Contains(known.Tags, keyValue{once, v.Tags[once]}) {
 			return known.Version, nil
 		}
 	}
@@ -119,7 +121,7 @@ func (s *Server) Register(ctx context.Context, v Version, once string) (string, 
 		Version modelVersion `json:"model_version"`
 	}
 	err := s.post(ctx, "model-versions/create", map[string]any{
-		"name": v.Model, "source": strings.TrimSuffix(v.Run.ArtifactURI, "/") + "/" + v.Folder, "run_id": v.Run.ID, "description": v.Description, "tags": keyValues(v.Tags),
+		"name": v.Model, "source": source, "run_id": v.Run.ID, "description": v.Description, "tags": keyValues(v.Tags),
 	}, &made)
 	return made.Version.Version, err
 }

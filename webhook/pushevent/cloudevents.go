@@ -17,6 +17,7 @@ type cloudEvent struct {
 	Source      string          `json:"source"`
 	Type        string          `json:"type"`
 	Time        time.Time       `json:"time"`
+	Operator    string          `json:"operator"` // Harbor's extension: who pushed
 	Data        json.RawMessage `json:"data"`
 	Data64      string          `json:"data_base64"`
 }
@@ -62,12 +63,9 @@ func CloudEvents(header http.Header, body []byte) ([]Pushed, error) {
 	p := Pushed{ID: e.Source + " " + e.ID, At: e.Time}
 	switch {
 	case e.Type == "harbor.artifact.pushed":
-		var d struct {
-			harborData
-			Operator string
-		}
+		var d harborData
 		err = decode(e.Data, &d)
-		p.Actor = d.Operator
+		p.Actor = e.Operator
 		return check(d.pushed(p), err)
 	case strings.HasSuffix(e.Type, "image.updated"):
 		var d zotData

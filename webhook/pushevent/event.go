@@ -10,6 +10,7 @@ import (
 	"regexp"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/opencontainers/go-digest"
 )
@@ -63,7 +64,9 @@ func check(all []Pushed, err error) ([]Pushed, error) {
 	if len(all) > maxEvents {
 		return nil, fmt.Errorf("%w: %d events in one request, %d are taken", ErrFormat, len(all), maxEvents)
 	}
-	for _, p := range all {
+	for i := range all {
+		p := &all[i]
+		p.Actor = printed(p.Actor)
 		switch {
 		case !name.MatchString(p.Repository) || len(p.Repository) > 255:
 			return nil, fmt.Errorf("%w: %.60q is no name of a repository", ErrFormat, p.Repository)
@@ -73,11 +76,25 @@ func check(all []Pushed, err error) ([]Pushed, error) {
 			return nil, fmt.Errorf("%w: %.80q is no digest", ErrFormat, p.Digest)
 		case p.Tag == "" && p.Digest == "":
 			return nil, fmt.Errorf("%w: neither a tag nor a digest of %s was pushed", ErrFormat, p.Repository)
-		case !printable.MatchString(p.ID) || !printable.MatchString(p.Actor):
-			return nil, fmt.Errorf("%w: the event's id or actor is not printable, or longer than 200 characters", ErrFormat)
+		case !printable.MatchString(p.ID):
+			return nil, fmt.Errorf("%w: the event's id is not printable, or longer than 200 characters", ErrFormat)
 		}
 	}
 	return all, nil
+}
+
+// printed is who pushed as it can be shown. Whoever has an odd name in a registry pushes all the same.
+func printed(actor string) string {
+	kept := strings.Map(func(r rune) rune {
+		if !unicode.IsPrint(r) {
+			return '?'
+		}
+		return r
+	}, actor)
+	if runes := []rune(kept); len(runes) > 200 {
+		kept = string(runes[:200])
+	}
+	return kept
 }
 
 // isManifest tells manifests from blobs and layers, whose pushes are told of, too.

@@ -52,7 +52,10 @@ func Copy(ctx context.Context, w io.Writer, r io.Reader, name string, limit int6
 	return nil
 }
 
-const stallTime = time.Minute // without a byte of a file
+const (
+	stallTime  = time.Minute      // without a byte of a file
+	answerTime = 15 * time.Minute // for a server to bring a file from where it keeps it before it sends it, or there before it answers
+)
 
 // Transfer is one that ends when it stands still.
 type Transfer struct {
@@ -60,12 +63,17 @@ type Transfer struct {
 	cancel context.CancelFunc
 }
 
+var errStalled = errors.New("nothing moved any more")
+
 // WhileMoving returns a context that ends when a minute passes without a read of the transfer's reader.
 func WhileMoving(ctx context.Context) (context.Context, *Transfer) {
 	ctx, cancel := context.WithCancelCause(ctx)
-	timer := time.AfterFunc(stallTime, func() { cancel(fmt.Errorf("nothing moved for %v", stallTime)) })
+	timer := time.AfterFunc(stallTime, func() { cancel(errStalled) })
 	return ctx, &Transfer{timer, func() { cancel(nil) }}
 }
+
+// Patiently gives the server time for what nothing is seen of here, until the next read.
+func (t *Transfer) Patiently() { t.timer.Reset(answerTime) }
 
 // Stop ends the watch, and the context.
 func (t *Transfer) Stop() {
@@ -74,14 +82,27 @@ func (t *Transfer) Stop() {
 }
 
 // Reader is r, watched.
-func (t *Transfer) Reader(r io.Reader) io.Reader { return &movingReader{r, t.timer} }
+func (t *Transfer) Reader(r io.Reader) io.Reader { return &movingReader{r, t} }
+
+// Sending is r, watched, which is sent. A server may answer long after it has all of it.
+func (t *Transfer) Sending(r io.Reader) io.Reader { return &sentReader{movingReader{r, t}} }
 
 type movingReader struct {
-	r     io.Reader
-	timer *time.Timer
+	r io.Reader
+	t *Transfer
 }
 
 func (m *movingReader) Read(p []byte) (int, error) {
-	m.timer.Reset(stallTime)
+	m.t.timer.Reset(stallTime)
 	return m.r.Read(p)
+}
+
+type sentReader struct{ movingReader }
+
+func (s *sentReader) Read(p []byte) (int, error) {
+	n, err := s.movingReader.Read(p)
+	if errors.Is(err, io.EOF) {
+		s.t.Patiently()
+	}
+	return n, err
 }

@@ -1,0 +1,159 @@
+package webhook
+
+import (
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"oras.land/oras-go/v2"
+	"oras.land/oras-go/v2/content/memory"
+	"oras.land/oras-go/v2/registry/remote"
+
+	"grindstone/attest"
+)
+
+// newFaultyRegistry is one that is not fronted and answers some requests itself: those for which fault returns true.
+func newFaultyRegistry(t *testing.T, fault func(http.ResponseWriter, *http.Request) bool) otherRegistry {
+	behind := newOtherRegistry(t)
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !fault(w, r) {
+			behind.handler.ServeHTTP(w, r)
+		}
+	}))
+	t.Cleanup(server.Close)
+	return otherRegistry{t, strings.TrimPrefix(server.URL, "http://"), behind.handler}
+}
+
+// attach pushes a package of one model that refers to another package.
+func (o otherRegistry) attach(repository string, subject ocispec.Descriptor, name string) ocispec.Descriptor {
+	o.Helper()
+	repo, err := remote.NewRepository(o.host + "/" + repository)
+	if err != nil {
+		o.Fatal(err)
+	}
+	repo.PlainHTTP = true
+	store := memory.New()
+	layer, err := oras.PushBytes(o.Context(), store, "application/octet-stream", testModel(name))
+	if err != nil {
+		o.Fatal(err)
+	}
+	layer.Annotations = map[string]string{ocispec.AnnotationTitle: "model.onnx"}
+	d, err := oras.PackManifest(o.Context(), store, oras.PackManifestVersion1_1, "application/vnd.test.model", oras.PackManifestOptions{Layers: []ocispec.Descriptor{layer}, Subject: &subject})
+	if err != nil {
+		o.Fatal(err)
+	}
+	if err := oras.CopyGraph(o.Context(), store, repo, d, oras.DefaultCopyGraphOptions); err != nil {
+		o.Fatal(err)
+	}
+	return d
+}
+
+// TestASourceThatForbids: a source that refuses a download for a while, as one does whose credentials are being changed, has not denied the model. It is asked again.
+func TestASourceThatForbids(t *testing.T) {
+	var refused atomic.Int32
+	other := newFaultyRegistry(t, func(w http.ResponseWriter, r *http.Request) bool {
+		if r.Method != http.MethodGet || !strings.HasPrefix(r.URL.Path, "/v2/in/m/blobs/") || refused.Load() >= 3 {
+			return false
+		}
+		refused.Add(1)
+		http.Error(w, "not today", http.StatusForbidden)
+		return true
+	})
+	s := startServer(t, t.TempDir(), "-events", other.host)
+	pushed := other.push("in/m", "v1", "a")
+	s.tell("distribution", distributionEvent("e1", "in/m", "v1", pushed.Digest.String(), time.Now()), bearer)
+	if a := s.arrives("in/m"); a.Source.Digest != pushed.Digest.String() || refused.Load() == 0 {
+		t.Errorf("%+v, refused %d", a, refused.Load())
+	}
+}
+
+// TestWhatIsAttachedInQuarantineStaysThere: a package goes back to the registry that it came from without what others attached to it, which is held: both
+// come from a source that does not tell who pushed.
+func TestWhatIsAttachedInQuarantineStaysThere(t *testing.T) {
+	other := newOtherRegistry(t)
+	s := startServer(t, t.TempDir(), "-events", other.host, "-data", "")
+	tell := func(d digest.Digest, tag string) {
+		t.Helper()
+		body := `{"id":"` + d.Encoded() + `","action":"push","target":{"repository":"in/m","digest":"` + d.String() + `","tag":"` + tag + `"}}`
+		if status, text := s.tell("acr", body, bearer); status != http.StatusAccepted || !strings.Contains(text, `"taken":1`) {
+			t.Fatalf("%d %s", status, text)
+		}
+	}
+	model := other.push("in/m", "v1", "a")
+	tell(model.Digest, "v1")
+	a := s.become(model.Digest.String(), Held)
+	attached := other.attach("in/m", model, "of nobody knows whom")
+	tell(attached.Digest, "")
+	s.become(attached.Digest.String(), Held)
+	if status, text := s.post("/api/v1/admissions/"+a.ID+"/approve", `{"reason": "x"}`); status != http.StatusOK {
+		t.Fatalf("%d %s", status, text)
+	}
+	s.become(model.Digest.String(), Released)
+	for reference, want := range map[string]int{model.Digest.String(): 200, "v1": 200, attached.Digest.String(): 404} {
+		r := httptest.NewRequest(http.MethodGet, "/v2/released/in/m/manifests/"+reference, nil)
+		r.Header.Set("Accept", ocispec.MediaTypeImageManifest)
+		w := httptest.NewRecorder()
+		if other.handler.ServeHTTP(w, r); w.Code != want {
+			t.Errorf("released/in/m@%s is answered %d, want %d", reference, w.Code, want)
+		}
+	}
+}
+
+// TestAReleaseThatIsNotTaken: a model is not held, nor sanitized again, because the registry that gets it is away for a while; and meanwhile others are worked on.
+func TestAReleaseThatIsNotTaken(t *testing.T) {
+	for name, c := range map[string]struct {
+		refused string // of the requests that change something there
+		args    []string
+	}{
+		"package": {"/v2/released/in/m/blobs/", nil},
+		"tag":     {"/v2/released/in/m/manifests/v1", nil},
+		"hangs":   {"/v2/released/in/m/blobs/", []string{"-event-timeout", "1s"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var since atomic.Int64 // the first refusal
+			var others atomic.Bool // were released meanwhile
+			other := newFaultyRegistry(t, func(w http.ResponseWriter, r *http.Request) bool {
+				if !strings.HasPrefix(r.URL.Path, c.refused) || r.Method == http.MethodGet || r.Method == http.MethodHead {
+					return false
+				}
+				since.CompareAndSwap(0, time.Now().UnixNano())
+				if others.Load() && time.Since(time.Unix(0, since.Load())) > 9*time.Second {
+					return false
+				}
+				if name == "hangs" {
+					<-r.Context().Done()
+				}
+				w.Header().Set("Content-Type", "application/json")
+				http.Error(w, "{}", http.StatusForbidden)
+				return true
+			})
+			s := startServer(t, t.TempDir(), append([]string{"-events", other.host}, c.args...)...)
+			pushed := other.push("in/m", "v1", "a")
+			s.tell("distribution", distributionEvent("e1", "in/m", "v1", pushed.Digest.String(), time.Now()), bearer)
+			for deadline := time.Now().Add(20 * time.Second); since.Load() == 0; time.Sleep(20 * time.Millisecond) {
+				if time.Now().After(deadline) {
+					t.Fatal("nothing was pushed back")
+				}
+			}
+			s.become(s.pushModel("models/b", "v1", "b").Digest.String(), Released)
+			others.Store(true)
+			a := s.become(pushed.Digest.String(), Released)
+			var states []string
+			for _, change := range a.History {
+				states = append(states, string(change.State))
+			}
+			if got := strings.Join(states, " "); strings.Count(got, "sanitizing") != 1 || strings.Contains(got, "held") {
+				t.Errorf("history is %s", got)
+			}
+			if r, err := attest.VerifyRef(t.Context(), other.host+"/released/in/m:v1", s.public(), attest.RefOptions{Anonymous: true}); err != nil || r.Digest != a.Released.Digest {
+				t.Errorf("%+v, %v", r, err)
+			}
+		})
+	}
+}
