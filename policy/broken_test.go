@@ -213,26 +213,3 @@ func TestDirectoryAsMountedByKubernetes(t *testing.T) {
 		t.Errorf("data %v", src.data)
 	}
 }
-
-func TestTestReportsFailures(t *testing.T) {
-	results, err := Test(t.Context(), dir(t, map[string]string{
-		"a.rego":      "package grindstone.admission\ndecision := {\"action\": \"admit\"}",
-		"a_test.rego": "package grindstone.admission_test\nimport data.grindstone.admission\ntest_a if admission.decision.action == \"deny\"\ntest_b if admission.decision.action == \"admit\"\ntodo_test_c if false\ntest_d if to_number(admission.decision.action) == 1",
-	}))
-	if err != nil || len(results) != 4 {
-		t.Fatalf("%+v, %v", results, err)
-	}
-	byName := map[string]TestResult{}
-	for _, r := range results {
-		byName[r.Name] = r
-	}
-	if byName["test_a"].Passed || !byName["test_b"].Passed || !byName["todo_test_c"].Skipped || byName["test_d"].Passed || byName["test_d"].Error == "" {
-		t.Errorf("results %+v", results)
-	}
-	if byName["test_a"].Location != "a_test.rego:3" {
-		t.Errorf("location %q", byName["test_a"].Location)
-	}
-	if _, err := Test(t.Context(), dir(t, map[string]string{"a.rego": "package"})); !errors.Is(err, ErrLoad) {
-		t.Errorf("syntax error: %v, want ErrLoad", err)
-	}
-}

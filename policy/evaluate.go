@@ -3,6 +3,7 @@ package policy
 import (
 	"context"
 	"errors"
+	"fmt"
 
 	"github.com/open-policy-agent/opa/v1/ast"
 	"github.com/open-policy-agent/opa/v1/rego"
@@ -43,11 +44,18 @@ func (e *Engine) value(ctx context.Context, query rego.PreparedEvalQuery, in any
 	}
 	ctx, cancel := context.WithTimeout(ctx, e.timeout)
 	defer cancel()
+	var failed failures
+	if e.debug != nil {
+		opts = append(opts, rego.EvalPrintHook(printer{e.debug}), rego.EvalQueryTracer(&failed), rego.EvalRuleIndexing(false))
+	}
 	results, err := query.Eval(ctx, opts...)
 	if err != nil {
 		return nil, kind(classify(ctx, err), err)
 	}
 	if len(results) == 0 {
+		for _, f := range failed.inOrder() {
+			fmt.Fprintln(e.debug, f)
+		}
 		return nil, &Error{Kind: ErrUndefined}
 	}
 	if len(results) != 1 || len(results[0].Expressions) != 1 {
