@@ -60,7 +60,7 @@ func (a *asking) run(cmd *cobra.Command, args []string) error {
 		return usageError("name the input's file with --input, or an admission of a server with --admission")
 	}
 	if a.admission == "" {
-		if err := ignored(cmd, "no server is asked without --admission", "server", "token", "ca", "dataset"); err != nil {
+		if err := ignored(cmd, "no server is asked without --admission", "server", "token", "username", "password-stdin", "ca", "dataset"); err != nil {
 			return err
 		}
 	}

@@ -145,6 +145,7 @@ func (e *Engine) Admission(ctx context.Context, in AdmissionInput) (AdmissionDec
 	d, began := AdmissionDecision{ID: newID(), PolicyDigest: e.digest}, time.Now()
 	rule, err := ask[admissionRule](ctx, e, e.admission, in)
 	if err == nil {
+		rule.Reasons = sentences(rule.Reasons)
 		err = kind(ErrInvalid, rule.check(in.Datasets))
 	}
 	attrs := []any{"question", "admission", "id", d.ID, "repository", in.Repository, "digest", in.Digest, "policy", e.digest, "took", time.Since(began)}
@@ -152,7 +153,7 @@ func (e *Engine) Admission(ctx context.Context, in AdmissionInput) (AdmissionDec
 		return AdmissionDecision{ID: d.ID}, e.undecided(ctx, d.ID, "admission", err, attrs)
 	}
 	d.Action, d.Method, d.Transformation, d.Dataset = rule.Action, rule.Method, rule.Transformation, rule.Dataset
-	d.Parameters, d.Reasons = rule.Parameters, append([]string{}, rule.Reasons...)
+	d.Parameters, d.Reasons = rule.Parameters, rule.Reasons
 	e.log.InfoContext(ctx, "policy decision", append(attrs, "action", string(d.Action), "transformation", d.Transformation, "dataset", d.Dataset, "reasons", strings.Join(d.Reasons, "; "))...)
 	return d, nil
 }
@@ -167,13 +168,14 @@ func (e *Engine) Release(ctx context.Context, in ReleaseInput) (ReleaseDecision,
 		rule, err = ask[releaseRule](ctx, e, e.release, in)
 	}
 	if err == nil {
+		rule.Reasons = sentences(rule.Reasons)
 		err = kind(ErrInvalid, rule.check())
 	}
 	attrs := []any{"question", "release", "id", d.ID, "admission", in.Decision.ID, "repository", in.Admission.Repository, "digest", in.Admission.Digest, "policy", e.digest, "took", time.Since(began)}
 	if err != nil {
 		return ReleaseDecision{ID: d.ID}, e.undecided(ctx, d.ID, "release", err, attrs)
 	}
-	d.Release, d.Reasons, d.Claims = rule.Release, append([]string{}, rule.Reasons...), append([]Claim{}, rule.Claims...)
+	d.Release, d.Reasons, d.Claims = rule.Release, rule.Reasons, append([]Claim{}, rule.Claims...)
 	e.log.InfoContext(ctx, "policy decision", append(attrs, "release", d.Release, "reasons", strings.Join(d.Reasons, "; "))...)
 	return d, nil
 }
