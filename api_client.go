@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/url"
 	"os"
@@ -14,11 +15,19 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"oras.land/oras-go/v2/registry/remote/credentials"
+
+	"grindstone/internal/logins"
 )
 
 // apiClient talks to a server's API.
 type apiClient struct {
 	server, token, ca string
+	username          string
+	passwordStdin     bool
+	stdin             func() io.Reader
+	password          *string // read from it, once
+	stored            string  // Authorization header of the login that another tool has stored, once the server asked for one
 }
 
 // apiError is an answer of the server that is not the one hoped for.
@@ -30,7 +39,7 @@ type apiError struct {
 func (e *apiError) Error() string {
 	switch e.status {
 	case http.StatusUnauthorized:
-		return "the server asks for credentials: " + e.message + " (--token or GRINDSTONE_TOKEN; or user:password@ in --server)"
+		return "the server asks for credentials: " + e.message + " (--username with --password-stdin, --token or GRINDSTONE_TOKEN; or log in with docker, podman or oras)"
 	case http.StatusForbidden:
 		return "the server refuses: " + e.message
 	}
@@ -39,8 +48,11 @@ func (e *apiError) Error() string {
 
 // serverFlags adds the flags that say how to reach the server.
 func serverFlags(cmd *cobra.Command, c *apiClient) {
-	cmd.PersistentFlags().StringVar(&c.server, "server", "", "URL of the server, with user:password@ where it asks for a login (environment: GRINDSTONE_SERVER; default "+defaultServer+")")
+	cmd.PersistentFlags().StringVar(&c.server, "server", "", "URL of the server (environment: GRINDSTONE_SERVER; default "+defaultServer+"); it may have user:password@. Without any login here, the one that docker, podman or oras has stored for its host is used")
 	cmd.PersistentFlags().StringVar(&c.token, "token", "", "bearer token (environment: GRINDSTONE_TOKEN)")
+	cmd.PersistentFlags().StringVar(&c.username, "username", "", "user to log in as; needs --password-stdin")
+	cmd.PersistentFlags().BoolVar(&c.passwordStdin, "password-stdin", false, "read the user's password from standard input")
+	c.stdin = cmd.InOrStdin
 	cmd.PersistentFlags().StringVar(&c.ca, "ca", "", caHelp)
 }
 
@@ -81,31 +93,95 @@ func (c *apiClient) request(ctx context.Context, method, path string, query url.
 	if body != nil {
 		r.Header.Set("Content-Type", "application/json")
 	}
-	token := c.token
-	if token == "" {
-		token = os.Getenv("GRINDSTONE_TOKEN")
-	}
+	return r, c.login(r, user)
+}
+
+// login puts into a request who makes it: as the flags say, or the environment, or the server's URL, or what other tools have stored.
+func (c *apiClient) login(r *http.Request, user *url.Userinfo) error {
+	token := cmp.Or(c.token, os.Getenv("GRINDSTONE_TOKEN"))
 	switch password, _ := user.Password(); {
+	case (c.username != "") != c.passwordStdin:
+		return usageError("--username and --password-stdin go together: the password of the user is read from standard input")
+	case c.username != "" && c.token != "":
+		return usageError("--username and --token are two logins; give one")
+	case c.username != "":
+		if c.password == nil {
+			text, err := io.ReadAll(io.LimitReader(c.stdin(), 64<<10))
+			if err != nil {
+				return fmt.Errorf("--password-stdin: %w", err)
+			}
+			c.password = new(strings.TrimRight(string(text), "\r\n"))
+		}
+		r.SetBasicAuth(c.username, *c.password)
 	case token != "":
 		r.Header.Set("Authorization", "Bearer "+token)
 	case user != nil:
 		r.SetBasicAuth(user.Username(), password)
+	case c.stored != "":
+		r.Header.Set("Authorization", c.stored)
 	}
-	return r, nil
+	return nil
 }
 
+// storedLogin finds the login that docker, podman or oras has stored for the server's host, "" if there is none. It is not shown to a server on the network in
+// plain text.
+func storedLogin(r *http.Request) (string, error) {
+	ip := net.ParseIP(r.URL.Hostname())
+	if loopback := r.URL.Hostname() == "localhost" || ip != nil && ip.IsLoopback(); r.URL.Scheme != "https" && !loopback {
+		return "", nil
+	}
+	store, err := logins.Stored()
+	if err != nil {
+		return "", err
+	}
+	login, err := credentials.Credential(store)(r.Context(), r.URL.Host)
+	switch {
+	case err != nil:
+		return "", err
+	case login.AccessToken != "":
+		return "Bearer " + login.AccessToken, nil
+	case login.Username != "" && login.Password != "":
+		r := &http.Request{Header: http.Header{}}
+		r.SetBasicAuth(login.Username, login.Password)
+		return r.Header.Get("Authorization"), nil
+	}
+	return "", nil
+}
+
+// send sends a request. A server that asks who makes one that does not say so is told the stored login.
 func (c *apiClient) send(r *http.Request) (*http.Response, error) {
 	transport, err := trusting(c.ca)
 	if err != nil {
 		return nil, err
 	}
-	answer, err := (&http.Client{Transport: transport}).Do(r)
+	client := &http.Client{Transport: transport}
+	answer, err := client.Do(r)
 	if err != nil {
 		return nil, err
 	}
+	var unread error
+	if answer.StatusCode == http.StatusUnauthorized && r.Header.Get("Authorization") == "" {
+		if c.stored, unread = storedLogin(r); c.stored != "" {
+			again := r.Clone(r.Context())
+			if r.GetBody != nil {
+				if again.Body, err = r.GetBody(); err != nil {
+					return nil, err
+				}
+			}
+			again.Header.Set("Authorization", c.stored)
+			answer.Body.Close()
+			if answer, err = client.Do(again); err != nil {
+				return nil, err
+			}
+		}
+	}
 	if answer.StatusCode >= http.StatusBadRequest {
 		defer answer.Body.Close()
-		return nil, readAPIError(answer)
+		err := readAPIError(answer)
+		if unread != nil {
+			err = fmt.Errorf("%w; the stored logins cannot be read: %w", err, unread)
+		}
+		return nil, err
 	}
 	return answer, nil
 }

@@ -75,6 +75,7 @@ func newVersionCommand() *cobra.Command {
 func printJSON(w io.Writer, v any) error {
 	e := json.NewEncoder(w)
 	e.SetIndent("", "  ")
+	e.SetEscapeHTML(false) // <= is a comparator
 	return e.Encode(v)
 }
 

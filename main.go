@@ -66,7 +66,7 @@ attestation first.`,
 
 Exit codes:
   0    done
-  1    failed; verify: some check did not pass; doctor: something needs attention; admissions watch ID: not released
+  1    failed; verify: some check did not pass; policy: no decision, or a test failed; doctor: something needs attention; admissions watch ID: not released
   2    wrong usage or configuration, also of what a configuration names
   3    the model cannot be read, is invalid or is not supported
   4    the clean dataset, or the trigger, cannot be read or does not fit the model
@@ -86,6 +86,7 @@ Exit codes:
 		newServeCommand(),
 		newWorkerCommand(),
 		newAdmissionsCommand(),
+		newPolicyCommand(),
 		newNotificationsCommand(),
 		newGCCommand(),
 		newSanitizeCommand(),

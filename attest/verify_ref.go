@@ -24,6 +24,8 @@ import (
 	"oras.land/oras-go/v2/registry/remote/credentials"
 	"oras.land/oras-go/v2/registry/remote/errcode"
 	"oras.land/oras-go/v2/registry/remote/retry"
+
+	"grindstone/internal/logins"
 )
 
 const (
@@ -35,7 +37,7 @@ const (
 type RefOptions struct {
 	PlainHTTP bool         // also for hosts other than loopback, where it is the default
 	TLS       bool         // also for loopback
-	Anonymous bool         // do not use the credentials of Docker's configuration
+	Anonymous bool         // do not use the logins that Docker and Podman have stored
 	Client    *http.Client // nil: one that retries
 }
 
@@ -105,7 +107,7 @@ func repository(ref string, o RefOptions) (*remote.Repository, error) {
 		client.Client = retry.DefaultClient
 	}
 	if !o.Anonymous {
-		store, err := credentials.NewStoreFromDocker(credentials.StoreOptions{})
+		store, err := logins.Stored()
 		if err != nil {
 			return nil, fmt.Errorf("credentials: %w", err)
 		}

@@ -3,6 +3,7 @@ package policy
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -10,6 +11,10 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/open-policy-agent/opa/v1/ast"
+	"github.com/open-policy-agent/opa/v1/rego"
+	"github.com/open-policy-agent/opa/v1/types"
 )
 
 const releaseStub = "package grindstone.release\ndecision := {\"release\": false, \"reasons\": [\"no\"]}\n"
@@ -43,6 +48,9 @@ func TestPoliciesThatDoNotLoad(t *testing.T) {
 		"http.send":          {map[string]string{"a.rego": "package grindstone.admission\ndecision := http.send({\"method\": \"get\", \"url\": \"http://127.0.0.1\"}).body", "r.rego": releaseStub}, nil, "undefined function http.send"},
 		"net.lookup_ip_addr": {map[string]string{"a.rego": "package grindstone.admission\ndecision := net.lookup_ip_addr(\"localhost\")", "r.rego": releaseStub}, nil, "undefined function net.lookup_ip_addr"},
 		"opa.runtime":        {map[string]string{"a.rego": "package grindstone.admission\ndecision := opa.runtime()", "r.rego": releaseStub}, nil, "undefined function opa.runtime"},
+		"graphql":            {map[string]string{"a.rego": "package grindstone.admission\ndecision := graphql.parse_query(input.tag)"}, nil, "undefined function graphql.parse_query"},
+		"rego.parse_module":  {map[string]string{"a.rego": "package grindstone.admission\ndecision := rego.parse_module(\"a\", input.tag)"}, nil, "undefined function rego.parse_module"},
+		"bits.lsh":           {map[string]string{"a.rego": "package grindstone.admission\ndecision := bits.lsh(1, input.size)"}, nil, "undefined function bits.lsh"},
 		"problems not a set": {map[string]string{"a.rego": "package grindstone.admission\ndecision := {}", "r.rego": releaseStub, "s.rego": "package grindstone.settings\nproblems := true"}, nil, "must be a set of strings"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -130,6 +138,30 @@ func TestDecisionsThatAreNone(t *testing.T) {
 	}
 }
 
+// TestBuiltinThatDoesNotLookAtTheTime: a pusher's number of a million digits, of which OPA's own limit is not kept.
+func TestBuiltinThatDoesNotLookAtTheTime(t *testing.T) {
+	e := engine(t, Options{Dir: admissionOnly(t, "decision := {\"action\": \"admit\"} if json.unmarshal(input.annotations.card).score > 5"), Timeout: 200 * time.Millisecond})
+	in := push()
+	in.Annotations = map[string]string{"card": `{"score": ` + strings.Repeat("9", 1_500_000) + `}`}
+	begin := time.Now()
+	if d, err := e.Admission(t.Context(), in); !errors.Is(err, ErrTimeout) || d.Action != "" {
+		t.Errorf("%+v, %v", d, err)
+	}
+	if took := time.Since(begin); took > 4*time.Second {
+		t.Errorf("it took %v", took)
+	}
+}
+
+// TestBuiltinThatBreaksDown: a panic in a builtin function is no decision, and not the end of the process.
+func TestBuiltinThatBreaksDown(t *testing.T) {
+	rego.RegisterBuiltin1(&rego.Function{Name: "test.break_down", Decl: types.NewFunction(types.Args(types.S), types.B)},
+		func(rego.BuiltinContext, *ast.Term) (*ast.Term, error) { panic("out of order") })
+	e := engine(t, Options{Dir: admissionOnly(t, "decision := {\"action\": \"admit\"} if test.break_down(input.tag)")})
+	if d, err := e.Admission(t.Context(), push()); !errors.Is(err, ErrEvaluation) || !strings.Contains(err.Error(), "out of order") || d.Action != "" {
+		t.Errorf("%+v, %v", d, err)
+	}
+}
+
 func TestReleasesThatAreNone(t *testing.T) {
 	for name, c := range map[string]struct {
 		rule string
@@ -157,6 +189,32 @@ func TestReleasesThatAreNone(t *testing.T) {
 				t.Errorf("%+v, error %v, want %v", d, err, c.kind)
 			}
 		})
+	}
+}
+
+// TestReasonsAreSentences: pushers choose names and annotations that a policy puts into its reasons, which clients print and records keep.
+func TestReasonsAreSentences(t *testing.T) {
+	e := engine(t, Options{Dir: admissionOnly(t, `decision := {"action": "deny", "reasons": [sprintf("no %s, %d", [input.annotations.team, i]) | some i in numbers.range(1, 100)]}`)})
+	in := push()
+	in.Annotations = map[string]string{"team": "\x1b[2Jred\u202e\u009b1m\nnews " + strings.Repeat("ö", 1<<14)}
+	d, err := e.Admission(t.Context(), in)
+	if err != nil || len(d.Reasons) != maxReasons+1 || d.Reasons[maxReasons] != fmt.Sprintf("and %d more", 100-maxReasons) {
+		t.Fatalf("%d reasons, %v", len(d.Reasons), err)
+	}
+	if r := d.Reasons[0]; !strings.HasPrefix(r, "no [2Jred1m news ö") || !strings.HasSuffix(r, "ö…") || len([]rune(r)) != maxReason+1 {
+		t.Errorf("reason %q", r)
+	}
+	e = engine(t, Options{Dir: admissionOnly(t, "decision := {\"action\": \"deny\", \"reasons\": [\"\u200b\"]}")})
+	if d, err := e.Admission(t.Context(), in); !errors.Is(err, ErrInvalid) || d.Action != "" {
+		t.Errorf("%+v, %v", d, err)
+	}
+	e = engine(t, Options{Dir: dir(t, map[string]string{
+		"a.rego": "package grindstone.admission\ndecision := {\"action\": \"admit\"}",
+		"r.rego": "package grindstone.release\ndecision := {\"release\": false, \"reasons\": [input.admission.annotations.team]}",
+	})})
+	r, err := e.Release(t.Context(), ReleaseInput{Admission: in, Report: report(0.9, 0.9)})
+	if err != nil || len(r.Reasons) != 1 || strings.Contains(r.Reasons[0], "\x1b") || len([]rune(r.Reasons[0])) != maxReason+1 {
+		t.Errorf("%+v, %v", r, err)
 	}
 }
 
@@ -211,28 +269,5 @@ func TestDirectoryAsMountedByKubernetes(t *testing.T) {
 	}
 	if limits := src.data["limits"].(map[string]any); limits["n"] == nil || src.data["team"].(map[string]any)["n"] == nil {
 		t.Errorf("data %v", src.data)
-	}
-}
-
-func TestTestReportsFailures(t *testing.T) {
-	results, err := Test(t.Context(), dir(t, map[string]string{
-		"a.rego":      "package grindstone.admission\ndecision := {\"action\": \"admit\"}",
-		"a_test.rego": "package grindstone.admission_test\nimport data.grindstone.admission\ntest_a if admission.decision.action == \"deny\"\ntest_b if admission.decision.action == \"admit\"\ntodo_test_c if false\ntest_d if to_number(admission.decision.action) == 1",
-	}))
-	if err != nil || len(results) != 4 {
-		t.Fatalf("%+v, %v", results, err)
-	}
-	byName := map[string]TestResult{}
-	for _, r := range results {
-		byName[r.Name] = r
-	}
-	if byName["test_a"].Passed || !byName["test_b"].Passed || !byName["todo_test_c"].Skipped || byName["test_d"].Passed || byName["test_d"].Error == "" {
-		t.Errorf("results %+v", results)
-	}
-	if byName["test_a"].Location != "a_test.rego:3" {
-		t.Errorf("location %q", byName["test_a"].Location)
-	}
-	if _, err := Test(t.Context(), dir(t, map[string]string{"a.rego": "package"})); !errors.Is(err, ErrLoad) {
-		t.Errorf("syntax error: %v, want ErrLoad", err)
 	}
 }

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"regexp"
 	"slices"
+	"strings"
+	"unicode"
 )
 
 // Action is what happens to a push.
@@ -148,6 +150,36 @@ func (r releaseRule) check() error {
 		return errors.New("a release takes no reasons, and a refusal at least one that is not empty")
 	}
 	return nil
+}
+
+// Reasons are printed by pushers' clients and kept in records for good, and have pushers' words in them.
+const (
+	maxReasons = 32
+	maxReason  = 500 // runes
+)
+
+// sentences has reasons on one line each, without characters that terminals obey, and no more of them than is read.
+func sentences(reasons []string) []string {
+	all := []string{}
+	for _, r := range reasons[:min(len(reasons), maxReasons)] {
+		r = strings.Map(func(r rune) rune {
+			switch {
+			case unicode.IsSpace(r):
+				return ' '
+			case !unicode.IsPrint(r):
+				return -1
+			}
+			return r
+		}, r)
+		if runes := []rune(r); len(runes) > maxReason {
+			r = string(runes[:maxReason]) + "…"
+		}
+		all = append(all, strings.TrimSpace(r))
+	}
+	if more := len(reasons) - len(all); more > 0 {
+		all = append(all, fmt.Sprintf("and %d more", more))
+	}
+	return all
 }
 
 var fieldName = regexp.MustCompile(`^[a-z0-9_]+$`)

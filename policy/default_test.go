@@ -5,14 +5,14 @@ import (
 )
 
 func TestDefaultPolicyByItsOwnTests(t *testing.T) {
-	results, err := Test(t.Context(), "")
+	report, err := Test(t.Context(), "", TestOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(results) < 30 {
-		t.Fatalf("ran %d tests, want at least 30", len(results))
+	if len(report.Tests) < 30 {
+		t.Fatalf("ran %d tests, want at least 30", len(report.Tests))
 	}
-	for _, r := range results {
+	for _, r := range report.Tests {
 		if !r.Passed {
 			t.Errorf("%s: %s.%s failed: %s %s", r.Location, r.Package, r.Name, r.Error, r.Output)
 		}

@@ -3,6 +3,9 @@ package policy
 import (
 	"errors"
 	"fmt"
+	"strings"
+
+	"github.com/open-policy-agent/opa/v1/ast"
 )
 
 // Why there is no decision. Every one of them means that the model stays in quarantine.
@@ -44,4 +47,31 @@ func (e *Error) Unwrap() []error {
 		return []error{e.Kind}
 	}
 	return []error{e.Kind, e.Cause}
+}
+
+// Problem is one thing that keeps a policy from being used.
+type Problem struct {
+	File    string `json:"file,omitempty"` // in the policy's directory
+	Line    int    `json:"line,omitempty"`
+	Message string `json:"message"` // may have several lines
+}
+
+// Problems takes an ErrLoad apart.
+func Problems(err error) []Problem {
+	var errs ast.Errors
+	if !errors.As(err, &errs) {
+		return []Problem{{Message: strings.TrimPrefix(err.Error(), ErrLoad.Error()+": ")}}
+	}
+	var all []Problem
+	for _, e := range errs {
+		p := Problem{Message: e.Code + ": " + e.Message}
+		if e.Location != nil {
+			p.File, p.Line = e.Location.File, e.Location.Row
+		}
+		if e.Details != nil {
+			p.Message = strings.Join(append([]string{p.Message}, e.Details.Lines()...), "\n")
+		}
+		all = append(all, p)
+	}
+	return all
 }

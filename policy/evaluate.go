@@ -3,6 +3,8 @@ package policy
 import (
 	"context"
 	"errors"
+	"fmt"
+	"time"
 
 	"github.com/open-policy-agent/opa/v1/ast"
 	"github.com/open-policy-agent/opa/v1/rego"
@@ -43,17 +45,54 @@ func (e *Engine) value(ctx context.Context, query rego.PreparedEvalQuery, in any
 	}
 	ctx, cancel := context.WithTimeout(ctx, e.timeout)
 	defer cancel()
-	results, err := query.Eval(ctx, opts...)
+	var failed failures
+	if e.debug != nil {
+		opts = append(opts, rego.EvalPrintHook(printer{e.debug}), rego.EvalQueryTracer(&failed), rego.EvalRuleIndexing(false))
+	}
+	results, err := evalWithin(ctx, query, opts)
 	if err != nil {
 		return nil, kind(classify(ctx, err), err)
 	}
 	if len(results) == 0 {
+		for _, f := range failed.inOrder() {
+			fmt.Fprintln(e.debug, f)
+		}
 		return nil, &Error{Kind: ErrUndefined}
 	}
 	if len(results) != 1 || len(results[0].Expressions) != 1 {
 		return nil, &Error{Kind: ErrConflict}
 	}
 	return results[0].Expressions[0].Value, nil
+}
+
+// evalWithin evaluates until ctx ends, also what does not look whether it has: a builtin function at work on a large value, whose end nobody waits for.
+func evalWithin(ctx context.Context, query rego.PreparedEvalQuery, opts []rego.EvalOption) (rego.ResultSet, error) {
+	type outcome struct {
+		results rego.ResultSet
+		err     error
+	}
+	done := make(chan outcome, 1)
+	go func() {
+		var o outcome
+		defer func() {
+			if r := recover(); r != nil {
+				o = outcome{err: fmt.Errorf("a builtin function broke down: %v", r)}
+			}
+			done <- o
+		}()
+		o.results, o.err = query.Eval(ctx, opts...)
+	}()
+	select {
+	case o := <-done:
+		return o.results, o.err
+	case <-ctx.Done():
+	}
+	select { // what does look has more to say
+	case o := <-done:
+		return o.results, o.err
+	case <-time.After(time.Second):
+		return nil, ctx.Err()
+	}
 }
 
 func classify(ctx context.Context, err error) error {

@@ -15,7 +15,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
+	"slices"
 	"strings"
 	"time"
 
@@ -35,14 +37,17 @@ type Options struct {
 	Data    map[string]any // laid over the policy's data document: objects merged, all else replaced
 	Timeout time.Duration  // of one decision; 0: DefaultTimeout
 	Log     *slog.Logger   // receives every decision; nil: slog.Default()
+	Debug   io.Writer      // receives what the policy prints, and what did not hold where it leaves a question undefined; nil: print does nothing
 }
 
 // Engine is a compiled policy. It may be used concurrently.
 type Engine struct {
 	admission, release rego.PreparedEvalQuery
 	digest, uri        string
+	packages           []string
 	timeout            time.Duration
 	log                *slog.Logger
+	debug              io.Writer
 }
 
 // New reads and compiles a policy. Errors are ErrLoad and name the file and line.
@@ -62,7 +67,7 @@ func load(ctx context.Context, o Options) (*Engine, error) {
 	if err := src.overlay(o.Data); err != nil {
 		return nil, err
 	}
-	e := &Engine{uri: src.uri, timeout: o.Timeout, log: o.Log}
+	e := &Engine{uri: src.uri, packages: src.packages(), timeout: o.Timeout, log: o.Log, debug: o.Debug}
 	if e.timeout <= 0 {
 		e.timeout = DefaultTimeout
 	}
@@ -76,7 +81,7 @@ func load(ctx context.Context, o Options) (*Engine, error) {
 	if err != nil {
 		return nil, err
 	}
-	if c.Compile(src.modules); c.Failed() {
+	if c.WithEnablePrintStatements(o.Debug != nil).Compile(src.modules); c.Failed() {
 		return nil, c.Errors
 	}
 	store := inmem.NewFromObject(src.data)
@@ -128,6 +133,9 @@ func (e *Engine) checkData(ctx context.Context, c *ast.Compiler, store storage.S
 // Digest identifies the policy with its data: "sha256:...".
 func (e *Engine) Digest() string { return e.digest }
 
+// Packages are the names of the policy's packages, sorted.
+func (e *Engine) Packages() []string { return slices.Clone(e.packages) }
+
 // URI says where the policy came from: urn:grindstone:policy:default or a file URL.
 func (e *Engine) URI() string { return e.uri }
 
@@ -137,6 +145,7 @@ func (e *Engine) Admission(ctx context.Context, in AdmissionInput) (AdmissionDec
 	d, began := AdmissionDecision{ID: newID(), PolicyDigest: e.digest}, time.Now()
 	rule, err := ask[admissionRule](ctx, e, e.admission, in)
 	if err == nil {
+		rule.Reasons = sentences(rule.Reasons)
 		err = kind(ErrInvalid, rule.check(in.Datasets))
 	}
 	attrs := []any{"question", "admission", "id", d.ID, "repository", in.Repository, "digest", in.Digest, "policy", e.digest, "took", time.Since(began)}
@@ -144,7 +153,7 @@ func (e *Engine) Admission(ctx context.Context, in AdmissionInput) (AdmissionDec
 		return AdmissionDecision{ID: d.ID}, e.undecided(ctx, d.ID, "admission", err, attrs)
 	}
 	d.Action, d.Method, d.Transformation, d.Dataset = rule.Action, rule.Method, rule.Transformation, rule.Dataset
-	d.Parameters, d.Reasons = rule.Parameters, append([]string{}, rule.Reasons...)
+	d.Parameters, d.Reasons = rule.Parameters, rule.Reasons
 	e.log.InfoContext(ctx, "policy decision", append(attrs, "action", string(d.Action), "transformation", d.Transformation, "dataset", d.Dataset, "reasons", strings.Join(d.Reasons, "; "))...)
 	return d, nil
 }
@@ -159,13 +168,14 @@ func (e *Engine) Release(ctx context.Context, in ReleaseInput) (ReleaseDecision,
 		rule, err = ask[releaseRule](ctx, e, e.release, in)
 	}
 	if err == nil {
+		rule.Reasons = sentences(rule.Reasons)
 		err = kind(ErrInvalid, rule.check())
 	}
 	attrs := []any{"question", "release", "id", d.ID, "admission", in.Decision.ID, "repository", in.Admission.Repository, "digest", in.Admission.Digest, "policy", e.digest, "took", time.Since(began)}
 	if err != nil {
 		return ReleaseDecision{ID: d.ID}, e.undecided(ctx, d.ID, "release", err, attrs)
 	}
-	d.Release, d.Reasons, d.Claims = rule.Release, append([]string{}, rule.Reasons...), append([]Claim{}, rule.Claims...)
+	d.Release, d.Reasons, d.Claims = rule.Release, rule.Reasons, append([]Claim{}, rule.Claims...)
 	e.log.InfoContext(ctx, "policy decision", append(attrs, "release", d.Release, "reasons", strings.Join(d.Reasons, "; "))...)
 	return d, nil
 }

@@ -212,6 +212,32 @@ func TestDecisionsAreLogged(t *testing.T) {
 	}
 }
 
+// TestDebug: what the policy prints is told with its place, and why a question is undefined; the decision is the same as without.
+func TestDebug(t *testing.T) {
+	var out bytes.Buffer
+	folder := admissionOnly(t, "decision := {\"action\": \"admit\"} if {\n\tprint(\"the tag is\", input.tag)\n\tsmall\n}\nsmall if {\n\tinput.size < 1001\n\tinput.repository == \"other\"\n}")
+	e := engine(t, Options{Dir: folder, Debug: &out})
+	if e.Digest() != engine(t, Options{Dir: folder}).Digest() {
+		t.Error("another digest")
+	}
+	if _, err := e.Admission(t.Context(), push()); !errors.Is(err, ErrUndefined) {
+		t.Errorf("error %v", err)
+	}
+	for _, words := range []string{"a.rego:3: the tag is v1\n", "a.rego:8:\n", `input.repository == "other"`} {
+		if !strings.Contains(out.String(), words) {
+			t.Errorf("%q is not in\n%s", words, out.String())
+		}
+	}
+	if strings.Contains(out.String(), "a.rego:7") {
+		t.Errorf("what held is among what did not:\n%s", out.String())
+	}
+	in := push()
+	in.Repository = "other"
+	if d, err := e.Admission(t.Context(), in); err != nil || d.Action != Admit {
+		t.Errorf("%+v, %v", d, err)
+	}
+}
+
 func TestConcurrentDecisions(t *testing.T) {
 	e := engine(t, Options{})
 	var wg sync.WaitGroup

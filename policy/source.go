@@ -115,6 +115,16 @@ func (s *source) add(files fs.FS, name string) error {
 	return nil
 }
 
+// packages are the names of the modules' packages, sorted and once each.
+func (s *source) packages() []string {
+	var all []string
+	for _, m := range s.modules {
+		all = append(all, strings.TrimPrefix(m.Package.Path.String(), "data."))
+	}
+	slices.Sort(all)
+	return slices.Compact(all)
+}
+
 // overlay lays data over the data document: objects are merged, everything else is replaced.
 func (s *source) overlay(data map[string]any) error {
 	if _, taken := data["grindstone"]; taken {

@@ -16,7 +16,7 @@ import (
 // way or released gets one more tag, what is held another try, what is denied the same answer. What an operator rejected is denied for its models' sake.
 func (p *Pipeline) Admit(ctx context.Context, push registry.Push) (*registry.Denial, error) {
 	src := sourceOf(push)
-	in := p.admissionInput(src, push.Tag)
+	in := src.admissionInput(push.Tag, time.Now(), p.datasetNames())
 	in.Annotations = push.Annotations // also those that the record leaves out
 	var decision *policy.AdmissionDecision
 	if d, err := p.Policy.Admission(ctx, in); err == nil {
@@ -145,18 +145,4 @@ func (p *Pipeline) Status(repository, reference string) (registry.Status, bool) 
 		}
 	}
 	return s, true
-}
-
-func (p *Pipeline) admissionInput(s Source, tag string) policy.AdmissionInput {
-	in := policy.AdmissionInput{
-		Repository: s.Repository, Tag: tag, Digest: s.Digest, MediaType: s.MediaType, ArtifactType: s.ArtifactType,
-		Identity: s.Identity, Size: s.Size, Annotations: s.Annotations, Datasets: p.datasetNames(), Problem: s.Problem, Time: time.Now().UTC(),
-	}
-	for _, m := range s.Models {
-		in.Models = append(in.Models, policy.Model{Name: m.Name, Digest: m.Digest, Size: m.Size})
-	}
-	for _, m := range s.OtherModels {
-		in.OtherModels = append(in.OtherModels, policy.OtherModel(m))
-	}
-	return in
 }

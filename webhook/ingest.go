@@ -16,6 +16,7 @@ import (
 	"oras.land/oras-go/v2/registry/remote/credentials"
 	"oras.land/oras-go/v2/registry/remote/errcode"
 
+	"grindstone/internal/logins"
 	"grindstone/webhook/pushevent"
 	"grindstone/webhook/remotefile"
 )
@@ -75,13 +76,13 @@ func (r Remote) address() string {
 	return strings.TrimSuffix(host, ":443")
 }
 
-// repository is one of the other registry, with the credentials of Docker's configuration.
+// repository is one of the other registry, with the logins that Docker and Podman have stored.
 func (r Remote) repository(name string) (*remote.Repository, error) {
 	repo, err := remote.NewRepository(r.Host + "/" + name)
 	if err != nil {
 		return nil, err
 	}
-	store, err := credentials.NewStoreFromDocker(credentials.StoreOptions{})
+	store, err := logins.Stored()
 	if err != nil {
 		return nil, err
 	}

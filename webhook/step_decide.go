@@ -12,7 +12,7 @@ import (
 // decide follows the admission decision, asking the policy where that has not been done at the push.
 func (p *Pipeline) decide(ctx context.Context, a *Admission) (State, error) {
 	if a.Decision == nil {
-		d, err := p.Policy.Admission(ctx, p.admissionInput(a.Source, a.tag()))
+		d, err := p.Policy.Admission(ctx, a.AdmissionInput(p.datasetNames()))
 		if err != nil {
 			return "", p.undecided(err)
 		}
@@ -47,7 +47,7 @@ func (p *Pipeline) reconsider(ctx context.Context, a *Admission) error {
 		return nil
 	}
 	a.PolicyDigest = p.Policy.Digest()
-	d, err := p.Policy.Admission(ctx, p.admissionInput(a.Source, a.tag()))
+	d, err := p.Policy.Admission(ctx, a.AdmissionInput(p.datasetNames()))
 	if err != nil {
 		return p.undecided(err)
 	}

@@ -2,8 +2,6 @@ package webhook
 
 import (
 	"context"
-
-	"grindstone/policy"
 )
 
 // evaluate asks the policy whether the model that was sanitized last may be released, given its report, and again about those before it that another policy
@@ -16,11 +14,12 @@ func (p *Pipeline) evaluate(ctx context.Context, a *Admission) (State, error) {
 	if err := p.reconsider(ctx, a); err != nil {
 		return "", err
 	}
+	questions := a.ReleaseInputs(p.datasetNames())
 	for n, r := range a.results() {
 		if r.Verdict != nil && r.Verdict.Release && r.Verdict.PolicyDigest == p.Policy.Digest() {
 			continue
 		}
-		d, err := p.Policy.Release(ctx, policy.ReleaseInput{Admission: p.admissionInput(a.Source, a.tag()), Decision: *a.Decision, Report: r.Report})
+		d, err := p.Policy.Release(ctx, questions[n])
 		if err != nil {
 			return "", p.undecided(err)
 		}
