@@ -144,6 +144,7 @@ func (p *Pipeline) startWorker(ctx context.Context) {
 		return
 	}
 	w := NewWorker(p.Queue, p.Dir, p.Datasets, p.Labels, p.Sanitizer, p.Log)
+	p.metrics.registry.MustRegister(w.metrics.collectors()...)
 	p.workers.Go(func() {
 		if err := w.Run(ctx); err != nil {
 			p.Log.Error("this server's worker cannot work", "error", err)

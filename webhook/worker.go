@@ -1,6 +1,7 @@
 package webhook
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -26,6 +27,8 @@ type Worker struct {
 	Datasets  map[string]string
 	Sanitizer SanitizerConfig
 	Log       *slog.Logger
+
+	metrics *workerMetrics
 }
 
 // NewWorker makes a worker. Without labels it takes the jobs that every worker may do.
@@ -33,7 +36,7 @@ func NewWorker(q *queue.Queue, dir string, datasets map[string]string, labels []
 	if len(labels) == 0 {
 		labels = []string{queue.LabelAny}
 	}
-	return &Worker{Queue: q, Name: workerName(), Labels: labels, Dir: dir, Datasets: datasets, Sanitizer: c.withDefaults(), Log: log}
+	return &Worker{Queue: q, Name: workerName(), Labels: labels, Dir: dir, Datasets: datasets, Sanitizer: c.withDefaults(), Log: log, metrics: newWorkerMetrics()}
 }
 
 // maxAttempts is how often a job may be begun without coming to an end, before that is taken to be the model's doing.
@@ -91,6 +94,8 @@ func (w *Worker) do(ctx, run context.Context, d *queue.Delivery) {
 		dir = filepath.Join(w.Dir, "work", filepath.Base(d.Job.Key))
 		defer os.RemoveAll(dir)
 	}
+	w.metrics.working.Inc()
+	defer w.metrics.working.Dec()
 	begin := time.Now()
 	result, err := queue.Result{}, error(nil)
 	if d.Attempts >= maxAttempts {
@@ -101,10 +106,14 @@ func (w *Worker) do(ctx, run context.Context, d *queue.Delivery) {
 	result.Seconds = time.Since(begin).Seconds()
 	ending, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
 	defer cancel()
+	outcome := resultFailed
+	defer func() { w.metrics.jobs.WithLabelValues(outcome).Inc() }()
 	switch {
 	case ctx.Err() != nil && err != nil:
+		outcome = resultReturned
 		err = d.Return(ending)
 	case run.Err() != nil && err != nil:
+		outcome = resultLost
 		log.Info("the job was withdrawn, or is another worker's")
 		d.Abandon()
 		return
@@ -114,8 +123,13 @@ func (w *Worker) do(ctx, run context.Context, d *queue.Delivery) {
 	default:
 		ending, cancel = context.WithTimeout(context.WithoutCancel(ctx), time.Hour) // a model goes with it
 		defer cancel()
-		if err = w.finish(ending, d, dir, result); err == nil {
+		switch err = w.finish(ending, d, dir, result); {
+		case err == nil:
+			outcome = cmp.Or(result.Reason, resultOK)
+			w.metrics.seconds.WithLabelValues(outcome).Observe(result.Seconds)
 			log.Info("job done", "reason", result.Reason, "seconds", result.Seconds)
+		case errors.Is(err, queue.ErrLost):
+			outcome = resultLost
 		}
 	}
 	if err != nil && !errors.Is(err, queue.ErrLost) {

@@ -204,6 +204,9 @@ func (q *Queue) Address() string {
 	return q.server.ClientURL()
 }
 
+// Connected reports whether there is a connection to the queue.
+func (q *Queue) Connected() bool { return q.there() == nil && q.conn.IsConnected() }
+
 // Check reports why the queue cannot be used now, or nil.
 func (q *Queue) Check(ctx context.Context) error {
 	if err := q.there(); err != nil {
