@@ -7,7 +7,6 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
-	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -41,11 +40,13 @@ func sanitizerCommand(behaviour string) []string { return []string{os.Args[0], "
 
 // testSanitizer follows the protocol of the sanitize command and misbehaves as it is told to.
 func testSanitizer(behaviour string, args []string) int {
-	flag := func(name string) string {
-		if i := slices.Index(args, name); i >= 0 {
-			return args[i+1]
+	flag := func(name string) (value string) {
+		for i, arg := range args {
+			if arg == name {
+				value = args[i+1] // the last counts, as in the real command
+			}
 		}
-		return ""
+		return value
 	}
 	say := func(p sanitize.Progress) {
 		data, _ := json.Marshal(p)

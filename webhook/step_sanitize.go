@@ -164,6 +164,11 @@ func (p *Pipeline) outputThere(a *Admission) bool {
 // accuracy, which the release question sees.
 const annotationPreprocess = "dev.grindstone.preprocess"
 
+// jobFlags are the flags of the sanitize command that a job can have. Each has a value.
+var jobFlags = []string{
+	"transform", "epochs", "grind-epochs", "steps", "grind-steps", "batch", "samples", "lr", "angle", "preprocess", "preprocess-from",
+}
+
 // sanitizerArgs are the flags of the sanitize command for a decision.
 func (p *Pipeline) sanitizerArgs(a *Admission) []string {
 	var args []string

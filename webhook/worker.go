@@ -10,7 +10,9 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -158,6 +160,9 @@ func (w *Worker) sanitize(ctx context.Context, d *queue.Delivery, dir string) (q
 	if !filepath.IsLocal(filepath.FromSlash(j.Model)) {
 		return queue.Result{}, fmt.Errorf("job %s: %q is no name of a file in a package", j.Key, printable(j.Model, 100))
 	}
+	if err := checkArgs(j.Args); err != nil {
+		return queue.Result{}, fmt.Errorf("job %s: %w", j.Key, err)
+	}
 	run := sanitizerRun{
 		Model: filepath.Join(dir, "in", filepath.FromSlash(j.Model)), Out: filepath.Join(dir, "out", filepath.FromSlash(j.Model)),
 		Report: filepath.Join(dir, "report.json"), Dir: filepath.Join(dir, "tmp"), Data: w.Datasets[j.Dataset], Args: w.args(j),
@@ -190,6 +195,20 @@ func (w *Worker) sanitize(ctx context.Context, d *queue.Delivery, dir string) (q
 		return queue.Result{Reason: string(ReasonInvalidOutput), Message: "the sanitizer's output is not usable: it wrote no report"}, nil
 	}
 	return queue.Result{Out: out}, err
+}
+
+// checkArgs refuses flags that no server gives to a job (Pipeline.sanitizerArgs). Whoever can write to the queue could have the sanitizer read and write files of
+// this machine by them, and leave its sandbox.
+func checkArgs(args []string) error {
+	for i := 0; i < len(args); i += 2 {
+		if name, ok := strings.CutPrefix(args[i], "--"); !ok || !slices.Contains(jobFlags, name) {
+			return fmt.Errorf("%q is no flag that a job may have", printable(args[i], 100))
+		}
+	}
+	if len(args)%2 != 0 {
+		return fmt.Errorf("the flag %s has no value", args[len(args)-1])
+	}
+	return nil
 }
 
 // args completes the job's flags with what each worker has of its own.

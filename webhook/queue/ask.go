@@ -35,6 +35,8 @@ func (q *Queue) Ask(ctx context.Context, j Job, tell Listener) (Run, error) {
 		return Run{}, err
 	}
 	j.Owner = q.owner
+	q.asked.Store(j.Key, j)
+	defer q.asked.Delete(j.Key)
 	sub, err := q.conn.Subscribe(subjectProgress+"."+j.Key, func(m *nats.Msg) { tell.Progress(m.Data) })
 	if err != nil {
 		return Run{}, err

@@ -2,6 +2,7 @@ package queue
 
 import (
 	"encoding/json"
+	"regexp"
 	"time"
 )
 
@@ -18,6 +19,9 @@ type Job struct {
 	Provider string   `json:"provider"` // execution provider that the decision names; "" is the worker's own
 	Args     []string `json:"args"`     // of the sanitize command, without those that the worker knows
 }
+
+// validKey matches the keys of jobs, which workers name folders by.
+var validKey = regexp.MustCompile(`^[A-Za-z0-9-]+$`)
 
 // Result is what became of a job. Without a Reason the sanitizer came to a good end: the files Out are in Dir/out, the report in
 // Dir/report.json.

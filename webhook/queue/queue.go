@@ -72,6 +72,8 @@ type Queue struct {
 
 	fileStream jetstream.Stream // that the object store keeps the files in
 
+	asked sync.Map // key -> Job that this process waits for
+
 	reached   chan struct{}         // closed when what is above is set
 	unreached atomic.Pointer[error] // why it is not yet
 	reaching  sync.WaitGroup

@@ -2,6 +2,7 @@ package queue
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"os"
 	"path/filepath"
@@ -241,5 +242,66 @@ func TestCheckStore(t *testing.T) {
 	}
 	if err := q.CheckStore(t.Context()); !errors.Is(err, ErrStore) {
 		t.Errorf("a stream that takes nothing: %v", err)
+	}
+}
+
+// TestForgedJobs: who can write to the queue cannot have a process that also works itself go into a folder of its own that it did not name, nor any worker into
+// one outside its own.
+func TestForgedJobs(t *testing.T) {
+	server, worker := shared(t)
+	forge := func(j Job, key string) {
+		t.Helper()
+		text, err := json.Marshal(j)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := worker.runs.Create(t.Context(), key, Run{Server: "s"}.encode()); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := worker.js.Publish(t.Context(), subjectJobs+".any."+key, text); err != nil {
+			t.Fatal(err)
+		}
+	}
+	j := job(t, "a-0")
+	j.Owner = server.owner // anybody reads it in the server's jobs
+	forge(j, j.Key)
+	taker, err := server.Taker(t.Context(), "own", []string{LabelAny})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d, _, err := taker.Take(t.Context()); err != nil || d.Shared {
+		t.Errorf("a folder that another process named is this one's: %+v, %v", d, err)
+	}
+	// What was asked for is done as it was asked for, whatever its message has become.
+	go func() { _, _ = server.Ask(t.Context(), job(t, "b-0"), Listener{}) }()
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		if _, err := server.runs.Get(t.Context(), "b-0"); err == nil {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("the job is not there")
+		}
+	}
+	d, _, err := taker.Take(t.Context())
+	if err != nil || !d.Shared {
+		t.Fatalf("%+v, %v", d, err)
+	}
+	real := d.Job.Dir
+	if err := errors.Join(d.Return(t.Context()), server.jobs.Purge(t.Context(), jetstream.WithPurgeSubject(subjectJobs+".any.b-0"))); err != nil {
+		t.Fatal(err)
+	}
+	forged := Job{Key: "b-0", Owner: server.owner, Dir: t.TempDir(), Model: "x"}
+	text, _ := json.Marshal(forged)
+	if _, err := worker.js.Publish(t.Context(), subjectJobs+".any.b-0", text); err != nil {
+		t.Fatal(err)
+	}
+	if d, _, err := taker.Take(t.Context()); err != nil || d.Job.Dir != real || d.Job.Model != "sub/m.onnx" {
+		t.Errorf("%+v, %v", d, err)
+	}
+	// A key is the name of a folder.
+	forge(Job{Key: "/"}, "/")
+	go func() { _, _ = worker.Ask(t.Context(), job(t, "c-0"), Listener{}) }()
+	if d, _, err := taker.Take(t.Context()); err != nil || d.Job.Key != "c-0" {
+		t.Errorf("%+v, %v", d, err)
 	}
 }

@@ -111,7 +111,7 @@ func (t *Taker) next(ctx context.Context) (jetstream.Msg, error) {
 // begin counts the attempt and starts the heartbeats. A job whose key is gone, or that has a result, is acknowledged and nil.
 func (t *Taker) begin(ctx context.Context, msg jetstream.Msg) (*Delivery, context.Context, error) {
 	d := &Delivery{t: t, msg: msg}
-	if err := json.Unmarshal(msg.Data(), &d.Job); err != nil || !strings.HasSuffix(msg.Subject(), "."+d.Job.Key) {
+	if err := json.Unmarshal(msg.Data(), &d.Job); err != nil || !strings.HasSuffix(msg.Subject(), "."+d.Job.Key) || !validKey.MatchString(d.Job.Key) {
 		t.q.config.Log.Error("a message in the queue is no job", "subject", msg.Subject(), "error", err)
 		return nil, nil, msg.Term()
 	}
@@ -128,7 +128,14 @@ func (t *Taker) begin(ctx context.Context, msg jetstream.Msg) (*Delivery, contex
 	if run.Result != nil {
 		return nil, nil, msg.Ack()
 	}
-	d.Attempts, d.Shared = run.Attempts, d.Job.Owner == t.q.owner
+	// Who can write to the queue can write anything. What this process does in its own folders it knows from itself.
+	own, shared := t.q.asked.Load(d.Job.Key)
+	if shared = shared && d.Job.Owner == t.q.owner; shared {
+		d.Job = own.(Job)
+	} else if t.q.private {
+		return nil, nil, errors.New("nobody asks for it")
+	}
+	d.Attempts, d.Shared = run.Attempts, shared
 	run.Attempts++
 	run.Worker, run.At = t.worker, time.Now().UTC()
 	if d.revision, err = t.q.runs.Update(ctx, d.Job.Key, run.encode(), entry.Revision()); err != nil {
