@@ -16,6 +16,7 @@ import (
 	"sync"
 	"time"
 
+	"grindstone/internal/regular"
 	"grindstone/sanitize"
 	"grindstone/webhook/queue"
 )
@@ -190,11 +191,20 @@ func (w *Worker) sanitize(ctx context.Context, d *queue.Delivery, dir string) (q
 	} else if err != nil {
 		return queue.Result{}, err
 	}
-	out, err := filesUnder(filepath.Join(dir, "out"))
-	if _, serr := os.Stat(run.Report); serr != nil && err == nil {
-		return queue.Result{Reason: string(ReasonInvalidOutput), Message: "the sanitizer's output is not usable: it wrote no report"}, nil
+	unusable := func(format string, args ...any) (queue.Result, error) {
+		return queue.Result{Reason: string(ReasonInvalidOutput), Message: "the sanitizer's output is not usable: " + fmt.Sprintf(format, args...)}, nil
 	}
-	return queue.Result{Out: out}, err
+	out, err := filesUnder(filepath.Join(dir, "out"))
+	if err != nil {
+		return queue.Result{}, err
+	}
+	if i := slices.IndexFunc(out, func(name string) bool { return !slices.Contains(j.In, name) }); i >= 0 {
+		return unusable("%q is no file of the package", printable(out[i], 200))
+	}
+	if _, err := regular.Read(run.Report, maxReport); err != nil {
+		return unusable("it wrote no report, or one that is no file of at most %d bytes", maxReport)
+	}
+	return queue.Result{Out: out}, nil
 }
 
 // checkArgs refuses flags that no server gives to a job (Pipeline.sanitizerArgs). Whoever can write to the queue could have the sanitizer read and write files of

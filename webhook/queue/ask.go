@@ -1,11 +1,14 @@
 package queue
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
+	"slices"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -42,10 +45,16 @@ func (q *Queue) Ask(ctx context.Context, j Job, tell Listener) (Run, error) {
 		return Run{}, err
 	}
 	defer func() { _ = sub.Unsubscribe() }()
+	gone := 0
 	for pause := time.Second; ; pause = min(2*pause, 30*time.Second) {
 		run, err := q.ask(ctx, j, tell)
 		if err == nil || ctx.Err() != nil || !mayPass(err) {
 			return run, err
+		}
+		if errors.Is(err, errFilesGone) {
+			if gone++; gone == maxGone {
+				return Run{}, fmt.Errorf("%w: %w", ErrResult, err)
+			}
 		}
 		q.config.Log.Warn("the queue does not take or give a job; it is tried again", "job", j.Key, "error", err)
 		select {
@@ -64,18 +73,30 @@ func (q *Queue) ask(ctx context.Context, j Job, tell Listener) (Run, error) {
 	if err != nil {
 		return Run{}, err
 	}
-	if err = q.fetch(ctx, j.Key, j.Dir, run); errors.Is(err, errFilesGone) || errors.Is(err, jetstream.ErrObjectNotFound) || errors.Is(err, jetstream.ErrDigestMismatch) {
+	err = q.fetch(ctx, j, run)
+	if errors.Is(err, jetstream.ErrObjectNotFound) || errors.Is(err, jetstream.ErrDigestMismatch) {
+		err = fmt.Errorf("%w: %w", errFilesGone, err)
+	}
+	if errors.Is(err, errFilesGone) {
 		return Run{}, errors.Join(err, q.Withdraw(ctx, j.Key)) // and ask again
 	}
 	return run, err
 }
 
-var errFilesGone = errors.New("the result's files are gone with the process that had them; the run is done again")
+var (
+	// ErrResult says that a worker's result is none that can be used.
+	ErrResult = errors.New("the result of a worker cannot be used")
+
+	errFilesGone = errors.New("the result's files are gone; the run is done again")
+)
+
+// maxGone is how often a run is done again whose files are gone, before that is taken to be the worker's doing.
+const maxGone = 5
 
 // mayPass tells the queue's own trouble, which passes, from that of files and of jobs.
 func mayPass(err error) bool {
 	var file *fs.PathError
-	return !errors.As(err, &file) && !errors.Is(err, ErrWithdrawn)
+	return !errors.As(err, &file) && !errors.Is(err, ErrWithdrawn) && !errors.Is(err, ErrResult)
 }
 
 // submit puts the job into the queue, unless it is there.
@@ -147,19 +168,30 @@ func (q *Queue) await(ctx context.Context, key string, tell Listener) (Run, erro
 	}
 }
 
-// fetch brings what the worker wrote into the folder, unless it is there.
-func (q *Queue) fetch(ctx context.Context, key, dir string, run Run) error {
-	switch r := run.Result; {
+// fetch brings what the worker wrote into the folder, unless it is there. The worker is not trusted: it gets no more room than its model may have.
+func (q *Queue) fetch(ctx context.Context, j Job, run Run) error {
+	r := run.Result
+	switch {
 	case r.Reason != "" || r.Owner == q.owner:
 		return nil
 	case r.Owner != "": // a process that is gone
 		return errFilesGone
 	}
-	if err := q.getFiles(ctx, key, dir, "out", run.Result.Out); err != nil {
+	for i, name := range r.Out {
+		if !slices.Contains(j.In, name) || slices.Contains(r.Out[:i], name) {
+			return fmt.Errorf("%w: %.200q is no file of the package, or there twice", ErrResult, name)
+		}
+	}
+	if err := q.getFiles(ctx, j.Key, j.Dir, "out", r.Out, cmp.Or(j.Most, math.MaxInt64)); err != nil {
 		return err
 	}
-	return q.getFiles(ctx, key, dir, ".", []string{"report.json"})
+	return q.getFiles(ctx, j.Key, j.Dir, ".", []string{reportFile}, maxReport)
 }
+
+const (
+	reportFile = "report.json"
+	maxReport  = 1 << 20 // bytes
+)
 
 // Withdraw takes a job out of the queue with all that belongs to it: its result has been recorded, or nobody wants it any more. A
 // worker that has it gives up.

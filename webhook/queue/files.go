@@ -5,12 +5,16 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"io"
+	"math"
 	"os"
 	"path/filepath"
 	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
+
+	"grindstone/internal/regular"
 )
 
 // Of a file, the object store keeps one message with its name and the id of its content, under metaSubject, and the content in chunks under
@@ -47,7 +51,7 @@ func (q *Queue) putFiles(ctx context.Context, j Job, dir, sub string, names []st
 }
 
 func (q *Queue) putFile(ctx context.Context, meta jetstream.ObjectMeta, path string) error {
-	f, err := os.Open(path)
+	f, err := regular.Open(path, math.MaxInt64) // a sanitizer wrote it
 	if err != nil {
 		return err
 	}
@@ -62,8 +66,8 @@ func (q *Queue) putFile(ctx context.Context, meta jetstream.ObjectMeta, path str
 	return err
 }
 
-// getFiles brings what the other side stored to dir/sub/NAME. Their digests are checked.
-func (q *Queue) getFiles(ctx context.Context, key, dir, sub string, names []string) error {
+// getFiles brings what the other side stored to dir/sub/NAME, if it has no more than so many bytes together. Their digests are checked.
+func (q *Queue) getFiles(ctx context.Context, key, dir, sub string, names []string, most int64) error {
 	top := filepath.Join(dir, sub)
 	if err := os.MkdirAll(top, 0o700); err != nil {
 		return err
@@ -74,34 +78,51 @@ func (q *Queue) getFiles(ctx context.Context, key, dir, sub string, names []stri
 	}
 	defer root.Close()
 	for _, name := range names {
-		if err := q.getFile(ctx, object(key, sub, name), root, name); err != nil {
+		size, err := q.getFile(ctx, object(key, sub, name), root, name, most)
+		if err != nil {
 			return fmt.Errorf("%s: %w", name, err)
 		}
+		most -= size
 	}
 	return nil
 }
 
-func (q *Queue) getFile(ctx context.Context, object string, root *os.Root, name string) error {
+func (q *Queue) getFile(ctx context.Context, object string, root *os.Root, name string, most int64) (size int64, err error) {
 	info, err := q.files.GetInfo(ctx, object)
 	if err != nil {
-		return err
+		return 0, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, transferTime(int64(min(info.Size, 1<<50)))) //nolint:gosec // no file has as many bytes
+	if info.Opts != nil && info.Opts.Link != nil { // to another file, of any size
+		return 0, fmt.Errorf("%w: it is a link", ErrResult)
+	}
+	if info.Size > uint64(most) { //nolint:gosec // it is positive
+		return 0, fmt.Errorf("%w: %d bytes, at most %d", ErrResult, info.Size, most)
+	}
+	size = int64(info.Size) //nolint:gosec // as was just looked
+	ctx, cancel := context.WithTimeout(ctx, transferTime(size))
 	defer cancel()
+	if chunks, err := q.fileStream.Info(ctx, jetstream.WithSubjectFilter(chunkSubject(info.NUID))); err != nil {
+		return 0, err
+	} else if n := chunks.State.Subjects[chunkSubject(info.NUID)]; n != uint64(info.Chunks) || size > 0 && n == 0 { // they would be waited for
+		return 0, errFilesGone
+	}
 	from, err := q.files.Get(ctx, object)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	defer from.Close()
 	if err := root.MkdirAll(filepath.Dir(filepath.FromSlash(name)), 0o700); err != nil {
-		return err
+		return 0, err
 	}
 	to, err := root.OpenFile(filepath.FromSlash(name), os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
 	if err != nil {
-		return err
+		return 0, err
 	}
-	_, err = to.ReadFrom(from)
-	return errors.Join(err, to.Close())
+	n, err := to.ReadFrom(io.LimitReader(from, size+1)) // its end has the digest looked at
+	if n > size {
+		err = fmt.Errorf("%w: it has more bytes than it says", ErrResult)
+	}
+	return size, errors.Join(err, to.Close())
 }
 
 // listFiles lists the files, and the marks that the store's own way of deleting leaves.

@@ -31,7 +31,7 @@ func TestSweepFindsFilesOfNoRun(t *testing.T) {
 	if left, err := server.Left(t.Context()); err != nil || len(left) > 0 {
 		t.Fatalf("left of a withdrawn job: %q, %v", left, err)
 	}
-	if err := d.Finish(t.Context(), dir, Result{Out: []string{"m.onnx"}}); !errors.Is(err, ErrLost) {
+	if err := d.Finish(t.Context(), dir, Result{Out: []string{"sub/m.onnx"}}); !errors.Is(err, ErrLost) {
 		t.Fatal(err)
 	}
 	if left, err := server.Left(t.Context()); err != nil || len(left) == 0 {
@@ -76,7 +76,7 @@ func TestStrayChunks(t *testing.T) {
 			t.Errorf("stray chunks %q, %v; want %d", stray, err, c.want)
 		}
 	}
-	if err := server.getFiles(t.Context(), j.Key, t.TempDir(), "in", j.In); err != nil {
+	if err := server.getFiles(t.Context(), j.Key, t.TempDir(), "in", j.In, 1<<20); err != nil {
 		t.Errorf("the file that is whole: %v", err)
 	}
 }

@@ -18,6 +18,8 @@ type Job struct {
 	Dataset  string   `json:"dataset"`  // name of the clean dataset
 	Provider string   `json:"provider"` // execution provider that the decision names; "" is the worker's own
 	Args     []string `json:"args"`     // of the sanitize command, without those that the worker knows
+
+	Most int64 `json:"-"` // bytes that the result's files may have together; 0 is no limit
 }
 
 // validKey matches the keys of jobs, which workers name folders by.
@@ -41,6 +43,14 @@ type Run struct {
 	Worker   string    `json:"worker,omitempty"` // that has it, or had it last
 	At       time.Time `json:"at"`               // of the last change
 	Result   *Result   `json:"result,omitempty"` // once there is one
+}
+
+// Took is how long the last run took, 0 if that is not known.
+func (r Run) Took() time.Duration {
+	if r.Result == nil || !(r.Result.Seconds > 0 && r.Result.Seconds < (1000*time.Hour).Seconds()) {
+		return 0
+	}
+	return time.Duration(r.Result.Seconds * float64(time.Second))
 }
 
 func (r Run) encode() []byte {

@@ -63,7 +63,7 @@ func take(t *testing.T, q *Queue, name string) (*Delivery, context.Context, stri
 		}
 	}
 	text, err := os.ReadFile(filepath.Join(dir, "in", "sub", "m.onnx"))
-	if err := errors.Join(err, os.MkdirAll(filepath.Join(dir, "out"), 0o700), os.WriteFile(filepath.Join(dir, "out", "m.onnx"), append(text, " sanitized"...), 0o600),
+	if err := errors.Join(err, os.MkdirAll(filepath.Join(dir, "out", "sub"), 0o700), os.WriteFile(filepath.Join(dir, "out", "sub", "m.onnx"), append(text, " sanitized"...), 0o600),
 		os.WriteFile(filepath.Join(dir, "report.json"), []byte("{}"), 0o600)); err != nil {
 		t.Fatal(err)
 	}
@@ -79,7 +79,7 @@ func TestAJobThereAndBack(t *testing.T) {
 		d, _, dir := take(t, worker, "w")
 		d.Progress([]byte("one"))
 		d.Progress([]byte("two"))
-		if err := d.Finish(t.Context(), dir, Result{Out: []string{"m.onnx"}, Seconds: 1}); err != nil {
+		if err := d.Finish(t.Context(), dir, Result{Out: []string{"sub/m.onnx"}, Seconds: 1}); err != nil {
 			t.Error(err)
 		}
 	}()
@@ -98,7 +98,7 @@ func TestAJobThereAndBack(t *testing.T) {
 	if workers = slices.Compact(workers); !slices.Equal(workers, []string{"", "w"}) {
 		t.Errorf("the job's workers were %q; want nobody first", workers)
 	}
-	if text, err := os.ReadFile(filepath.Join(j.Dir, "out", "m.onnx")); err != nil || string(text) != "model sanitized" {
+	if text, err := os.ReadFile(filepath.Join(j.Dir, "out", "sub", "m.onnx")); err != nil || string(text) != "model sanitized" {
 		t.Errorf("%q, %v", text, err)
 	}
 	mu.Lock()
@@ -141,10 +141,10 @@ func TestAJobOfASilentWorker(t *testing.T) {
 	if d.Attempts != 1 {
 		t.Errorf("%d attempts before", d.Attempts)
 	}
-	if err := lost.Finish(t.Context(), dir, Result{Out: []string{"m.onnx"}}); !errors.Is(err, ErrLost) {
+	if err := lost.Finish(t.Context(), dir, Result{Out: []string{"sub/m.onnx"}}); !errors.Is(err, ErrLost) {
 		t.Errorf("the silent worker finishes: %v", err)
 	}
-	if err := d.Finish(t.Context(), dir2, Result{Out: []string{"m.onnx"}}); err != nil {
+	if err := d.Finish(t.Context(), dir2, Result{Out: []string{"sub/m.onnx"}}); err != nil {
 		t.Error(err)
 	}
 	if run := <-asked; run.Result.Worker != "second" || run.Attempts != 2 {
@@ -197,7 +197,7 @@ func TestPrivateQueue(t *testing.T) {
 	if d.Attempts != 1 {
 		t.Errorf("%d attempts before", d.Attempts)
 	}
-	if err := d.Finish(t.Context(), at, Result{Out: []string{"m.onnx"}}); err != nil {
+	if err := d.Finish(t.Context(), at, Result{Out: []string{"sub/m.onnx"}}); err != nil {
 		t.Fatal(err)
 	}
 	q.Close()

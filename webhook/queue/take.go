@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"strings"
 	"time"
 
@@ -54,6 +55,7 @@ type Delivery struct {
 	t        *Taker
 	msg      jetstream.Msg
 	revision uint64
+	stored   bool // the result's files are in the queue
 	stop     context.CancelFunc
 }
 
@@ -177,7 +179,7 @@ func (d *Delivery) Progress(line []byte) { _ = d.t.q.conn.Publish(subjectProgres
 
 // FetchInput brings the package's files to dir/in.
 func (d *Delivery) FetchInput(ctx context.Context, dir string) error {
-	return d.t.q.getFiles(ctx, d.Job.Key, dir, "in", d.Job.In)
+	return d.t.q.getFiles(ctx, d.Job.Key, dir, "in", d.Job.In, math.MaxInt64)
 }
 
 // Finish records the result, with the files that are under dir for the server that asked, and acknowledges the job. ErrLost says that
@@ -188,7 +190,7 @@ func (d *Delivery) Finish(ctx context.Context, dir string, r Result) error {
 		r.Owner = d.t.q.owner
 	}
 	if r.Reason == "" && !d.Shared {
-		if err := errors.Join(d.t.q.putFiles(ctx, d.Job, dir, "out", r.Out), d.t.q.putFiles(ctx, d.Job, dir, ".", []string{"report.json"})); err != nil {
+		if err := d.store(ctx, dir, r.Out); err != nil {
 			return err
 		}
 	}
@@ -202,6 +204,16 @@ func (d *Delivery) Finish(ctx context.Context, dir string, r Result) error {
 		return err
 	}
 	return d.msg.Ack()
+}
+
+// store puts the result's files into the queue, once: while a result is recorded again whose first answer was lost, the server may read them.
+func (d *Delivery) store(ctx context.Context, dir string, out []string) error {
+	if d.stored {
+		return nil
+	}
+	err := errors.Join(d.t.q.putFiles(ctx, d.Job, dir, "out", out), d.t.q.putFiles(ctx, d.Job, dir, ".", []string{reportFile}))
+	d.stored = err == nil
+	return err
 }
 
 // ErrLost says that a job is not the worker's any more.
