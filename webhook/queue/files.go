@@ -34,16 +34,24 @@ func transferTime(size int64) time.Duration {
 // ofServer is the metadata of a file that names the server whose job it belongs to.
 const ofServer = "server"
 
-func object(key, sub, name string) string { return key + "/" + sub + "/" + name }
+// The names of a job's files begin with its key.
+func inFolder(key string) string         { return key + "/in" }
+func outFolder(key, files string) string { return key + "/out" + files }
+func inObject(j Job, name string) string { return inFolder(j.Key) + "/" + name }
 
-// putFiles stores dir/sub/NAME for the other side.
-func (q *Queue) putFiles(ctx context.Context, j Job, dir, sub string, names []string) error {
+// putIn stores the package's files for the worker.
+func (q *Queue) putIn(ctx context.Context, j Job) error {
+	return q.putFiles(ctx, j, inFolder(j.Key), filepath.Join(j.Dir, "in"), j.In)
+}
+
+// putFiles stores dir/NAME for the other side as to/NAME.
+func (q *Queue) putFiles(ctx context.Context, j Job, to, dir string, names []string) error {
 	if q.private {
 		return nil
 	}
 	for _, name := range names {
-		meta := jetstream.ObjectMeta{Name: object(j.Key, sub, name), Metadata: map[string]string{ofServer: j.Server}}
-		if err := q.putFile(ctx, meta, filepath.Join(dir, sub, filepath.FromSlash(name))); err != nil {
+		meta := jetstream.ObjectMeta{Name: to + "/" + name, Metadata: map[string]string{ofServer: j.Server}}
+		if err := q.putFile(ctx, meta, filepath.Join(dir, filepath.FromSlash(name))); err != nil {
 			return fmt.Errorf("%s: %w", name, err)
 		}
 	}
@@ -66,19 +74,18 @@ func (q *Queue) putFile(ctx context.Context, meta jetstream.ObjectMeta, path str
 	return err
 }
 
-// getFiles brings what the other side stored to dir/sub/NAME, if it has no more than so many bytes together. Their digests are checked.
-func (q *Queue) getFiles(ctx context.Context, key, dir, sub string, names []string, most int64) error {
-	top := filepath.Join(dir, sub)
-	if err := os.MkdirAll(top, 0o700); err != nil {
+// getFiles brings what the other side stored as from/NAME to dir/NAME, if it has no more than so many bytes together. Their digests are checked.
+func (q *Queue) getFiles(ctx context.Context, from, dir string, names []string, most int64) error {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
-	root, err := os.OpenRoot(top) // names come from the other side
+	root, err := os.OpenRoot(dir) // names come from the other side
 	if err != nil {
 		return err
 	}
 	defer root.Close()
 	for _, name := range names {
-		size, err := q.getFile(ctx, object(key, sub, name), root, name, most)
+		size, err := q.getFile(ctx, from+"/"+name, root, name, most)
 		if err != nil {
 			return fmt.Errorf("%s: %w", name, err)
 		}
@@ -171,21 +178,28 @@ func (q *Queue) sweepFiles(ctx context.Context, server string, wanted func(key s
 			}
 		}
 	}
-	return q.sweepChunks(ctx, time.Now().Add(-sweepBeats*q.config.Heartbeat))
+	return q.sweepChunks(ctx)
 }
 
-// sweepChunks removes chunks of no file whose last was stored before a time: later ones may be those of a file that is being stored.
-func (q *Queue) sweepChunks(ctx context.Context, before time.Time) error {
+// sweepChunks removes chunks of no file that were there at the sweep before, and to which none has been added since: others may be those of a file that is being
+// stored. Times would not tell, for clocks differ and jump.
+func (q *Queue) sweepChunks(ctx context.Context) error {
 	subjects, err := q.strayChunks(ctx)
 	if err != nil {
 		return err
 	}
+	before := q.stray
+	q.stray = map[string]uint64{}
 	for _, subject := range subjects {
 		last, err := q.fileStream.GetLastMsgForSubject(ctx, subject)
-		if errors.Is(err, jetstream.ErrMsgNotFound) || err == nil && last.Time.After(before) {
+		if errors.Is(err, jetstream.ErrMsgNotFound) {
 			continue
 		} else if err != nil {
 			return err
+		}
+		if before[subject] != last.Sequence {
+			q.stray[subject] = last.Sequence
+			continue
 		}
 		if err := q.fileStream.Purge(ctx, jetstream.WithPurgeSubject(subject)); err != nil {
 			return err

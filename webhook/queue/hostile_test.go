@@ -33,20 +33,20 @@ func TestHostileResults(t *testing.T) {
 	}
 	for name, c := range map[string]struct {
 		out    []string
-		attack func(key string)
+		attack func(out string)
 	}{
 		"another name":   {[]string{"other.onnx"}, nil},
 		"outside":        {[]string{"../in/sub/m.onnx"}, nil},
 		"a name twice":   {[]string{"sub/m.onnx", "sub/m.onnx"}, nil},
-		"too large":      {[]string{"sub/m.onnx"}, func(key string) { meta(key+"/out/sub/m.onnx", func(i *jetstream.ObjectInfo) { i.Size = 1 << 50 }) }},
-		"more than said": {[]string{"sub/m.onnx"}, func(key string) { meta(key+"/out/sub/m.onnx", func(i *jetstream.ObjectInfo) { i.Size = 3 }) }},
-		"a link": {[]string{"sub/m.onnx"}, func(key string) {
-			meta(key+"/out/sub/m.onnx", func(i *jetstream.ObjectInfo) {
-				i.Opts.Link = &jetstream.ObjectLink{Bucket: bucketFiles, Name: key + "/out/sub/m.onnx"}
+		"too large":      {[]string{"sub/m.onnx"}, func(out string) { meta(out+"/out/sub/m.onnx", func(i *jetstream.ObjectInfo) { i.Size = 1 << 50 }) }},
+		"more than said": {[]string{"sub/m.onnx"}, func(out string) { meta(out+"/out/sub/m.onnx", func(i *jetstream.ObjectInfo) { i.Size = 3 }) }},
+		"a link": {[]string{"sub/m.onnx"}, func(out string) {
+			meta(out+"/out/sub/m.onnx", func(i *jetstream.ObjectInfo) {
+				i.Opts.Link = &jetstream.ObjectLink{Bucket: bucketFiles, Name: out + "/out/sub/m.onnx"}
 			})
 		}},
-		"a large report": {[]string{"sub/m.onnx"}, func(key string) { meta(key+"/./report.json", func(i *jetstream.ObjectInfo) { i.Size = maxReport + 1 }) }},
-		"no chunks":      {[]string{"sub/m.onnx"}, func(key string) { meta(key+"/out/sub/m.onnx", func(i *jetstream.ObjectInfo) { i.NUID = "nothing" }) }},
+		"a large report": {[]string{"sub/m.onnx"}, func(out string) { meta(out+"/report.json", func(i *jetstream.ObjectInfo) { i.Size = maxReport + 1 }) }},
+		"no chunks":      {[]string{"sub/m.onnx"}, func(out string) { meta(out+"/out/sub/m.onnx", func(i *jetstream.ObjectInfo) { i.NUID = "nothing" }) }},
 	} {
 		t.Run(name, func(t *testing.T) {
 			j := job(t, "a-0")
@@ -69,7 +69,7 @@ func TestHostileResults(t *testing.T) {
 						t.Error(err)
 					}
 					if c.attack != nil {
-						c.attack(d.Job.Key)
+						c.attack(outFolder(d.Job.Key, d.files()))
 					}
 					if err := d.Finish(ctx, dir, Result{Out: c.out}); err != nil {
 						t.Error(err)

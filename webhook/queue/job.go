@@ -33,6 +33,7 @@ type Result struct {
 	Reason  string   `json:"reason,omitempty"`  // code of why not
 	Message string   `json:"message,omitempty"` // for people
 	Out     []string `json:"out,omitempty"`     // names
+	Files   string   `json:"files,omitempty"`   // where in the queue they are: each run has a place of its own, so that none that is late overwrites another's
 	Seconds float64  `json:"seconds"`           // of the last run
 }
 

@@ -1,11 +1,13 @@
 package queue
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"math"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -14,8 +16,11 @@ import (
 
 // Taker takes jobs for one worker.
 type Taker struct {
+	Most time.Duration // that a job may take: then its heartbeats end, whatever holds the worker up, and another takes it; 0 is no limit
+
 	q         *Queue
 	worker    string // its name
+	labels    []string
 	consumers []jetstream.Consumer
 }
 
@@ -24,7 +29,7 @@ var ErrLabel = errors.New("label")
 
 // Taker returns one for a worker with these labels, in the order of its preference.
 func (q *Queue) Taker(ctx context.Context, worker string, labels []string) (*Taker, error) {
-	t := &Taker{q: q, worker: worker}
+	t := &Taker{q: q, worker: worker, labels: labels}
 	for _, l := range labels {
 		if !ValidLabel(l) {
 			return nil, fmt.Errorf("%w %q: lower-case letters, digits and '-' are known", ErrLabel, l)
@@ -33,17 +38,29 @@ func (q *Queue) Taker(ctx context.Context, worker string, labels []string) (*Tak
 	if err := q.wait(ctx); err != nil {
 		return nil, err
 	}
-	for _, l := range labels {
-		c, err := q.jobs.CreateOrUpdateConsumer(ctx, jetstream.ConsumerConfig{
+	err := t.join(ctx)
+	if err != nil && ctx.Err() == nil {
+		q.mend(ctx)
+		err = t.join(ctx)
+	}
+	return t, err
+}
+
+// join makes the consumers of the labels, if nobody has.
+func (t *Taker) join(ctx context.Context) error {
+	var all []jetstream.Consumer
+	for _, l := range t.labels {
+		c, err := t.q.jobs.CreateOrUpdateConsumer(ctx, jetstream.ConsumerConfig{
 			Durable: "workers-" + l, FilterSubject: subjectJobs + "." + l + ".*", AckPolicy: jetstream.AckExplicitPolicy,
-			AckWait: q.config.Heartbeat, MaxDeliver: -1, MaxAckPending: -1,
+			AckWait: t.q.config.Heartbeat, MaxDeliver: -1, MaxAckPending: -1,
 		})
 		if err != nil {
-			return nil, err
+			return err
 		}
-		t.consumers = append(t.consumers, c)
+		all = append(all, c)
 	}
-	return t, nil
+	t.consumers = all
+	return nil
 }
 
 // Delivery is a job that a worker has. It must end with Finish, Again, Return or Abandon.
@@ -99,15 +116,29 @@ func (t *Taker) next(ctx context.Context) (jetstream.Msg, error) {
 		if ctx.Err() != nil {
 			return nil, ctx.Err()
 		}
-		if err != nil && !errors.Is(err, jetstream.ErrNoMessages) { // out of reach
+		if err != nil && !errors.Is(err, jetstream.ErrNoMessages) { // out of reach, or gone
 			select {
 			case <-ctx.Done():
 				return nil, ctx.Err()
 			case <-time.After(time.Second):
 			}
+			if t.q.conn.IsConnected() {
+				return nil, t.rejoin(ctx)
+			}
 		}
 	}
 	return nil, nil
+}
+
+// rejoin makes again what the worker takes jobs from. What cannot be made now is made later: an error is that ctx is done.
+func (t *Taker) rejoin(ctx context.Context) error {
+	limited, cancel := context.WithTimeout(ctx, laterTry)
+	defer cancel()
+	t.q.mend(limited)
+	if err := t.join(limited); err != nil && ctx.Err() == nil {
+		t.q.config.Log.Warn("the queue gives no jobs; it is asked again", "error", err)
+	}
+	return ctx.Err()
 }
 
 // begin counts the attempt and starts the heartbeats. A job whose key is gone, or that has a result, is acknowledged and nil.
@@ -143,7 +174,7 @@ func (t *Taker) begin(ctx context.Context, msg jetstream.Msg) (*Delivery, contex
 	if d.revision, err = t.q.runs.Update(ctx, d.Job.Key, run.encode(), entry.Revision()); err != nil {
 		return nil, nil, err // somebody else has it
 	}
-	watched, stop := context.WithCancel(ctx)
+	watched, stop := context.WithTimeout(ctx, cmp.Or(t.Most, math.MaxInt64))
 	d.stop = stop
 	go d.beat(watched, stop)
 	return d, watched, nil
@@ -170,6 +201,7 @@ func (d *Delivery) beat(ctx context.Context, lost context.CancelFunc) {
 			}
 		case <-tick.C:
 			_ = d.msg.InProgress() // while the queue is out of reach the run goes on: if another worker begins it, the watcher tells
+			d.Progress(nil)        // the server that asked hears that somebody works
 		}
 	}
 }
@@ -179,7 +211,7 @@ func (d *Delivery) Progress(line []byte) { _ = d.t.q.conn.Publish(subjectProgres
 
 // FetchInput brings the package's files to dir/in.
 func (d *Delivery) FetchInput(ctx context.Context, dir string) error {
-	return d.t.q.getFiles(ctx, d.Job.Key, dir, "in", d.Job.In, math.MaxInt64)
+	return d.t.q.getFiles(ctx, inFolder(d.Job.Key), filepath.Join(dir, "in"), d.Job.In, math.MaxInt64)
 }
 
 // Finish records the result, with the files that are under dir for the server that asked, and acknowledges the job. ErrLost says that
@@ -190,6 +222,7 @@ func (d *Delivery) Finish(ctx context.Context, dir string, r Result) error {
 		r.Owner = d.t.q.owner
 	}
 	if r.Reason == "" && !d.Shared {
+		r.Files = d.files()
 		if err := d.store(ctx, dir, r.Out); err != nil {
 			return err
 		}
@@ -206,12 +239,16 @@ func (d *Delivery) Finish(ctx context.Context, dir string, r Result) error {
 	return d.msg.Ack()
 }
 
+// files tells this run's place in the queue from those of others of the job.
+func (d *Delivery) files() string { return fmt.Sprintf("-%d", d.revision) }
+
 // store puts the result's files into the queue, once: while a result is recorded again whose first answer was lost, the server may read them.
 func (d *Delivery) store(ctx context.Context, dir string, out []string) error {
 	if d.stored {
 		return nil
 	}
-	err := errors.Join(d.t.q.putFiles(ctx, d.Job, dir, "out", out), d.t.q.putFiles(ctx, d.Job, dir, ".", []string{reportFile}))
+	to := outFolder(d.Job.Key, d.files())
+	err := errors.Join(d.t.q.putFiles(ctx, d.Job, to+"/out", filepath.Join(dir, "out"), out), d.t.q.putFiles(ctx, d.Job, to, dir, []string{reportFile}))
 	d.stored = err == nil
 	return err
 }
