@@ -39,6 +39,8 @@ func (p *Pipeline) sanitize(ctx context.Context, a *Admission) (State, error) {
 	})
 	p.backlog.asks(a.ID, false)
 	switch {
+	case errors.Is(err, queue.ErrJob):
+		return "", held(ReasonNoModel, fmt.Sprintf("%d files lie beside the package's models, too many to be handed to a worker by their names: push the models with nothing but their external data", len(run.Package)))
 	case errors.Is(err, queue.ErrResult):
 		p.Log.Error("a worker's result cannot be used", "admission", a.ID, "error", err)
 		err = held(ReasonInvalidOutput, "the worker's result is not usable; the server's log has the cause")

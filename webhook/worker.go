@@ -45,8 +45,15 @@ func NewWorker(q *queue.Queue, dir string, datasets map[string]string, labels []
 // maxAttempts is how often a job may be begun without coming to an end, before that is taken to be the model's doing.
 const maxAttempts = 5
 
-// againAfter is the pause before a job that this machine could not do is given to a worker again.
-const againAfter = 5 * time.Second
+// againAfter is the pause before a job that this machine could not do is given to a worker again: at first, and twice as long each time that it was begun. As long this
+// machine takes none, up to mostRest, and leaves them to others.
+const (
+	againAfter = 5 * time.Second
+	mostRest   = 2 * time.Minute
+)
+
+// transfers is the time that a job has besides its sanitizer's, for what goes to and from the queue.
+const transfers = 2 * time.Hour
 
 // Run works until ctx is done, on as many jobs at a time as the sanitizer's configuration says. What is interrupted goes back to the
 // queue.
@@ -60,18 +67,30 @@ func (w *Worker) Run(ctx context.Context) error {
 		} else if err != nil {
 			return err
 		}
-		group.Go(func() {
-			for ctx.Err() == nil {
-				d, run, err := taker.Take(ctx)
-				if err != nil {
-					return
-				}
-				w.do(ctx, run, d)
-			}
-		})
+		taker.Most = w.Sanitizer.Timeout + transfers
+		group.Go(func() { w.work(ctx, taker) })
 	}
 	<-ctx.Done()
 	return nil
+}
+
+// work does one job after the other.
+func (w *Worker) work(ctx context.Context, taker *queue.Taker) {
+	for rest := againAfter; ctx.Err() == nil; {
+		d, run, err := taker.Take(ctx)
+		if err != nil {
+			return
+		}
+		if w.do(ctx, run, d) {
+			rest = againAfter
+			continue
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(rest):
+		}
+		rest = min(2*rest, mostRest)
+	}
 }
 
 // taker waits for the queue to let the worker take jobs. An error is about the labels, or ctx is done.
@@ -89,12 +108,12 @@ func (w *Worker) taker(ctx context.Context) (*queue.Taker, error) {
 	}
 }
 
-// do works on one job. run is done when the job is not this worker's any more.
-func (w *Worker) do(ctx, run context.Context, d *queue.Delivery) {
+// do works on one job, and reports whether this machine could. run is done when the job is not this worker's any more.
+func (w *Worker) do(ctx, run context.Context, d *queue.Delivery) (could bool) {
 	log := w.Log.With("job", d.Job.Key, "worker", w.Name)
 	dir := d.Job.Dir
 	if !d.Shared {
-		dir = filepath.Join(w.Dir, "work", filepath.Base(d.Job.Key))
+		dir = filepath.Join(w.Dir, "work", fmt.Sprintf("%s.%d", d.Job.Key, d.Attempts)) // one that was lost, and has come back, may still be ending
 		defer os.RemoveAll(dir)
 	}
 	w.metrics.working.Inc()
@@ -119,14 +138,15 @@ func (w *Worker) do(ctx, run context.Context, d *queue.Delivery) {
 		outcome = resultLost
 		log.Info("the job was withdrawn, or is another worker's")
 		d.Abandon()
-		return
+		return true
 	case err != nil:
 		log.Error("a job could not be done and is given back", "error", err)
-		err = d.Again(againAfter)
+		if err = d.Again(againAfter << max(0, d.Attempts)); err != nil {
+			log.Warn("the queue was not told that a job is given back; it finds out", "error", err)
+		}
+		return false
 	default:
-		ending, cancel = context.WithTimeout(context.WithoutCancel(ctx), time.Hour) // a model goes with it
-		defer cancel()
-		switch err = w.finish(ending, d, dir, result); {
+		switch err = w.finish(ctx, d, dir, result); {
 		case err == nil:
 			outcome = cmp.Or(result.Reason, resultOK)
 			w.metrics.seconds.WithLabelValues(outcome).Observe(result.Seconds)
@@ -138,15 +158,27 @@ func (w *Worker) do(ctx, run context.Context, d *queue.Delivery) {
 	if err != nil && !errors.Is(err, queue.ErrLost) {
 		log.Warn("the queue was not told how a job ended; it is given to a worker again", "error", err)
 	}
+	return true
 }
 
+const (
+	finishing = time.Hour        // for which a result is tried to be recorded
+	lastTry   = 90 * time.Second // once the worker is to stop
+)
+
 // finish records the result. While the queue is out of reach it is tried again: a run is worth hours.
-func (w *Worker) finish(ctx context.Context, d *queue.Delivery, dir string, r queue.Result) error {
-	for pause := time.Second; ; pause *= 2 {
+func (w *Worker) finish(working context.Context, d *queue.Delivery, dir string, r queue.Result) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(working), finishing)
+	defer cancel()
+	defer d.Abandon()
+	defer context.AfterFunc(working, func() { time.AfterFunc(lastTry, cancel) })()
+	for pause := time.Second; ; pause = min(2*pause, 30*time.Second) {
 		err := d.Finish(ctx, dir, r)
-		if err == nil || errors.Is(err, queue.ErrLost) || pause > time.Minute {
+		var file *fs.PathError
+		if err == nil || errors.Is(err, queue.ErrLost) || errors.As(err, &file) {
 			return err
 		}
+		w.Log.Warn("a result cannot be recorded; it is tried again", "job", d.Job.Key, "error", err)
 		select {
 		case <-ctx.Done():
 			return err

@@ -374,3 +374,32 @@ func TestForgedArguments(t *testing.T) {
 		t.Errorf("a server's own flags: %v", err)
 	}
 }
+
+// TestABrokenWorkerRests: a machine that cannot do a job leaves the next one to others for a while, instead of failing at one after the other.
+func TestABrokenWorkerRests(t *testing.T) {
+	s, url := sharedQueue(t, t.TempDir())
+	dir := t.TempDir()
+	broken := startProcess(t, "worker", "-queue", url, "-dir", dir)
+	if err := os.WriteFile(filepath.Join(dir, "work"), nil, 0o600); err != nil { // no scratch folder can be made
+		t.Fatal(err)
+	}
+	for i := range 3 {
+		s.pushModel(fmt.Sprint("models/", i), "v1", fmt.Sprint(i))
+	}
+	failures := func() int { return strings.Count(broken.Stderr.String(), "could not be done and is given back") }
+	for deadline := time.Now().Add(30 * time.Second); failures() == 0; time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("it takes no job:\n%s", broken.Stderr)
+		}
+	}
+	time.Sleep(3 * time.Second)
+	if n := failures(); n != 1 {
+		t.Errorf("it has failed at %d jobs", n)
+	}
+	startWorker(t, url, "ok")
+	for i, a := range s.settle() {
+		if a.State != Released {
+			t.Errorf("%d: %s %s", i, a.State, a.Reason)
+		}
+	}
+}

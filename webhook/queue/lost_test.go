@@ -301,3 +301,50 @@ func TestReplicasStay(t *testing.T) {
 		}
 	}
 }
+
+// TestFinishAgain: a worker that could not record its result, because the queue did not answer or is full, keeps the job until it can.
+func TestFinishAgain(t *testing.T) {
+	asker, worker := shared(t)
+	asked := make(chan Run, 1)
+	j := job(t, "a-0")
+	go func() {
+		run, err := asker.Ask(t.Context(), j, Listener{})
+		if err != nil {
+			t.Error(err)
+		}
+		asked <- run
+	}()
+	d, run, dir := take(t, worker, "first")
+	away, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := d.Finish(away, dir, Result{Out: j.In}); err == nil || errors.Is(err, ErrLost) {
+		t.Fatalf("%v", err)
+	}
+	runs, err := asker.js.Stream(t.Context(), "KV_"+bucketRuns)
+	if err != nil {
+		t.Fatal(err)
+	}
+	full := runs.CachedInfo().Config
+	full.MaxBytes = 1
+	if _, err := asker.js.UpdateStream(t.Context(), full); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.Finish(t.Context(), dir, Result{Out: j.In}); err == nil || errors.Is(err, ErrLost) {
+		t.Fatalf("a full queue: %v", err)
+	}
+	full.MaxBytes = -1
+	if _, err := asker.js.UpdateStream(t.Context(), full); err != nil {
+		t.Fatal(err)
+	}
+	finishAll(t, worker, "second")
+	time.Sleep(4 * heartbeat)
+	if run.Err() != nil {
+		t.Error("the job is another's")
+	}
+	if err := d.Finish(t.Context(), dir, Result{Out: j.In}); err != nil {
+		t.Error(err)
+	}
+	if run := <-asked; run.Result.Worker != "first" {
+		t.Errorf("%+v", run)
+	}
+}

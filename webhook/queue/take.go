@@ -215,9 +215,8 @@ func (d *Delivery) FetchInput(ctx context.Context, dir string) error {
 }
 
 // Finish records the result, with the files that are under dir for the server that asked, and acknowledges the job. ErrLost says that
-// another worker has the job by now, or nobody wants it.
+// another worker has the job by now, or nobody wants it. After any other error the job is still this worker's, and Finish can be called again.
 func (d *Delivery) Finish(ctx context.Context, dir string, r Result) error {
-	defer d.stop()
 	if d.Shared {
 		r.Owner = d.t.q.owner
 	}
@@ -230,12 +229,13 @@ func (d *Delivery) Finish(ctx context.Context, dir string, r Result) error {
 	r.Worker = d.t.worker
 	run := Run{Server: d.Job.Server, Attempts: d.Attempts + 1, Worker: d.t.worker, At: time.Now().UTC(), Result: &r}
 	if _, err := d.t.q.runs.Update(ctx, d.Job.Key, run.encode(), d.revision); err != nil {
-		var refused *jetstream.APIError
-		if errors.As(err, &refused) || errors.Is(err, jetstream.ErrKeyExists) {
+		if errors.Is(err, jetstream.ErrKeyRevisionMismatch) { // any other refusal is the queue's trouble: it is full, for example
+			d.stop()
 			return fmt.Errorf("%w: %w", ErrLost, err)
 		}
 		return err
 	}
+	d.stop()
 	return d.msg.Ack()
 }
 
