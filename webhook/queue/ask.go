@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io/fs"
 	"math"
+	"os"
 	"path/filepath"
 	"slices"
 	"sync/atomic"
@@ -251,8 +252,13 @@ func (q *Queue) look(ctx context.Context, j Job) error {
 func (q *Queue) fetch(ctx context.Context, j Job, run Run) error {
 	r := run.Result
 	switch {
-	case r.Reason != "" || r.Owner == q.owner:
+	case r.Reason != "":
 		return nil
+	case r.Owner == q.owner:
+		if _, err := os.Lstat(filepath.Join(j.Dir, reportFile)); err == nil {
+			return nil
+		}
+		return errFilesGone // the folder was made anew: something failed after they had been there
 	case r.Owner != "": // a process that is gone
 		return errFilesGone
 	}

@@ -348,3 +348,26 @@ func TestFinishAgain(t *testing.T) {
 		t.Errorf("%+v", run)
 	}
 }
+
+// TestAFolderMadeAnew: a result of this process whose files are gone is not taken for one with files.
+func TestAFolderMadeAnew(t *testing.T) {
+	q := open(t, Config{Dir: t.TempDir()})
+	finish := func() {
+		d, _, dir := take(t, q, "w")
+		if err := d.Finish(t.Context(), dir, Result{Out: d.Job.In}); err != nil {
+			t.Error(err)
+		}
+	}
+	go finish()
+	if _, err := q.Ask(t.Context(), job(t, "a-0"), Listener{}); err != nil {
+		t.Fatal(err)
+	}
+	anew := job(t, "a-0")
+	go finish()
+	if _, err := q.Ask(t.Context(), anew, Listener{}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(filepath.Join(anew.Dir, reportFile)); err != nil {
+		t.Error(err)
+	}
+}
