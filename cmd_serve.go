@@ -101,13 +101,11 @@ func serve(ctx context.Context, c Config, stdout, stderr io.Writer) error {
 	}
 	defer listener.Close()
 	address := listener.Addr().String()
-	listener = boundConnections(listener.(*net.TCPListener), c.connections())
+	var secure *tls.Config
 	if c.TLS.Cert != "" {
-		secure, err := auth.ServerTLS(c.serverTLS(), log)
-		if err != nil {
+		if secure, err = auth.ServerTLS(c.serverTLS(), log); err != nil {
 			return err
 		}
-		listener = tls.NewListener(listener, secure)
 	}
 	if c.Host == "" {
 		c.Host = address
@@ -175,8 +173,8 @@ func serve(ctx context.Context, c Config, stdout, stderr io.Writer) error {
 		checks = append(checks, runtime)
 	}
 	server := webhook.NewServer(webhook.ServerConfig{
-		RequestTimeout: c.Limits.Request, GracePeriod: c.Limits.Grace, Checks: checks,
-		Access: guard, Operators: guard,
+		HTTPConfig: webhook.HTTPConfig{RequestTimeout: c.Limits.Request, GracePeriod: c.Limits.Grace, Checks: checks, Connections: c.connections(), TLS: secure},
+		Access:     guard, Operators: guard,
 	}, pipeline, gateway, log)
 
 	if at := jobs.Address(); at != "" {

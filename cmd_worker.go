@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -19,8 +20,8 @@ import (
 
 func newWorkerCommand() *cobra.Command {
 	var flags struct {
-		config, queue, dir, data string
-		labels                   []string
+		config, queue, dir, data, listen string
+		labels                           []string
 	}
 	cmd := &cobra.Command{
 		Use:   "worker",
@@ -29,13 +30,19 @@ func newWorkerCommand() *cobra.Command {
 and workers scale apart; a run whose worker dies is given to another, and a model that five workers did not survive is held.
 
 The worker needs the ONNX Runtime library and the clean datasets, under the names that the servers know them by. It reads the same configuration
-as a server: datasets, sanitizer, queue and log. It has no signing key and needs none: the server checks what it gets before it signs.`,
+as a server: datasets, sanitizer, queue, log, limits, and worker. It has no signing key and needs none: the server checks what it gets before it signs.
+
+With --listen it answers, to whoever asks,
+
+  /healthz     200 while it runs
+  /readyz      200 while it can work: the queue, the library and the datasets are there; else 503 with what is missing
+  /metrics     jobs and their results, the queue, the process`,
 		Example: `  # One server lets workers join, on its own machine
   echo 'queue: {listen: 127.0.0.1:4222}' >> grindstone.yaml && grindstone serve --config grindstone.yaml
   grindstone worker --queue nats://127.0.0.1:4222 --data ./cifar10
 
   # Servers and workers at a NATS cluster of their own; this worker prefers what the policy gives to CUDA
-  grindstone worker --config worker.yaml --labels cuda,any`,
+  grindstone worker --config worker.yaml --labels cuda,any --listen 0.0.0.0:9090`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c := DefaultConfig()
@@ -54,6 +61,9 @@ as a server: datasets, sanitizer, queue and log. It has no signing key and needs
 			if cmd.Flags().Changed("data") {
 				c.Datasets["default"] = flags.data
 			}
+			if cmd.Flags().Changed("listen") {
+				c.Worker.Listen = flags.listen
+			}
 			if err := c.Validate(); err != nil {
 				return &exitError{exitUsage, err}
 			}
@@ -71,6 +81,7 @@ as a server: datasets, sanitizer, queue and log. It has no signing key and needs
 	cmd.Flags().StringSliceVar(&flags.labels, "labels", nil, "labels of the jobs to take, the preferred first: any, and cuda for what the policy gives to that provider (default any)")
 	cmd.Flags().StringVar(&flags.dir, "dir", "grindstone-worker", "scratch folder, of this worker alone")
 	cmd.Flags().StringVar(&flags.data, "data", "", "clean dataset, named \"default\"")
+	cmd.Flags().StringVar(&flags.listen, "listen", "", "host:port to answer /healthz, /readyz and /metrics at; port 0 takes a free one (default: nowhere)")
 	return cmd
 }
 
@@ -112,6 +123,13 @@ func work(ctx context.Context, c Config, dir string, stdout, stderr io.Writer) (
 	if err := os.RemoveAll(filepath.Join(dir, "work")); err != nil { // of a worker that was killed
 		return err
 	}
+	var listener net.Listener
+	if c.Worker.Listen != "" {
+		if listener, err = (&net.ListenConfig{}).Listen(ctx, "tcp", c.Worker.Listen); err != nil {
+			return fmt.Errorf("worker.listen: %w", err)
+		}
+		defer listener.Close()
+	}
 	jobs, err := queue.Open(ctx, c.queue("", log))
 	if err != nil {
 		return err
@@ -120,7 +138,13 @@ func work(ctx context.Context, c Config, dir string, stdout, stderr io.Writer) (
 	w := webhook.NewWorker(jobs, dir, c.Datasets, c.Queue.Labels, c.sanitizer(), log)
 	fmt.Fprintf(stdout, "worker %s takes jobs (%s) from %s\n", w.Name, strings.Join(w.Labels, ", "), withoutPassword(c.Queue.URL))
 	log.Info("the worker starts", "version", readBuildInfo().Version, "worker", w.Name, "labels", w.Labels, "queue", withoutPassword(c.Queue.URL))
-	err = w.Run(ctx)
+	if listener == nil {
+		err = w.Run(ctx)
+	} else {
+		fmt.Fprintf(stdout, "health and metrics at http://%s\n", listener.Addr())
+		err = w.Serve(ctx, listener, webhook.HTTPConfig{GracePeriod: c.Limits.Grace, Checks: []webhook.Check{runtimeCheck()}, Connections: c.connections()},
+			readBuildInfo().attested())
+	}
 	log.Info("the worker has stopped")
 	return err
 }

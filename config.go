@@ -34,6 +34,7 @@ type Config struct {
 	Auth      AuthConfig
 	TLS       TLSConfig
 	Queue     QueueConfig
+	Worker    WorkerConfig
 	Events    map[string]*EventConfig  // registries that tell of pushes, by kind
 	Notify    map[string]*NotifyConfig // who is told about admissions that have come to an end
 
@@ -70,6 +71,11 @@ type SanitizerConfig struct {
 	Provider    string // auto, cpu or cuda
 	Sandbox     string // auto, require or off
 	Threads     int    // 0 is all cores
+}
+
+// WorkerConfig is for `grindstone worker` alone.
+type WorkerConfig struct {
+	Listen string // host:port of health and metrics; "" answers nobody
 }
 
 // LimitsConfig bounds what clients may ask for.
@@ -149,6 +155,7 @@ func parseConfig(path string, data []byte) (Config, problems, error) {
 		}),
 		"notify": c.notifyFields(d),
 		"queue":  c.queueFields(d),
+		"worker": d.section(fields{"listen": d.text(&c.Worker.Listen)}),
 		"events": c.eventFields(d),
 		"limits": d.section(fields{
 			"manifest": d.bytes(&c.Limits.Manifest), "blob": d.bytes(&c.Limits.Blob),
@@ -252,6 +259,9 @@ func (c Config) check() problems {
 	atLeast("sanitizer.threads", float64(c.Sanitizer.Threads), 0)
 	c.checkNotify(bad)
 	c.checkQueue(bad)
+	if l := c.Worker.Listen; l != "" && !listenAddr.MatchString(l) {
+		bad("worker.listen", "%q is not host:port, as in 127.0.0.1:9090", l)
+	}
 	c.checkEvents(bad)
 	holds("limits.manifest", c.Limits.Manifest, 64<<10)
 	holds("limits.blob", c.Limits.Blob, 1<<20)

@@ -43,7 +43,7 @@ func TestEveryFieldOfTheExampleIsRead(t *testing.T) {
 		"trainer.steps", "trainer.batch", "trainer.samples", "trainer.learning_rate", "trainer.preprocessing",
 		"policy.dir", "policy.data", "key.path", "sanitizer.workers", "sanitizer.timeout", "sanitizer.memory", "sanitizer.provider", "sanitizer.sandbox",
 		"sanitizer.threads", "limits.manifest", "limits.blob", "limits.request", "limits.grace", "limits.events", "limits.event_records", "limits.connections", "notify",
-		"queue.url", "queue.credentials", "queue.token_file", "queue.ca", "queue.replicas", "queue.listen", "queue.labels", "queue.heartbeat", "events",
+		"queue.url", "queue.credentials", "queue.token_file", "queue.ca", "queue.replicas", "queue.listen", "queue.labels", "queue.heartbeat", "worker.listen", "events",
 	} {
 		if c.lines[field] == 0 {
 			t.Errorf("the example does not show %s", field)

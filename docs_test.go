@@ -212,8 +212,12 @@ func TestOperatorsGuideHasEveryMetricAndRoute(t *testing.T) {
 	if got := keys(section(t, text, "## Metrics")); !slices.Equal(got, metrics) {
 		t.Errorf("the guide has the metrics %q, the server %q", got, metrics)
 	}
-	if source, err = os.ReadFile(filepath.Join("webhook", "server.go")); err != nil {
-		t.Fatal(err)
+	for _, name := range []string{"server.go", "frontend.go"} {
+		text, err := os.ReadFile(filepath.Join("webhook", name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		source = append(source, text...)
 	}
 	api, routes := section(t, text, "## API"), regexp.MustCompile(`\bget\("([^"]+)"`).FindAllStringSubmatch(string(source), -1)
 	if len(routes) < 7 {

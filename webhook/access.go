@@ -23,7 +23,7 @@ type Access interface {
 // may returns nil or a refusal: an admission is seen by who may push to its repository.
 func (s *Server) may(c echo.Context, repository string, action registry.Action) error {
 	ctx := c.Request().Context()
-	if s.config.Access == nil || s.config.Access.Allowed(ctx, repository, action) {
+	if s.access == nil || s.access.Allowed(ctx, repository, action) {
 		return nil
 	}
 	return refused(ctx)
@@ -46,13 +46,13 @@ func refused(ctx context.Context) error {
 
 // visible reports whether who makes the request may see an admission.
 func (s *Server) visible(ctx context.Context, a *Admission) bool {
-	return s.config.Access == nil || s.config.Access.Allowed(ctx, a.Source.Repository, registry.ActionPush)
+	return s.access == nil || s.access.Allowed(ctx, a.Source.Repository, registry.ActionPush)
 }
 
 // pushersOnly lets through who may push somewhere. Of which repositories they see admissions, visible says.
 func (s *Server) pushersOnly(next echo.HandlerFunc) echo.HandlerFunc {
 	return func(c echo.Context) error {
-		if ctx := c.Request().Context(); s.config.Access != nil && !s.config.Access.Pusher(ctx) {
+		if ctx := c.Request().Context(); s.access != nil && !s.access.Pusher(ctx) {
 			return refused(ctx)
 		}
 		return next(c)

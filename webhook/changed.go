@@ -1,11 +1,15 @@
 package webhook
 
 import (
+	"cmp"
+	"errors"
 	"fmt"
 	"io/fs"
+	"math"
 	"path/filepath"
 	"slices"
 
+	"grindstone/internal/regular"
 	"grindstone/registry"
 )
 
@@ -14,6 +18,7 @@ import (
 // returns. A file that the package does not have is a verdict.
 func writtenFiles(r sanitizerRun, dir string, n int) ([]ChangedFile, error) {
 	var written []ChangedFile
+	left := cmp.Or(r.Most, math.MaxInt64)
 	err := filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
 		if err != nil {
 			return err
@@ -30,14 +35,15 @@ func writtenFiles(r sanitizerRun, dir string, n int) ([]ChangedFile, error) {
 		if i < 0 || !e.Type().IsRegular() {
 			return held(ReasonInvalidOutput, fmt.Sprintf("the sanitizer's output is not usable: %q is no file of the package", printable(name, 200)))
 		}
-		if err := syncPath(path); err != nil {
+		sum, size, err := syncedSHA256(path, left)
+		if errors.Is(err, regular.ErrSize) {
+			return held(ReasonInvalidOutput, fmt.Sprintf("the sanitizer's output is not usable: it has more than %d bytes", r.Most))
+		} else if err != nil {
 			return err
 		}
-		sum, _, err := fileSHA256(path)
-		if err == nil {
-			written = append(written, ChangedFile{Name: name, Digest: r.Package[i].Digest, SHA256: sum, Model: n})
-		}
-		return err
+		left -= size
+		written = append(written, ChangedFile{Name: name, Digest: r.Package[i].Digest, SHA256: sum, Model: n})
+		return nil
 	})
 	return written, err
 }

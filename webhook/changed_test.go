@@ -20,7 +20,7 @@ func TestChangedFiles(t *testing.T) {
 		if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		sum, _, err := fileSHA256(path)
+		sum, _, err := syncedSHA256(path, 1<<30)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -3,12 +3,15 @@ package webhook
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"net/http"
 	"slices"
 	"sync"
 	"time"
 
 	"github.com/labstack/echo/v4"
+
+	"grindstone/webhook/queue"
 )
 
 // Check is one condition of readiness. Run returns why it does not hold, in words fit for clients.
@@ -17,9 +20,9 @@ type Check struct {
 	Run  func(ctx context.Context) error
 }
 
-// checks are the server's own conditions, before those it was given.
-func (s *Server) checks() []Check {
-	return append([]Check{
+// ownChecks are the server's conditions, before those it was given.
+func (s *Server) ownChecks() []Check {
+	return []Check{
 		{"store", func(context.Context) error {
 			if err := s.pipeline.store.Writable(); err != nil {
 				s.log.Error("the admission store is not writable", "error", err)
@@ -39,20 +42,16 @@ func (s *Server) checks() []Check {
 			}
 			return nil
 		}},
-		{"queue", func(ctx context.Context) error {
-			if err := s.pipeline.Queue.Check(ctx); err != nil {
-				s.log.Error("the queue cannot be used", "error", err)
-				return errors.New("the queue cannot be reached")
-			}
-			return nil
-		}},
-		{"shutdown", func(context.Context) error {
-			if s.stopping.Load() {
-				return errors.New("the server is shutting down")
-			}
-			return nil
-		}},
-	}, s.config.Checks...)
+		{"queue", func(ctx context.Context) error { return checkQueue(ctx, s.pipeline.Queue, s.log) }},
+	}
+}
+
+func checkQueue(ctx context.Context, q *queue.Queue, log *slog.Logger) error {
+	if err := q.Check(ctx); err != nil {
+		log.Error("the queue cannot be used", "error", err)
+		return errors.New("the queue cannot be reached")
+	}
+	return nil
 }
 
 // checkTime is what each check may take.
@@ -84,8 +83,8 @@ func examine(ctx context.Context, checks []Check) []checked {
 }
 
 // ready answers 200 when every check holds, else 503, with the reason of each that does not.
-func (s *Server) ready(c echo.Context) error {
-	results := examine(c.Request().Context(), s.checks())
+func (f *frontend) ready(c echo.Context) error {
+	results := examine(c.Request().Context(), f.checks)
 	ready := !slices.ContainsFunc(results, func(r checked) bool { return !r.Ready })
 	status := http.StatusOK
 	if !ready {

@@ -102,3 +102,28 @@ func TestHeartbeat(t *testing.T) {
 		t.Errorf("%d attempts in %d runs", a.Attempts, a.Runs)
 	}
 }
+
+// TestARunThatCannotBeRecorded: while the disk takes no record, what the sanitizer wrote is kept, and not done again.
+func TestARunThatCannotBeRecorded(t *testing.T) {
+	s := startServer(t, t.TempDir(), "-sanitizer", "slow-1s")
+	digest := s.pushModel("models/a", "v1", "a").Digest.String()
+	s.become(digest, Sanitizing)
+	records := filepath.Join(s.dir, "state", "admissions")
+	if err := os.Rename(records, records+".away"); err != nil {
+		t.Fatal(err)
+	}
+	for deadline := time.Now().Add(30 * time.Second); !strings.Contains(s.Stderr.String(), "tried again"); time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("the server does not say that it cannot record")
+		}
+	}
+	time.Sleep(2 * time.Second)
+	if err := os.Rename(records+".away", records); err != nil {
+		t.Fatal(err)
+	}
+	a := s.settle()[0]
+	s.checkReleased("models/a", "v1", "a", a)
+	if n := strings.Count(s.Stderr.String(), `msg="job done"`); n != 1 {
+		t.Errorf("%d runs", n)
+	}
+}

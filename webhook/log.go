@@ -30,7 +30,7 @@ func identify(next echo.HandlerFunc) echo.HandlerFunc {
 func requestID(c echo.Context) string { return c.Response().Header().Get(headerRequestID) }
 
 // logRequests writes one line per request when it is through, and measures it. Probes and metrics are logged at debug level.
-func logRequests(log *slog.Logger, m *metrics) echo.MiddlewareFunc {
+func logRequests(log *slog.Logger, m *processMetrics) echo.MiddlewareFunc {
 	return func(next echo.HandlerFunc) echo.HandlerFunc {
 		return func(c echo.Context) error {
 			begin := time.Now()

@@ -3,11 +3,11 @@ package webhook
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"os/signal"
 	"path/filepath"
-	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -41,11 +41,13 @@ func sanitizerCommand(behaviour string) []string { return []string{os.Args[0], "
 
 // testSanitizer follows the protocol of the sanitize command and misbehaves as it is told to.
 func testSanitizer(behaviour string, args []string) int {
-	flag := func(name string) string {
-		if i := slices.Index(args, name); i >= 0 {
-			return args[i+1]
+	flag := func(name string) (value string) {
+		for i, arg := range args {
+			if arg == name {
+				value = args[i+1] // the last counts, as in the real command
+			}
 		}
-		return ""
+		return value
 	}
 	say := func(p sanitize.Progress) {
 		data, _ := json.Marshal(p)
@@ -150,6 +152,12 @@ func testSanitizer(behaviour string, args []string) int {
 		}
 	}
 
+	if kind, ok := strings.CutPrefix(behaviour, "report-"); ok {
+		return trap(flag("--report"), kind)
+	}
+	if kind, ok := strings.CutPrefix(behaviour, "model-"); ok {
+		return trap(flag("-o"), kind)
+	}
 	out := append(bytes.Clone(model), "sanitized"...)
 	if behaviour == "unchanged" || behaviour == "outside" {
 		out = model
@@ -191,10 +199,32 @@ func testSanitizer(behaviour string, args []string) int {
 	return 0
 }
 
+// trap puts something in a file's place that must not be read.
+func trap(path, kind string) int {
+	var err error
+	switch kind {
+	case "pipe":
+		err = syscall.Mkfifo(path, 0o600)
+	case "endless":
+		err = os.Symlink("/dev/zero", path)
+	case "huge":
+		err = errors.Join(os.WriteFile(path, []byte("{}"), 0o600), os.Truncate(path, 1<<40))
+	}
+	report := filepath.Join(filepath.Dir(path), "report.json")
+	if _, serr := os.Lstat(report); serr != nil {
+		err = errors.Join(err, os.WriteFile(report, []byte("{}"), 0o600))
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	return 0
+}
+
 // testReport is the report of a run that lost little accuracy.
 func testReport(source, sanitized string) sanitize.Report {
 	info := func(path string) sanitize.FileInfo {
-		sum, size, err := fileSHA256(path)
+		sum, size, err := syncedSHA256(path, 1<<30)
 		if err != nil {
 			panic(err)
 		}

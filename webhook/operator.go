@@ -58,7 +58,7 @@ func (s *Server) operatorOnly(next echo.HandlerFunc) echo.HandlerFunc {
 		if err := sameOrigin.Check(c.Request()); err != nil {
 			return &httpError{Status: http.StatusForbidden, Code: "DENIED", Message: "a page of another site may not operate", Cause: err}
 		}
-		identity, err := s.config.Operators.Operator(c.Request())
+		identity, err := s.operators.Operator(c.Request())
 		switch {
 		case errors.Is(err, ErrUnauthenticated):
 			return &httpError{Status: http.StatusUnauthorized, Code: "UNAUTHORIZED", Message: err.Error()}

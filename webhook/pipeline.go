@@ -147,6 +147,7 @@ func (p *Pipeline) startWorker(ctx context.Context) {
 		return
 	}
 	w := NewWorker(p.Queue, p.Dir, p.Datasets, p.Labels, p.Sanitizer, p.Log)
+	p.metrics.registry.MustRegister(w.metrics.collectors()...)
 	p.workers.Go(func() {
 		if err := w.Run(ctx); err != nil {
 			p.Log.Error("this server's worker cannot work", "error", err)
@@ -261,7 +262,8 @@ func (p *Pipeline) advance(ctx context.Context, id string, last bool) (final boo
 	from := a.State
 	next, err := steps[from](p, ctx, work)
 	p.passing(string(from) + " done")
-	if from == Releasing || err != nil { // no tag may be pushed, or given away, between the last look at the tags and recording the end
+	locked := from == Releasing || err != nil
+	if locked { // no tag may be pushed, or given away, between the last look at the tags and recording the end
 		p.tags.Lock()
 		defer p.tags.Unlock()
 	}
@@ -287,6 +289,16 @@ func (p *Pipeline) advance(ctx context.Context, id string, last bool) (final boo
 		next, reason, message = Held, ReasonInternal, fmt.Sprintf("the server could not finish %q; its log has the cause", from)
 	}
 	a, err = p.commit(work, from, next, reason, message)
+	for pause := time.Second; err != nil && !errors.Is(err, errOvertaken) && !locked; pause = min(2*pause, 30*time.Second) {
+		// To do the step again would not help, and a run of the sanitizer is worth hours.
+		p.Log.Error("what a step found cannot be recorded; it is tried again", "admission", id, "state", from, "error", err)
+		select {
+		case <-ctx.Done():
+			return true, nil
+		case <-time.After(pause):
+		}
+		a, err = p.commit(work, from, next, reason, message)
+	}
 	if errors.Is(err, errOvertaken) {
 		return false, nil
 	} else if err != nil {

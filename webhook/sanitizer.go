@@ -1,10 +1,13 @@
 package webhook
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
+	"math"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -14,6 +17,7 @@ import (
 	"strings"
 	"time"
 
+	"grindstone/internal/regular"
 	"grindstone/registry"
 	"grindstone/sanitize"
 	"grindstone/sanitize/onnx"
@@ -47,6 +51,7 @@ func (c SanitizerConfig) withDefaults() SanitizerConfig {
 type sanitizerRun struct {
 	Model, Out, Report, Data string // paths
 	Dir                      string // scratch folder, the process's working and temporary folder
+	Most                     int64  // bytes that the model with its external data may have; 0 is no limit
 	Args                     []string
 	Package                  []registry.LocalFile // what the model came with
 }
@@ -183,23 +188,35 @@ func (c SanitizerConfig) verdict(stopped error, state *os.ProcessState, failure,
 	return held(reason, printable(failure, 1000))
 }
 
-// checkOutput compares the report with the files it speaks of and with the decision, and brings both files to stable storage.
+const maxReport = 1 << 20 // bytes; a report has some thousands
+
+// checkOutput compares the report with the model it speaks of and with the decision, and brings the model to stable storage.
 // A verdict says what is wrong.
 func checkOutput(r sanitizerRun, sourceSHA256, transformation string) (*sanitize.Report, error) {
 	bad := func(format string, args ...any) error {
 		return held(ReasonInvalidOutput, "the sanitizer's output is not usable: "+fmt.Sprintf(format, args...))
 	}
-	data, err := os.ReadFile(r.Report)
-	if err != nil {
+	data, err := regular.Read(r.Report, maxReport)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
 		return nil, bad("it wrote no report")
+	case errors.Is(err, regular.ErrKind), errors.Is(err, regular.ErrSize):
+		return nil, bad("its report is no file of at most %d bytes", maxReport)
+	case err != nil:
+		return nil, err
 	}
 	var report sanitize.Report
 	if err := json.Unmarshal(data, &report); err != nil {
 		return nil, bad("its report is not JSON of the expected shape")
 	}
-	sum, size, err := fileSHA256(r.Out)
-	if err != nil {
+	sum, size, err := syncedSHA256(r.Out, cmp.Or(r.Most, math.MaxInt64))
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
 		return nil, bad("it wrote no model")
+	case errors.Is(err, regular.ErrKind), errors.Is(err, regular.ErrSize):
+		return nil, bad("its model is no file of at most %d bytes", r.Most)
+	case err != nil:
+		return nil, err
 	}
 	switch {
 	case report.SchemaVersion != "1.0":
@@ -215,12 +232,7 @@ func checkOutput(r sanitizerRun, sourceSHA256, transformation string) (*sanitize
 	case report.Dataset.Digest == "":
 		return nil, bad("its report does not name the clean dataset's digest")
 	}
-	for _, path := range []string{r.Out, r.Report, filepath.Dir(r.Out)} {
-		if err := syncPath(path); err != nil {
-			return nil, err
-		}
-	}
-	return &report, nil
+	return &report, syncPath(filepath.Dir(r.Out))
 }
 
 // passed names the environment variables that a sanitizer may see: where libraries, caches and devices are.

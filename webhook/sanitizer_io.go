@@ -5,11 +5,12 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"io"
-	"os"
 	"strings"
 	"unicode"
 
+	"grindstone/internal/regular"
 	"grindstone/sanitize"
 )
 
@@ -43,15 +44,23 @@ func (w *progressLines) Write(p []byte) (int, error) {
 
 func (w *progressLines) finish() {
 	defer func() { w.line, w.long = w.line[:0], false }()
-	var p sanitize.Progress
-	if len(w.line) == 0 || json.Unmarshal(w.line, &p) != nil || p.Phase == "" {
+	p, ok := readProgress(w.line)
+	if !ok {
 		return
 	}
-	p.Phase, p.Message, p.Error = printable(p.Phase, 40), printable(p.Message, 500), printable(p.Error, 1000)
 	if p.Phase == "failed" {
 		w.failure = p.Error
 	}
 	w.report(p)
+}
+
+// readProgress reads a line of a sanitizer, which may have come by a worker: neither is trusted.
+func readProgress(line []byte) (p sanitize.Progress, ok bool) {
+	if len(line) > maxLine || json.Unmarshal(line, &p) != nil || p.Phase == "" {
+		return p, false
+	}
+	p.Phase, p.Message, p.Error = printable(p.Phase, 40), printable(p.Message, 500), printable(p.Error, 1000)
+	return p, true
 }
 
 // ends keeps the first and the last bytes written to it, limit of each: a crash says why at first, a command at last.
@@ -89,13 +98,14 @@ func printable(s string, n int) string {
 	return s
 }
 
-func fileSHA256(path string) (sum string, size int64, err error) {
-	f, err := os.Open(path)
+// syncedSHA256 reads a file that a sanitizer wrote, which is on stable storage then.
+func syncedSHA256(path string, most int64) (sum string, size int64, err error) {
+	f, err := regular.Open(path, most)
 	if err != nil {
 		return "", 0, err
 	}
 	defer f.Close()
 	h := sha256.New()
-	size, err = io.Copy(h, f)
-	return hex.EncodeToString(h.Sum(nil)), size, err
+	size, err = io.Copy(h, io.LimitReader(f, most)) // it may grow meanwhile
+	return hex.EncodeToString(h.Sum(nil)), size, errors.Join(err, f.Sync())
 }

@@ -21,12 +21,12 @@ func newRun(t *testing.T) (sanitizerRun, string) {
 	dir := t.TempDir()
 	r := sanitizerRun{
 		Model: filepath.Join(dir, "model.onnx"), Out: filepath.Join(dir, "out.onnx"), Report: filepath.Join(dir, "report.json"),
-		Data: dir, Dir: dir, Args: []string{"--transform", "permute"},
+		Data: dir, Dir: dir, Args: []string{"--transform", "permute"}, Most: 1 << 20,
 	}
 	if err := os.WriteFile(r.Model, []byte("a model"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	sum, _, err := fileSHA256(r.Model)
+	sum, _, err := syncedSHA256(r.Model, 1<<30)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -61,6 +61,12 @@ func TestSanitizerVerdicts(t *testing.T) {
 		"secretive":            {ReasonInvalidOutput, "secret"},
 		"other-model":          {ReasonInvalidOutput, "another sanitized model"},
 		"other-transformation": {ReasonInvalidOutput, "rotate-2d"},
+		"report-pipe":          {ReasonInvalidOutput, "report is no file"},
+		"report-endless":       {ReasonInvalidOutput, "report is no file"},
+		"report-huge":          {ReasonInvalidOutput, "report is no file of at most 1048576 bytes"},
+		"model-pipe":           {ReasonInvalidOutput, "model is no file"},
+		"model-endless":        {ReasonInvalidOutput, "model is no file"},
+		"model-huge":           {ReasonInvalidOutput, "model is no file of at most 1048576 bytes"},
 	} {
 		t.Run(behaviour, func(t *testing.T) {
 			r, source := newRun(t)

@@ -127,7 +127,7 @@ func testServer(args []string) int {
 		return fail(err)
 	}
 	fmt.Println("LISTENS", l.Addr())
-	if err := NewServer(ServerConfig{GracePeriod: 20 * time.Second}, p, gateway, log).Serve(ctx, l); err != nil {
+	if err := NewServer(ServerConfig{HTTPConfig: HTTPConfig{GracePeriod: 20 * time.Second}}, p, gateway, log).Serve(ctx, l); err != nil {
 		return fail(err)
 	}
 	if err := gateway.Close(); err != nil {

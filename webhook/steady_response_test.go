@@ -27,7 +27,7 @@ func TestResponsesMustBeTaken(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer gateway.Close()
-	server := NewServer(ServerConfig{Access: slow{pause: 2 * patience}, ResponsePatience: patience}, p, gateway, slog.New(slog.DiscardHandler))
+	server := NewServer(ServerConfig{Access: slow{pause: 2 * patience}, HTTPConfig: HTTPConfig{ResponsePatience: patience}}, p, gateway, slog.New(slog.DiscardHandler))
 	blob := bytes.Repeat([]byte("weights "), 4<<20) // 32 MiB: more than the connection's buffers hold
 	path := "/v2/open/x/blobs/" + digest.FromBytes(blob).String()
 	for _, version := range []int{1, 2} {

@@ -2,11 +2,11 @@ package webhook
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -40,23 +40,26 @@ func (p *Pipeline) sanitize(ctx context.Context, a *Admission) (State, error) {
 	done, err := p.Queue.Ask(ctx, p.job(a, model, run), queue.Listener{
 		Worker: func(name string) { p.backlog.asks(a.ID, name == "") },
 		Progress: func(line []byte) {
-			var said sanitize.Progress
-			if json.Unmarshal(line, &said) == nil {
+			if said, ok := readProgress(line); ok {
 				p.progress(a, said)
 			}
 		},
 	})
 	p.backlog.asks(a.ID, false)
-	if err != nil {
+	switch {
+	case errors.Is(err, queue.ErrJob):
+		return "", held(ReasonNoModel, fmt.Sprintf("%d files lie beside the package's models, too many to be handed to a worker by their names: push the models with nothing but their external data", len(run.Package)))
+	case errors.Is(err, queue.ErrResult):
+		p.Log.Error("a worker's result cannot be used", "admission", a.ID, "error", err)
+		err = held(ReasonInvalidOutput, "the worker's result is not usable; the server's log has the cause")
+	case err != nil:
 		return "", err
+	default:
+		a.Attempts, err = done.Attempts, told(done.Result)
 	}
-	a.Attempts = done.Attempts
-	if r := done.Result; r.Reason != "" {
-		err = a.ofModel(model, held(Reason(r.Reason), r.Message))
-	}
-	p.metrics.sanitized(err, time.Duration(done.Result.Seconds*float64(time.Second)))
+	p.metrics.sanitized(err, done.Took())
 	if err != nil {
-		return "", err
+		return "", a.ofModel(model, err)
 	}
 	report, err := checkOutput(run, strings.TrimPrefix(model.Digest, "sha256:"), a.Decision.Transformation)
 	if err != nil {
@@ -81,6 +84,23 @@ func (p *Pipeline) sanitize(ctx context.Context, a *Admission) (State, error) {
 	return Evaluating, nil
 }
 
+// toldReasons are those that a worker can give.
+var toldReasons = []Reason{
+	ReasonInvalidModel, ReasonUnsupported, ReasonNoDataset, ReasonDataset, ReasonRuntime, ReasonCrashed, ReasonFailed, ReasonTimeout, ReasonOutOfMemory,
+	ReasonInvalidOutput, ReasonAttempts, ReasonAccuracy,
+}
+
+// told is the verdict of a worker, which is not trusted, or nil.
+func told(r *queue.Result) error {
+	switch {
+	case r.Reason == "":
+		return nil
+	case !slices.Contains(toldReasons, Reason(r.Reason)):
+		return held(ReasonInvalidOutput, fmt.Sprintf("the worker's result is not usable: there is no reason %q", printable(r.Reason, 40)))
+	}
+	return held(Reason(r.Reason), printable(r.Message, 1200))
+}
+
 // jobKey names the run of the sanitizer that the admission needs next: the same until its result is recorded.
 func (a *Admission) jobKey() string { return fmt.Sprintf("%s-%d", a.ID, a.Runs) }
 
@@ -88,7 +108,7 @@ func (a *Admission) jobKey() string { return fmt.Sprintf("%s-%d", a.ID, a.Runs) 
 func (p *Pipeline) job(a *Admission, model Model, run sanitizerRun) queue.Job {
 	j := queue.Job{
 		Key: a.jobKey(), Label: queue.LabelAny, Server: p.serverID, Dir: p.runDir(a.ID, a.through()), Model: model.Name, Dataset: a.Decision.Dataset,
-		Provider: a.Decision.Parameters.Provider, Args: run.Args,
+		Provider: a.Decision.Parameters.Provider, Args: run.Args, Most: run.Most,
 	}
 	if j.Provider == labelCUDA && !p.Queue.Private() {
 		j.Label = labelCUDA
@@ -134,6 +154,7 @@ func (p *Pipeline) prepare(ctx context.Context, a *Admission, model Model) (sani
 	name := model.Name
 	run := sanitizerRun{
 		Out: filepath.Join(p.outputDir(a.ID, a.through()), name), Report: filepath.Join(dir, "report.json"), Dir: filepath.Join(dir, "tmp"), Package: pkg.Files,
+		Most: p.Sanitizer.Model.Bytes,
 	}
 	for _, f := range pkg.Files {
 		if f.Name == name {
@@ -174,6 +195,11 @@ func (p *Pipeline) outputThere(a *Admission) bool {
 // annotationPreprocess is the manifest annotation by which whoever pushes a model says how pixels become its input. A wrong one costs
 // accuracy, which the release question sees.
 const annotationPreprocess = "dev.grindstone.preprocess"
+
+// jobFlags are the flags of the sanitize command that a job can have. Each has a value.
+var jobFlags = []string{
+	"transform", "epochs", "grind-epochs", "steps", "grind-steps", "batch", "samples", "lr", "angle", "preprocess", "preprocess-from",
+}
 
 // sanitizerArgs are the flags of the sanitize command for a decision.
 func (p *Pipeline) sanitizerArgs(a *Admission) []string {

@@ -205,8 +205,10 @@ func (s *Store) List(match func(*Admission) bool) []*Admission {
 }
 
 // Writable reports why the store cannot be written to, or nil.
-func (s *Store) Writable() error {
-	f, err := os.CreateTemp(s.dir, tempPrefix+"*")
+func (s *Store) Writable() error { return writable(s.dir) }
+
+func writable(dir string) error {
+	f, err := os.CreateTemp(dir, tempPrefix+"*")
 	if err != nil {
 		return err
 	}

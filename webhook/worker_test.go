@@ -17,6 +17,8 @@ import (
 	"time"
 
 	"grindstone/internal/testprocess"
+	"grindstone/policy"
+	"grindstone/sanitize"
 	"grindstone/webhook/queue"
 )
 
@@ -336,5 +338,68 @@ func TestAWorkerOutlivesItsQueue(t *testing.T) {
 	w.Labels = []string{"NO LABEL"}
 	if err := w.Run(t.Context()); !errors.Is(err, queue.ErrLabel) {
 		t.Errorf("a wrong label: %v", err)
+	}
+}
+
+// TestForgedArguments: a job of whoever can write to the queue has a worker's sanitizer write no other files than its own, nor leave its sandbox.
+func TestForgedArguments(t *testing.T) {
+	at := freePort(t)
+	url := "nats://" + at
+	startProcess(t, "queue", filepath.Join(t.TempDir(), "queue"), at)
+	startWorker(t, url, "ok")
+	q, err := queue.Open(t.Context(), queue.Config{URL: url, Heartbeat: testHeartbeat})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer q.Close()
+	dir := t.TempDir()
+	victim := filepath.Join(dir, "key")
+	if err := errors.Join(os.MkdirAll(filepath.Join(dir, "in"), 0o700), os.WriteFile(filepath.Join(dir, "in", "m.onnx"), []byte("model"), 0o600), os.WriteFile(victim, []byte("key"), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 8*time.Second)
+	defer cancel()
+	run, err := q.Ask(ctx, queue.Job{Key: "x-0", Label: queue.LabelAny, Dir: dir, In: []string{"m.onnx"}, Model: "m.onnx", Dataset: "default", Args: []string{"--transform", "permute", "--report", victim}}, queue.Listener{})
+	if text, rerr := os.ReadFile(victim); rerr != nil || string(text) != "key" {
+		t.Errorf("the file is %q, %v (%+v, %v)", text, rerr, run, err)
+	}
+	for _, args := range [][]string{{"--sandbox", "off"}, {"--transform"}, {"--transform", "permute", "-o", "x"}, {"--report=x", "y"}, {"elsewhere.onnx"}} {
+		if checkArgs(args) == nil {
+			t.Errorf("%q is taken", args)
+		}
+	}
+	p := &Pipeline{}
+	p.Defaults = policy.Parameters{Epochs: 1, GrindEpochs: 1, Steps: 1, Batch: 1, Samples: 1, LearningRate: 1, Angle: 1, GrindSteps: 1, Preprocessing: "unit"}
+	if err := checkArgs(p.sanitizerArgs(&Admission{Decision: &policy.AdmissionDecision{Transformation: string(sanitize.Rotate2D)}})); err != nil {
+		t.Errorf("a server's own flags: %v", err)
+	}
+}
+
+// TestABrokenWorkerRests: a machine that cannot do a job leaves the next one to others for a while, instead of failing at one after the other.
+func TestABrokenWorkerRests(t *testing.T) {
+	s, url := sharedQueue(t, t.TempDir())
+	dir := t.TempDir()
+	broken := startProcess(t, "worker", "-queue", url, "-dir", dir)
+	if err := os.WriteFile(filepath.Join(dir, "work"), nil, 0o600); err != nil { // no scratch folder can be made
+		t.Fatal(err)
+	}
+	for i := range 3 {
+		s.pushModel(fmt.Sprint("models/", i), "v1", fmt.Sprint(i))
+	}
+	failures := func() int { return strings.Count(broken.Stderr.String(), "could not be done and is given back") }
+	for deadline := time.Now().Add(30 * time.Second); failures() == 0; time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("it takes no job:\n%s", broken.Stderr)
+		}
+	}
+	time.Sleep(3 * time.Second)
+	if n := failures(); n != 1 {
+		t.Errorf("it has failed at %d jobs", n)
+	}
+	startWorker(t, url, "ok")
+	for i, a := range s.settle() {
+		if a.State != Released {
+			t.Errorf("%d: %s %s", i, a.State, a.Reason)
+		}
 	}
 }

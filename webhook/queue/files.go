@@ -5,12 +5,16 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"io"
+	"math"
 	"os"
 	"path/filepath"
 	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
+
+	"grindstone/internal/regular"
 )
 
 // Of a file, the object store keeps one message with its name and the id of its content, under metaSubject, and the content in chunks under
@@ -30,16 +34,24 @@ func transferTime(size int64) time.Duration {
 // ofServer is the metadata of a file that names the server whose job it belongs to.
 const ofServer = "server"
 
-func object(key, sub, name string) string { return key + "/" + sub + "/" + name }
+// The names of a job's files begin with its key.
+func inFolder(key string) string         { return key + "/in" }
+func outFolder(key, files string) string { return key + "/out" + files }
+func inObject(j Job, name string) string { return inFolder(j.Key) + "/" + name }
 
-// putFiles stores dir/sub/NAME for the other side.
-func (q *Queue) putFiles(ctx context.Context, j Job, dir, sub string, names []string) error {
+// putIn stores the package's files for the worker.
+func (q *Queue) putIn(ctx context.Context, j Job) error {
+	return q.putFiles(ctx, j, inFolder(j.Key), filepath.Join(j.Dir, "in"), j.In)
+}
+
+// putFiles stores dir/NAME for the other side as to/NAME.
+func (q *Queue) putFiles(ctx context.Context, j Job, to, dir string, names []string) error {
 	if q.private {
 		return nil
 	}
 	for _, name := range names {
-		meta := jetstream.ObjectMeta{Name: object(j.Key, sub, name), Metadata: map[string]string{ofServer: j.Server}}
-		if err := q.putFile(ctx, meta, filepath.Join(dir, sub, filepath.FromSlash(name))); err != nil {
+		meta := jetstream.ObjectMeta{Name: to + "/" + name, Metadata: map[string]string{ofServer: j.Server}}
+		if err := q.putFile(ctx, meta, filepath.Join(dir, filepath.FromSlash(name))); err != nil {
 			return fmt.Errorf("%s: %w", name, err)
 		}
 	}
@@ -47,7 +59,7 @@ func (q *Queue) putFiles(ctx context.Context, j Job, dir, sub string, names []st
 }
 
 func (q *Queue) putFile(ctx context.Context, meta jetstream.ObjectMeta, path string) error {
-	f, err := os.Open(path)
+	f, err := regular.Open(path, math.MaxInt64) // a sanitizer wrote it
 	if err != nil {
 		return err
 	}
@@ -62,46 +74,62 @@ func (q *Queue) putFile(ctx context.Context, meta jetstream.ObjectMeta, path str
 	return err
 }
 
-// getFiles brings what the other side stored to dir/sub/NAME. Their digests are checked.
-func (q *Queue) getFiles(ctx context.Context, key, dir, sub string, names []string) error {
-	top := filepath.Join(dir, sub)
-	if err := os.MkdirAll(top, 0o700); err != nil {
+// getFiles brings what the other side stored as from/NAME to dir/NAME, if it has no more than so many bytes together. Their digests are checked.
+func (q *Queue) getFiles(ctx context.Context, from, dir string, names []string, most int64) error {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
-	root, err := os.OpenRoot(top) // names come from the other side
+	root, err := os.OpenRoot(dir) // names come from the other side
 	if err != nil {
 		return err
 	}
 	defer root.Close()
 	for _, name := range names {
-		if err := q.getFile(ctx, object(key, sub, name), root, name); err != nil {
+		size, err := q.getFile(ctx, from+"/"+name, root, name, most)
+		if err != nil {
 			return fmt.Errorf("%s: %w", name, err)
 		}
+		most -= size
 	}
 	return nil
 }
 
-func (q *Queue) getFile(ctx context.Context, object string, root *os.Root, name string) error {
+func (q *Queue) getFile(ctx context.Context, object string, root *os.Root, name string, most int64) (size int64, err error) {
 	info, err := q.files.GetInfo(ctx, object)
 	if err != nil {
-		return err
+		return 0, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, transferTime(int64(min(info.Size, 1<<50)))) //nolint:gosec // no file has as many bytes
+	if info.Opts != nil && info.Opts.Link != nil { // to another file, of any size
+		return 0, fmt.Errorf("%w: it is a link", ErrResult)
+	}
+	if info.Size > uint64(most) { //nolint:gosec // it is positive
+		return 0, fmt.Errorf("%w: %d bytes, at most %d", ErrResult, info.Size, most)
+	}
+	size = int64(info.Size) //nolint:gosec // as was just looked
+	ctx, cancel := context.WithTimeout(ctx, transferTime(size))
 	defer cancel()
+	if chunks, err := q.fileStream.Info(ctx, jetstream.WithSubjectFilter(chunkSubject(info.NUID))); err != nil {
+		return 0, err
+	} else if n := chunks.State.Subjects[chunkSubject(info.NUID)]; n != uint64(info.Chunks) || size > 0 && n == 0 { // they would be waited for
+		return 0, errFilesGone
+	}
 	from, err := q.files.Get(ctx, object)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	defer from.Close()
 	if err := root.MkdirAll(filepath.Dir(filepath.FromSlash(name)), 0o700); err != nil {
-		return err
+		return 0, err
 	}
 	to, err := root.OpenFile(filepath.FromSlash(name), os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
 	if err != nil {
-		return err
+		return 0, err
 	}
-	_, err = to.ReadFrom(from)
-	return errors.Join(err, to.Close())
+	n, err := to.ReadFrom(io.LimitReader(from, size+1)) // its end has the digest looked at
+	if n > size {
+		err = fmt.Errorf("%w: it has more bytes than it says", ErrResult)
+	}
+	return size, errors.Join(err, to.Close())
 }
 
 // listFiles lists the files, and the marks that the store's own way of deleting leaves.
@@ -150,21 +178,28 @@ func (q *Queue) sweepFiles(ctx context.Context, server string, wanted func(key s
 			}
 		}
 	}
-	return q.sweepChunks(ctx, time.Now().Add(-sweepBeats*q.config.Heartbeat))
+	return q.sweepChunks(ctx)
 }
 
-// sweepChunks removes chunks of no file whose last was stored before a time: later ones may be those of a file that is being stored.
-func (q *Queue) sweepChunks(ctx context.Context, before time.Time) error {
+// sweepChunks removes chunks of no file that were there at the sweep before, and to which none has been added since: others may be those of a file that is being
+// stored. Times would not tell, for clocks differ and jump.
+func (q *Queue) sweepChunks(ctx context.Context) error {
 	subjects, err := q.strayChunks(ctx)
 	if err != nil {
 		return err
 	}
+	before := q.stray
+	q.stray = map[string]uint64{}
 	for _, subject := range subjects {
 		last, err := q.fileStream.GetLastMsgForSubject(ctx, subject)
-		if errors.Is(err, jetstream.ErrMsgNotFound) || err == nil && last.Time.After(before) {
+		if errors.Is(err, jetstream.ErrMsgNotFound) {
 			continue
 		} else if err != nil {
 			return err
+		}
+		if before[subject] != last.Sequence {
+			q.stray[subject] = last.Sequence
+			continue
 		}
 		if err := q.fileStream.Purge(ctx, jetstream.WithPurgeSubject(subject)); err != nil {
 			return err

@@ -31,7 +31,7 @@ func TestSweepFindsFilesOfNoRun(t *testing.T) {
 	if left, err := server.Left(t.Context()); err != nil || len(left) > 0 {
 		t.Fatalf("left of a withdrawn job: %q, %v", left, err)
 	}
-	if err := d.Finish(t.Context(), dir, Result{Out: []string{"m.onnx"}}); !errors.Is(err, ErrLost) {
+	if err := d.Finish(t.Context(), dir, Result{Out: []string{"sub/m.onnx"}}); !errors.Is(err, ErrLost) {
 		t.Fatal(err)
 	}
 	if left, err := server.Left(t.Context()); err != nil || len(left) == 0 {
@@ -58,25 +58,28 @@ func TestSweepFindsFilesOfNoRun(t *testing.T) {
 func TestStrayChunks(t *testing.T) {
 	server, _ := shared(t)
 	j := job(t, "a-0")
-	if err := server.putFiles(t.Context(), j, j.Dir, "in", j.In); err != nil {
+	if err := server.putIn(t.Context(), j); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := server.js.Publish(t.Context(), chunkSubject("cutoff"), []byte("half a model")); err != nil {
-		t.Fatal(err)
-	}
-	begin := time.Now()
-	for _, c := range []struct {
-		before time.Time
-		want   int
-	}{{begin.Add(-time.Minute), 1}, {begin.Add(time.Minute), 0}} {
-		if err := server.sweepChunks(t.Context(), c.before); err != nil {
+	add := func() {
+		t.Helper()
+		if _, err := server.js.Publish(t.Context(), chunkSubject("cutoff"), []byte("half a model")); err != nil {
 			t.Fatal(err)
 		}
-		if stray, err := server.strayChunks(t.Context()); err != nil || len(stray) != c.want {
-			t.Errorf("stray chunks %q, %v; want %d", stray, err, c.want)
+	}
+	add()
+	for i, want := range []int{1, 1, 0} { // it is found, and has grown; it has not
+		if err := server.sweepChunks(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if stray, err := server.strayChunks(t.Context()); err != nil || len(stray) != want {
+			t.Errorf("sweep %d: stray chunks %q, %v; want %d", i+1, stray, err, want)
+		}
+		if i == 0 {
+			add()
 		}
 	}
-	if err := server.getFiles(t.Context(), j.Key, t.TempDir(), "in", j.In); err != nil {
+	if err := server.getFiles(t.Context(), inFolder(j.Key), t.TempDir(), j.In, 1<<20); err != nil {
 		t.Errorf("the file that is whole: %v", err)
 	}
 }
@@ -92,7 +95,7 @@ func TestAFileForAQueueThatDied(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	begin := time.Now()
-	if err := worker.putFile(ctx, jetstream.ObjectMeta{Name: object("a-0", "in", "m.onnx")}, path); err == nil || ctx.Err() != nil {
+	if err := worker.putFile(ctx, jetstream.ObjectMeta{Name: inFolder("a-0") + "/m.onnx"}, path); err == nil || ctx.Err() != nil {
 		t.Errorf("after %v: %v", time.Since(begin), err)
 	}
 }

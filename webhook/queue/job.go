@@ -2,6 +2,7 @@ package queue
 
 import (
 	"encoding/json"
+	"regexp"
 	"time"
 )
 
@@ -17,7 +18,12 @@ type Job struct {
 	Dataset  string   `json:"dataset"`  // name of the clean dataset
 	Provider string   `json:"provider"` // execution provider that the decision names; "" is the worker's own
 	Args     []string `json:"args"`     // of the sanitize command, without those that the worker knows
+
+	Most int64 `json:"-"` // bytes that the result's files may have together; 0 is no limit
 }
+
+// validKey matches the keys of jobs, which workers name folders by.
+var validKey = regexp.MustCompile(`^[A-Za-z0-9-]+$`)
 
 // Result is what became of a job. Without a Reason the sanitizer came to a good end: the files Out are in Dir/out, the report in
 // Dir/report.json.
@@ -27,6 +33,7 @@ type Result struct {
 	Reason  string   `json:"reason,omitempty"`  // code of why not
 	Message string   `json:"message,omitempty"` // for people
 	Out     []string `json:"out,omitempty"`     // names
+	Files   string   `json:"files,omitempty"`   // where in the queue they are: each run has a place of its own, so that none that is late overwrites another's
 	Seconds float64  `json:"seconds"`           // of the last run
 }
 
@@ -37,6 +44,14 @@ type Run struct {
 	Worker   string    `json:"worker,omitempty"` // that has it, or had it last
 	At       time.Time `json:"at"`               // of the last change
 	Result   *Result   `json:"result,omitempty"` // once there is one
+}
+
+// Took is how long the last run took, 0 if that is not known.
+func (r Run) Took() time.Duration {
+	if r.Result == nil || !(r.Result.Seconds > 0 && r.Result.Seconds < (1000*time.Hour).Seconds()) {
+		return 0
+	}
+	return time.Duration(r.Result.Seconds * float64(time.Second))
 }
 
 func (r Run) encode() []byte {

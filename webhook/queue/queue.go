@@ -72,6 +72,9 @@ type Queue struct {
 
 	fileStream jetstream.Stream // that the object store keeps the files in
 
+	asked sync.Map          // key -> Job that this process waits for
+	stray map[string]uint64 // subjects of chunks that belonged to no file at the last sweep, and the last chunk of each
+
 	reached   chan struct{}         // closed when what is above is set
 	unreached atomic.Pointer[error] // why it is not yet
 	reaching  sync.WaitGroup
@@ -118,10 +121,14 @@ func Open(ctx context.Context, c Config) (*Queue, error) {
 func (q *Queue) connect(ctx context.Context, limit time.Duration) (err error) {
 	options := []nats.Option{
 		nats.Name("grindstone"), nats.MaxReconnects(-1), nats.ReconnectWait(time.Second), nats.Token(q.config.Token),
+		nats.IgnoreAuthErrorAbort(), // a cluster that has started with another configuration gets the right one
 		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) {
 			if err != nil { // else it was closed here
 				q.config.Log.Warn("the queue is out of reach", "error", err)
 			}
+		}),
+		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
+			q.config.Log.Warn("the queue reports trouble", "error", err)
 		}),
 		nats.ReconnectHandler(func(*nats.Conn) { q.config.Log.Info("the queue is in reach again") }),
 	}
@@ -157,26 +164,10 @@ func (q *Queue) connect(ctx context.Context, limit time.Duration) (err error) {
 
 // setUp makes the streams, if nobody has.
 func (q *Queue) setUp(ctx context.Context) (err error) {
-	q.jobs, err = q.js.CreateOrUpdateStream(ctx, jetstream.StreamConfig{
-		Name: streamJobs, Description: "runs of the sanitizer that wait for a worker or have one", Subjects: []string{subjectJobs + ".>"},
-		Retention: jetstream.WorkQueuePolicy, Storage: jetstream.FileStorage, Replicas: q.config.Replicas,
-	})
-	if err != nil {
-		return err
-	}
-	q.runs, err = q.js.CreateOrUpdateKeyValue(ctx, jetstream.KeyValueConfig{
-		Bucket: bucketRuns, Description: "how far the runs are", Storage: jetstream.FileStorage, Replicas: q.config.Replicas,
-	})
-	if err != nil {
+	if q.jobs, q.runs, q.files, err = q.makeStreams(ctx); err != nil {
 		return err
 	}
 	if !q.private {
-		q.files, err = q.js.CreateOrUpdateObjectStore(ctx, jetstream.ObjectStoreConfig{
-			Bucket: bucketFiles, Description: "models on their way to a worker and back", Storage: jetstream.FileStorage, Replicas: q.config.Replicas,
-		})
-		if err != nil {
-			return err
-		}
 		q.fileStream, err = q.js.Stream(ctx, "OBJ_"+bucketFiles)
 		return err
 	}
@@ -193,6 +184,40 @@ func (q *Queue) setUp(ctx context.Context) (err error) {
 	})
 }
 
+// mend makes the streams again that are gone: somebody has deleted them, or NATS has lost its files. Whoever finds something wrong calls it before trying again.
+func (q *Queue) mend(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, laterTry)
+	defer cancel()
+	if _, _, _, err := q.makeStreams(ctx); err != nil && ctx.Err() == nil {
+		q.config.Log.Warn("the queue's streams cannot be made", "error", err)
+	}
+}
+
+// makeStreams does not take replicas away that another process has asked for.
+func (q *Queue) makeStreams(ctx context.Context) (jobs jetstream.Stream, runs jetstream.KeyValue, files jetstream.ObjectStore, err error) {
+	replicas := q.config.Replicas
+	if s, err := q.js.Stream(ctx, streamJobs); err == nil {
+		replicas = max(replicas, s.CachedInfo().Config.Replicas)
+	}
+	jobs, err = q.js.CreateOrUpdateStream(ctx, jetstream.StreamConfig{
+		Name: streamJobs, Description: "runs of the sanitizer that wait for a worker or have one", Subjects: []string{subjectJobs + ".>"},
+		Retention: jetstream.WorkQueuePolicy, Storage: jetstream.FileStorage, Replicas: replicas,
+	})
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	runs, err = q.js.CreateOrUpdateKeyValue(ctx, jetstream.KeyValueConfig{
+		Bucket: bucketRuns, Description: "how far the runs are", Storage: jetstream.FileStorage, Replicas: replicas,
+	})
+	if err != nil || q.private {
+		return jobs, runs, nil, err
+	}
+	files, err = q.js.CreateOrUpdateObjectStore(ctx, jetstream.ObjectStoreConfig{
+		Bucket: bucketFiles, Description: "models on their way to a worker and back", Storage: jetstream.FileStorage, Replicas: replicas,
+	})
+	return jobs, runs, files, err
+}
+
 // Private reports whether this process alone uses the queue.
 func (q *Queue) Private() bool { return q.private }
 
@@ -203,6 +228,9 @@ func (q *Queue) Address() string {
 	}
 	return q.server.ClientURL()
 }
+
+// Connected reports whether there is a connection to the queue.
+func (q *Queue) Connected() bool { return q.there() == nil && q.conn.IsConnected() }
 
 // Check reports why the queue cannot be used now, or nil.
 func (q *Queue) Check(ctx context.Context) error {

@@ -2,6 +2,7 @@ package queue
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"os"
 	"path/filepath"
@@ -62,7 +63,7 @@ func take(t *testing.T, q *Queue, name string) (*Delivery, context.Context, stri
 		}
 	}
 	text, err := os.ReadFile(filepath.Join(dir, "in", "sub", "m.onnx"))
-	if err := errors.Join(err, os.MkdirAll(filepath.Join(dir, "out"), 0o700), os.WriteFile(filepath.Join(dir, "out", "m.onnx"), append(text, " sanitized"...), 0o600),
+	if err := errors.Join(err, os.MkdirAll(filepath.Join(dir, "out", "sub"), 0o700), os.WriteFile(filepath.Join(dir, "out", "sub", "m.onnx"), append(text, " sanitized"...), 0o600),
 		os.WriteFile(filepath.Join(dir, "report.json"), []byte("{}"), 0o600)); err != nil {
 		t.Fatal(err)
 	}
@@ -78,7 +79,7 @@ func TestAJobThereAndBack(t *testing.T) {
 		d, _, dir := take(t, worker, "w")
 		d.Progress([]byte("one"))
 		d.Progress([]byte("two"))
-		if err := d.Finish(t.Context(), dir, Result{Out: []string{"m.onnx"}, Seconds: 1}); err != nil {
+		if err := d.Finish(t.Context(), dir, Result{Out: []string{"sub/m.onnx"}, Seconds: 1}); err != nil {
 			t.Error(err)
 		}
 	}()
@@ -97,7 +98,7 @@ func TestAJobThereAndBack(t *testing.T) {
 	if workers = slices.Compact(workers); !slices.Equal(workers, []string{"", "w"}) {
 		t.Errorf("the job's workers were %q; want nobody first", workers)
 	}
-	if text, err := os.ReadFile(filepath.Join(j.Dir, "out", "m.onnx")); err != nil || string(text) != "model sanitized" {
+	if text, err := os.ReadFile(filepath.Join(j.Dir, "out", "sub", "m.onnx")); err != nil || string(text) != "model sanitized" {
 		t.Errorf("%q, %v", text, err)
 	}
 	mu.Lock()
@@ -140,10 +141,10 @@ func TestAJobOfASilentWorker(t *testing.T) {
 	if d.Attempts != 1 {
 		t.Errorf("%d attempts before", d.Attempts)
 	}
-	if err := lost.Finish(t.Context(), dir, Result{Out: []string{"m.onnx"}}); !errors.Is(err, ErrLost) {
+	if err := lost.Finish(t.Context(), dir, Result{Out: []string{"sub/m.onnx"}}); !errors.Is(err, ErrLost) {
 		t.Errorf("the silent worker finishes: %v", err)
 	}
-	if err := d.Finish(t.Context(), dir2, Result{Out: []string{"m.onnx"}}); err != nil {
+	if err := d.Finish(t.Context(), dir2, Result{Out: []string{"sub/m.onnx"}}); err != nil {
 		t.Error(err)
 	}
 	if run := <-asked; run.Result.Worker != "second" || run.Attempts != 2 {
@@ -196,7 +197,7 @@ func TestPrivateQueue(t *testing.T) {
 	if d.Attempts != 1 {
 		t.Errorf("%d attempts before", d.Attempts)
 	}
-	if err := d.Finish(t.Context(), at, Result{Out: []string{"m.onnx"}}); err != nil {
+	if err := d.Finish(t.Context(), at, Result{Out: []string{"sub/m.onnx"}}); err != nil {
 		t.Fatal(err)
 	}
 	q.Close()
@@ -241,5 +242,66 @@ func TestCheckStore(t *testing.T) {
 	}
 	if err := q.CheckStore(t.Context()); !errors.Is(err, ErrStore) {
 		t.Errorf("a stream that takes nothing: %v", err)
+	}
+}
+
+// TestForgedJobs: who can write to the queue cannot have a process that also works itself go into a folder of its own that it did not name, nor any worker into
+// one outside its own.
+func TestForgedJobs(t *testing.T) {
+	server, worker := shared(t)
+	forge := func(j Job, key string) {
+		t.Helper()
+		text, err := json.Marshal(j)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := worker.runs.Create(t.Context(), key, Run{Server: "s"}.encode()); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := worker.js.Publish(t.Context(), subjectJobs+".any."+key, text); err != nil {
+			t.Fatal(err)
+		}
+	}
+	j := job(t, "a-0")
+	j.Owner = server.owner // anybody reads it in the server's jobs
+	forge(j, j.Key)
+	taker, err := server.Taker(t.Context(), "own", []string{LabelAny})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d, _, err := taker.Take(t.Context()); err != nil || d.Shared {
+		t.Errorf("a folder that another process named is this one's: %+v, %v", d, err)
+	}
+	// What was asked for is done as it was asked for, whatever its message has become.
+	go func() { _, _ = server.Ask(t.Context(), job(t, "b-0"), Listener{}) }()
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		if _, err := server.runs.Get(t.Context(), "b-0"); err == nil {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("the job is not there")
+		}
+	}
+	d, _, err := taker.Take(t.Context())
+	if err != nil || !d.Shared {
+		t.Fatalf("%+v, %v", d, err)
+	}
+	real := d.Job.Dir
+	if err := errors.Join(d.Return(t.Context()), server.jobs.Purge(t.Context(), jetstream.WithPurgeSubject(subjectJobs+".any.b-0"))); err != nil {
+		t.Fatal(err)
+	}
+	forged := Job{Key: "b-0", Owner: server.owner, Dir: t.TempDir(), Model: "x"}
+	text, _ := json.Marshal(forged)
+	if _, err := worker.js.Publish(t.Context(), subjectJobs+".any.b-0", text); err != nil {
+		t.Fatal(err)
+	}
+	if d, _, err := taker.Take(t.Context()); err != nil || d.Job.Dir != real || d.Job.Model != "sub/m.onnx" {
+		t.Errorf("%+v, %v", d, err)
+	}
+	// A key is the name of a folder.
+	forge(Job{Key: "/"}, "/")
+	go func() { _, _ = worker.Ask(t.Context(), job(t, "c-0"), Listener{}) }()
+	if d, _, err := taker.Take(t.Context()); err != nil || d.Job.Key != "c-0" {
+		t.Errorf("%+v, %v", d, err)
 	}
 }

@@ -107,7 +107,7 @@ func TestWithoutAMajority(t *testing.T) {
 	time.Sleep(time.Second)
 	runNode(t, all[1])
 	d, _, dir := take(t, q, "w")
-	if err := d.Finish(t.Context(), dir, Result{Out: []string{"m.onnx"}}); err != nil {
+	if err := d.Finish(t.Context(), dir, Result{Out: []string{"sub/m.onnx"}}); err != nil {
 		t.Fatal(err)
 	}
 	if err := <-asked; err != nil {
