@@ -62,14 +62,16 @@ type Classifier struct {
 	FixedBatch int64 // the batch size that the file fixes, 0 if it is open
 	Unfolded   []Unfolded
 
-	live       map[string]bool    // what the image has a part in
-	learned    map[string]bool    // what linear layers make, and all that depends on it
-	quantized  []*quantized       // weights and activations that the file keeps in integers
-	frozen     map[string]bool    // values that frozen nodes make
-	changeable map[string]bool    // constants that the file holds as tensors, and those of Unfold
-	masks      map[string]bool    // of values that are computed of constants: whether they are masks
-	inferred   bool               // the runtime infers all shapes as they are
-	shapes     map[string][]int64 // of all values, for as many images as measured
+	live       map[string]bool     // what the image has a part in
+	learned    map[string]bool     // what linear layers make, and all that depends on it
+	composed   map[string][]string // by a layer's weight that the file computes: the constants it is composed of
+	composing  map[string]bool     // values that such weights are computed by
+	quantized  []*quantized        // weights and activations that the file keeps in integers
+	frozen     map[string]bool     // values that frozen nodes make
+	changeable map[string]bool     // constants that the file holds as tensors, and those of Unfold
+	masks      map[string]bool     // of values that are computed of constants: whether they are masks
+	inferred   bool                // the runtime infers all shapes as they are
+	shapes     map[string][]int64  // of all values, for as many images as measured
 }
 
 // Options override what New finds by itself.

@@ -459,7 +459,7 @@ func TestUnsupported(t *testing.T) {
 func TestFrozen(t *testing.T) {
 	for name, build := range map[string]func(n *net, x string) string{
 		`node "layer": Conv: weight "computed"`: func(n *net, x string) string {
-			w := n.Named("computed", "Mul", []string{n.weight("w", 4, 4, 1, 1), n.Float(2)})
+			w := n.Named("computed", "Abs", []string{n.weight("w", 4, 4, 1, 1)})
 			n.Add(&onnx.Node{Name: "layer", Op: "Conv", Inputs: []string{x, w}, Outputs: []string{"y"}})
 			return "y"
 		},
