@@ -67,6 +67,9 @@ func (u *upgrade) add(nodes []*Node) error {
 			standard.Domain = ""
 			n = &standard
 		}
+		if err := checkArity(n); err != nil {
+			return &Error{Node: n.Label(), What: n.Op, Err: err}
+		}
 		if n.Domain == "" && n.Op == "Constant" && !u.returns(n) {
 			if t := constantValue(n); t != nil {
 				u.graph.Initializers = append(u.graph.Initializers, t)
@@ -83,6 +86,9 @@ func (u *upgrade) add(nodes []*Node) error {
 		changed := n
 		if up, known := upgrades[n.Op]; known && n.Domain == "" && err == nil {
 			changed, err = up.apply(u, n)
+		}
+		if own, known := contributed[n.Op]; known && n.Domain == Contrib {
+			changed, err = own.spell(u, n)
 		}
 		if err == nil {
 			changed, err = u.bodies(changed)
@@ -179,14 +185,23 @@ type upgrade struct {
 
 	constants map[string]*Tensor // of the graph's initializers, the first so many
 	indexed   int
-	sequences map[string]*Node // by what they make, the SplitToSequence nodes so far
+	sequences map[string]*Node  // by what they make, the SplitToSequence nodes so far
+	said      map[string]*Value // what the file says of values, where it says a shape
+	ranks     map[string]int    // of what the graph's nodes make, the first so many
+	ranked    int
 }
 
 func newUpgrade(g *Graph) *upgrade {
-	return &upgrade{
+	u := &upgrade{
 		graph:     &Graph{Name: g.Name, Initializers: slices.Clone(g.Initializers), Inputs: g.Inputs, Outputs: g.Outputs, Values: g.Values},
-		constants: map[string]*Tensor{}, sequences: map[string]*Node{},
+		constants: map[string]*Tensor{}, sequences: map[string]*Node{}, said: map[string]*Value{}, ranks: map[string]int{},
 	}
+	for _, v := range slices.Concat(g.Values, g.Outputs, g.Inputs) {
+		if v.Shape != nil {
+			u.said[v.Name] = v
+		}
+	}
+	return u
 }
 
 func (u *upgrade) root() *upgrade {
@@ -271,17 +286,6 @@ func (u *upgrade) op(n *Node, op string, in []string, attrs ...*Attr) string {
 // last is the node that makes n's output.
 func (n *Node) last(op string, in []string, attrs ...*Attr) (*Node, error) {
 	return &Node{Name: n.Name, Op: op, Inputs: in, Outputs: n.Outputs[:1], Attrs: attrs}, nil
-}
-
-// rank of a value, as far as the file says it; -1 if not.
-func (u *upgrade) rank(value string) int {
-	if t := u.initializer(value); t != nil {
-		return len(t.Shape)
-	}
-	if v := u.graph.Value(value); v != nil && v.Shape != nil {
-		return len(v.Shape)
-	}
-	return -1
 }
 
 // closes reports whether a value is an output of the model, or becomes one by nothing but Identity.
