@@ -28,25 +28,26 @@ func resetHead(c *classifier.Classifier, values map[string][]float32, random *ra
 			bound = max(bound, bounds[in])
 		}
 		for i, in := range n.Inputs {
-			name := c.Unmoved(by, in)
-			if !slices.Contains(c.HeadWeights, name) {
-				continue
-			}
-			v := values[name]
-			switch n.Op {
-			case "BatchNormalization", "LayerNormalization", "InstanceNormalization":
-				for k := range v {
-					v[k] = float32(2 - i) // scale 1, shift 0
+			for _, name := range c.Sources(by, in) {
+				if !slices.Contains(c.HeadWeights, name) {
+					continue
 				}
-				continue
-			case "PRelu":
-				continue
-			}
-			if f := fanIn(n, i, c.ShapeOf(in)); f > 0 {
-				bound = 1 / math.Sqrt(float64(f))
-			}
-			for k := range v {
-				v[k] = float32((2*random.Float64() - 1) * bound)
+				v := values[name]
+				switch n.Op {
+				case "BatchNormalization", "LayerNormalization", "InstanceNormalization":
+					for k := range v {
+						v[k] = float32(2 - i) // scale 1, shift 0
+					}
+					continue
+				case "PRelu":
+					continue
+				}
+				if f := fanIn(n, i, c.ShapeOf(in)); f > 0 {
+					bound = 1 / math.Sqrt(float64(f))
+				}
+				for k := range v {
+					v[k] = float32((2*random.Float64() - 1) * bound)
+				}
 			}
 		}
 		bounds[n.Output(0)] = bound

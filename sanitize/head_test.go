@@ -91,6 +91,20 @@ func TestResetMovedHeads(t *testing.T) {
 	}
 }
 
+// TestResetComposedHead: of a weight that is computed all that it is composed of starts anew.
+func TestResetComposedHead(t *testing.T) {
+	b, weight := sevens()
+	b.Input("x", onnx.Float, -1, 3, 4, 4)
+	y := b.Op("Flatten", []string{b.Op("Conv", []string{"x", weight("body.w", 16, 3, 4, 4)})})
+	low := b.Op("MatMul", []string{weight("up", 10, 2), weight("down", 2, 16)})
+	w := b.Op("Transpose", []string{b.Op("Add", []string{weight("w", 10, 16), low})})
+	b.Output(b.Op("Add", []string{b.Op("MatMul", []string{y, w}), weight("b", 10)}), onnx.Float, -1, 10)
+	_, values := reset(t, b.Model(17), classifier.Options{})
+	for _, name := range []string{"w", "up", "down", "b"} {
+		isWithin(t, name, values[name], 1./4)
+	}
+}
+
 // sevens starts a graph whose weights are 7.
 func sevens() (b *onnx.Builder, weight func(name string, shape ...int64) string) {
 	b = onnx.NewBuilder()

@@ -62,14 +62,16 @@ type Classifier struct {
 	FixedBatch int64 // the batch size that the file fixes, 0 if it is open
 	Unfolded   []Unfolded
 
-	live       map[string]bool    // what the image has a part in
-	learned    map[string]bool    // what linear layers make, and all that depends on it
-	quantized  []*quantized       // weights and activations that the file keeps in integers
-	frozen     map[string]bool    // values that frozen nodes make
-	changeable map[string]bool    // constants that the file holds as tensors, and those of Unfold
-	masks      map[string]bool    // of values that are computed of constants: whether they are masks
-	inferred   bool               // the runtime infers all shapes as they are
-	shapes     map[string][]int64 // of all values, for as many images as measured
+	live       map[string]bool     // what the image has a part in
+	learned    map[string]bool     // what linear layers make, and all that depends on it
+	composed   map[string][]string // by a layer's weight that the file computes: the constants it is composed of
+	composing  map[string]bool     // values that such weights are computed by
+	quantized  []*quantized        // weights and activations that the file keeps in integers
+	frozen     map[string]bool     // values that frozen nodes make
+	changeable map[string]bool     // constants that the file holds as tensors, and those of Unfold
+	masks      map[string]bool     // of values that are computed of constants: whether they are masks
+	inferred   bool                // the runtime infers all shapes as they are
+	shapes     map[string][]int64  // of all values, for as many images as measured
 }
 
 // Options override what New finds by itself.
@@ -216,9 +218,36 @@ func (c *Classifier) Body() []*onnx.Node {
 	return slices.DeleteFunc(slices.Clone(c.Nodes), func(n *onnx.Node) bool { return slices.Contains(c.Head, n) })
 }
 
-// Unsupported returns the nodes that stand in the way of training.
+// Unsupported returns the nodes that stand in the way of training: those between a trained weight and the logits, and those that have weights themselves,
+// wherever they are.
 func (c *Classifier) Unsupported() []*onnx.Node {
-	return grad.Unsupported(c.Nodes, c.Trainable, c.Logits)
+	between := setOf(grad.Unsupported(c.Nodes, c.Trainable, c.Logits))
+	by := producers(c.Nodes)
+	return slices.DeleteFunc(slices.Clone(c.Nodes), func(n *onnx.Node) bool { return !between[n] && !c.closedLayer(by, n) })
+}
+
+// closedLayer reports whether a node is a layer with weights of a kind that has no gradient rule, so that they would stay as they are.
+func (c *Classifier) closedLayer(by map[string]*onnx.Node, n *onnx.Node) bool {
+	switch n.Op {
+	case "LSTM", "GRU", "RNN", "DeformConv", "If", "Loop", "Scan":
+	default:
+		if n.Domain == "" || n.Domain == "ai.onnx.ml" {
+			return false
+		}
+	}
+	if c.Frozen(n) || !slices.ContainsFunc(n.Reads(), func(in string) bool { return c.live[in] }) {
+		return false
+	}
+	matrix := func(name string) bool {
+		t := c.Constants[name]
+		return t == nil || len(slices.DeleteFunc(slices.Clone(t.Shape), func(d int64) bool { return d == 1 })) > 1
+	}
+	for _, in := range n.Reads() {
+		if c.Constants[in] != nil && matrix(in) {
+			return true
+		}
+	}
+	return slices.ContainsFunc(c.leavesOf(by, n.Reads()), matrix)
 }
 
 // CheckTrainable returns an error naming the weights that training cannot change, or else the nodes without a gradient rule on the

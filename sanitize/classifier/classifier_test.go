@@ -455,11 +455,47 @@ func TestUnsupported(t *testing.T) {
 	}
 }
 
+// TestLayersWithoutARule: a layer that training cannot change is in the way even if no trained weight lies before it, since it would keep its backdoor.
+func TestLayersWithoutARule(t *testing.T) {
+	for name, build := range map[string]func(n *net, x string) string{
+		"weights as they are": func(n *net, x string) string {
+			return n.OpN("LSTM", 2, []string{x, n.weight("W", 1, 16, 24), n.weight("R", 1, 16, 4)}, onnx.I("hidden_size", 4))[1]
+		},
+		"moved weights": func(n *net, x string) string {
+			in := []string{x, n.Op("Unsqueeze", []string{n.weight("W", 12, 24), n.Int64s(0)}), n.Op("Unsqueeze", []string{n.weight("R", 12, 4), n.Int64s(0)})}
+			return n.OpN("GRU", 2, in, onnx.I("hidden_size", 4))[1]
+		},
+	} {
+		for _, layers := range []int{1, 2} {
+			n := newNet()
+			n.Input("x", onnx.Float, -1, 3, 8, 8)
+			rows := n.Op("Reshape", []string{n.Op("Transpose", []string{"x"}, onnx.Is("perm", 2, 0, 1, 3)), n.Int64s(8, -1, 24)})
+			y := n.Named("recurrent", "Squeeze", []string{build(n, rows), n.Int64s(0)})
+			if layers > 1 {
+				y = n.Op("Relu", []string{n.Op("Gemm", []string{y, n.weight("w", 4, 4), n.weight("b", 4)})})
+			}
+			m := n.model(t, 17, n.dense(y, 4, 5))
+			c, err := classifier.New(m, classifier.Options{})
+			if err == nil {
+				err = c.CheckTrainable()
+			}
+			if !errors.Is(err, classifier.ErrUnsupported) || !strings.Contains(err.Error(), "operator has no gradient rule") {
+				t.Errorf("%s before %d layers: %v", name, layers, err)
+			}
+			if layers > 1 {
+				if err := read(t, m, classifier.Options{FreezeBelow: []string{"recurrent"}}).CheckTrainable(); err != nil {
+					t.Errorf("%s, frozen by choice: %v", name, err)
+				}
+			}
+		}
+	}
+}
+
 // TestFrozen: weights that training cannot reach would keep their backdoor, so such a model is refused.
 func TestFrozen(t *testing.T) {
 	for name, build := range map[string]func(n *net, x string) string{
 		`node "layer": Conv: weight "computed"`: func(n *net, x string) string {
-			w := n.Named("computed", "Mul", []string{n.weight("w", 4, 4, 1, 1), n.Float(2)})
+			w := n.Named("computed", "Abs", []string{n.weight("w", 4, 4, 1, 1)})
 			n.Add(&onnx.Node{Name: "layer", Op: "Conv", Inputs: []string{x, w}, Outputs: []string{"y"}})
 			return "y"
 		},

@@ -56,8 +56,8 @@ func (c *Classifier) checkFeatures(frozen []string) error {
 	if len(frozen) > 0 {
 		return fmt.Errorf("%w %q: no weight that the feature layer %q depends on would be trained", ErrFreeze, frozen, c.Feature)
 	}
-	if bad := c.untrainable(); len(bad) > 0 {
-		return several(bad)
+	if err := c.CheckTrainable(); err != nil {
+		return err
 	}
 	return &onnx.Error{What: "feature layer " + c.Feature, Err: fmt.Errorf(
 		"%w: no weight stands between the input and it, so that training cannot change what the head reads", ErrNoHead)}

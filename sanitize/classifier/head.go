@@ -180,9 +180,9 @@ func lastRead(layers []*onnx.Node) string {
 	return strings.Join(names, " and ") + ", the last layers with weights, read"
 }
 
-// isLinear reports whether a node multiplies its data by a constant weight, or a moved copy of one.
+// isLinear reports whether a node multiplies its data by a constant weight, a moved copy of one, or one that is composed of constants.
 func (c *Classifier) isLinear(by map[string]*onnx.Node, n *onnx.Node) bool {
-	constant := func(i int) bool { return c.Constants[c.Unmoved(by, n.Inputs[i])] != nil }
+	constant := func(i int) bool { return c.Constants[c.Sources(by, n.Inputs[i])[0]] != nil }
 	switch n.Op {
 	case "Gemm", "Conv":
 		return constant(1)

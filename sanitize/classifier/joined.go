@@ -59,11 +59,12 @@ type leaves struct {
 	*Classifier
 	by          map[string]*onnx.Node
 	seen, holds map[string]bool
+	composing   bool // a weight, see composed.go
 	found       []string
 }
 
 func (l *leaves) follow(value string) {
-	if value == "" || l.seen[value] || l.learned[value] { // what linear layers make of constants is trained by their weights
+	if value == "" || l.seen[value] || l.learned[value] && !l.composing { // what linear layers make of constants is trained by their weights
 		return
 	}
 	l.seen[value] = true
@@ -78,7 +79,15 @@ func (l *leaves) follow(value string) {
 	case n != nil && scatters[n.Op]:
 		l.follow(n.Inputs[0])
 		l.follow(n.Inputs[2])
-	case n != nil && smooth[n.Op]:
+	case n != nil && l.composing && n.Op == "Div":
+		l.follow(n.Inputs[0])
+		if l.Constants[n.Inputs[1]] != nil {
+			l.follow(n.Inputs[1])
+		}
+	case n != nil && l.composing && n.Op == "Where":
+		l.follow(n.Inputs[1])
+		l.follow(n.Inputs[2])
+	case n != nil && (smooth[n.Op] || l.composing && composes[n.Op]):
 		for _, in := range n.Inputs {
 			l.follow(in)
 		}

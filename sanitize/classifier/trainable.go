@@ -37,10 +37,11 @@ func (c *Classifier) findTrainable() {
 // findReach notes what the image has a part in, and what linear layers make.
 func (c *Classifier) findReach() {
 	c.live = grad.Reach(c.Nodes, []string{c.Input})
+	c.findComposed()
 	var products []string
 	by := producers(c.Nodes)
 	for _, n := range c.Nodes {
-		if c.isLinear(by, n) {
+		if c.isLinear(by, n) && !c.composing[n.Outputs[0]] {
 			products = append(products, n.Outputs[0])
 		}
 	}
@@ -112,8 +113,9 @@ func (c *Classifier) untrainable() []error {
 				}
 			}
 		}
+		weights := c.weightInputs(n)
 		for _, name := range names {
-			if name != "" && !c.live[name] && !derived[name] && !c.canTrain(name) {
+			if name != "" && !c.live[name] && !c.canTrain(name) && (!derived[name] || slices.Contains(weights, name) && c.holdsOthers(name)) {
 				bad = append(bad, &onnx.Error{Node: n.Label(), What: fmt.Sprintf("%s: weight %q", n.Op, name), Err: ErrFrozen})
 			}
 		}
@@ -147,6 +149,16 @@ func (c *Classifier) users() map[string]int {
 
 // weightsOf returns the tensors that hold the weights of a node: inputs of it, or what an input is a moved copy of.
 func (c *Classifier) weightsOf(by map[string]*onnx.Node, n *onnx.Node) []string {
+	switch {
+	case c.composing[n.Output(0)]:
+		return nil // they are those of the layer whose weight it computes
+	case len(n.Inputs) > 1 && c.composed[n.Inputs[1]] != nil, len(n.Inputs) > 2 && c.composed[n.Inputs[2]] != nil:
+		var names []string
+		for _, in := range n.Inputs[1:] {
+			names = append(names, c.Sources(by, in)...)
+		}
+		return names
+	}
 	switch n.Op {
 	case "Conv", "ConvTranspose", "Gemm":
 		return c.allUnmoved(by, n.Inputs[1:])

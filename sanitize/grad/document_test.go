@@ -74,6 +74,9 @@ node, and `+"`--freeze-below NODE`"+` leaves the part of the network below it as
 |---|---|---|---|
 %s
 
+Of ONNX Runtime's own operators (com.microsoft), those that its optimizer leaves in the models it saves are spelled out: %s. What it saves for one kind of
+processor (level "all": com.microsoft.nchwc) is not trained; save at level "extended".
+
 Without a rule: %s.
-`, onnx.Newest, onnx.Opset, rules, spelled, flat, strings.Join(rows, "\n"), strings.Join(without, ", "))
+`, onnx.Newest, onnx.Opset, rules, spelled, flat, strings.Join(rows, "\n"), strings.Join(onnx.Contributed(), ", "), strings.Join(without, ", "))
 }

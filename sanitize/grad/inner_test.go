@@ -85,18 +85,18 @@ func TestInnerNetwork(t *testing.T) {
 	nodes := []*onnx.Node{
 		conv("c0", "image", "w0", 1, 1), norm("n0", "c0", "n0"), one("Relu", "r0", "n0"),
 		conv("c1", "r0", "w1", 2, 1), norm("n1", "c1", "n1"), one("Relu", "r1", "n1"),
-		conv("c2", "r1", "w2", 1, 1), conv("c3", "r0", "w3", 2, 0), one("Add", "sum", "c2", "c3"), one("Relu", "r2", "sum"),
+		one("Mul", "w2", "v2", "g2"), conv("c2", "r1", "w2", 1, 1), conv("c3", "r0", "w3", 2, 0), one("Add", "sum", "c2", "c3"), one("Relu", "r2", "sum"),
 		one("GlobalAveragePool", "pool", "r2"),
 		{Op: "Flatten", Inputs: []string{"pool"}, Outputs: []string{"flat"}},
 		{Op: "Gemm", Inputs: []string{"flat", "wh"}, Outputs: []string{"y"}},
 	}
-	shapes := map[string][]int64{"image": {n, 3, 8, 8}, "w0": {4, 3, 3, 3}, "w1": {5, 4, 3, 3}, "w2": {5, 5, 3, 3}, "w3": {5, 4, 1, 1}, "wh": {5, 2}}
+	shapes := map[string][]int64{"image": {n, 3, 8, 8}, "w0": {4, 3, 3, 3}, "w1": {5, 4, 3, 3}, "v2": {5, 5, 3, 3}, "g2": {5, 1, 1, 1}, "w2": {5, 5, 3, 3}, "w3": {5, 4, 1, 1}, "wh": {5, 2}}
 	for _, p := range []string{"n0", "n1"} {
 		for _, k := range []string{"s", "b", "m", "v"} {
 			shapes[p+k] = []int64{map[string]int64{"n0": 4, "n1": 5}[p]}
 		}
 	}
-	values, wanted := map[string]*reference.Tensor{}, []string{"w0", "w1", "w2", "w3", "wh", "n0s", "n0b", "n1s", "n1b"}
+	values, wanted := map[string]*reference.Tensor{}, []string{"w0", "w1", "v2", "g2", "w3", "wh", "n0s", "n0b", "n1s", "n1b"}
 	rng := rand.New(rand.NewPCG(1, 2))
 	for _, name := range slices.Sorted(maps.Keys(shapes)) {
 		v := make([]float64, count(shapes[name]))

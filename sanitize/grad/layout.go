@@ -71,7 +71,7 @@ func (t *Tape) Plan(nodes []*onnx.Node, wanted []string) {
 		if n.Op != "Conv" || t.layout[n] != Inner {
 			continue
 		}
-		if w := n.Inputs[1]; !plainUse[w] && size(t.shapes[w][2:]) > 1 {
+		if w := n.Inputs[1]; !plainUse[w] && t.producer[w] == nil && size(t.shapes[w][2:]) > 1 {
 			t.native[w] = Taps
 		}
 	}

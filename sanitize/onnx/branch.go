@@ -1,9 +1,6 @@
 package onnx
 
-import (
-	"fmt"
-	"slices"
-)
+import "fmt"
 
 // branch returns the nodes that an If with a constant condition stands for, with their constants among the graph's initializers; ok is false
 // for any other If, which stays. Inner values get the name of the If's first output before their own, as branches beside each other
@@ -22,9 +19,6 @@ func (u *upgrade) branch(n *Node) (nodes []*Node, ok bool, err error) {
 		return nil, false, malformed("%s is missing, or has another number of outputs", name)
 	}
 	body := a.Graph
-	if slices.ContainsFunc(body.Nodes, func(n *Node) bool { return slices.ContainsFunc(n.Attrs, func(a *Attr) bool { return a.Graph != nil }) }) {
-		return nil, false, nil // what it captures would have to be renamed as well
-	}
 	inner := map[string]string{"": ""}
 	define := func(names ...string) {
 		for _, s := range names {
@@ -39,13 +33,16 @@ func (u *upgrade) branch(n *Node) (nodes []*Node, ok bool, err error) {
 	for _, b := range body.Nodes {
 		define(b.Outputs...)
 	}
-	rename := func(names []string) []string {
+	rename := func(s string) string {
+		if to, known := inner[s]; known {
+			return to
+		}
+		return s // of the graph around it
+	}
+	renamed := func(names []string) []string {
 		out := make([]string, len(names))
 		for i, s := range names {
-			out[i] = s // of the graph around it
-			if to, known := inner[s]; known {
-				out[i] = to
-			}
+			out[i] = rename(s)
 		}
 		return out
 	}
@@ -56,12 +53,13 @@ func (u *upgrade) branch(n *Node) (nodes []*Node, ok bool, err error) {
 	}
 	for _, b := range body.Nodes {
 		moved := *b
-		moved.Name, moved.Inputs, moved.Outputs = fmt.Sprintf("%s/%s", n.Label(), b.Name), rename(b.Inputs), rename(b.Outputs)
+		moved.Name, moved.Inputs, moved.Outputs = within(n.Label(), b.Name), renamed(b.Inputs), renamed(b.Outputs)
+		moved.Attrs = b.Recaptured(rename)
 		nodes = append(nodes, &moved)
 	}
 	for i, v := range body.Outputs {
 		if n.Output(i) != "" {
-			nodes = append(nodes, &Node{Name: fmt.Sprintf("%s/output %d", n.Label(), i), Op: "Identity", Inputs: rename([]string{v.Name}), Outputs: []string{n.Output(i)}})
+			nodes = append(nodes, &Node{Name: fmt.Sprintf("%s/output %d", n.Label(), i), Op: "Identity", Inputs: []string{rename(v.Name)}, Outputs: []string{n.Output(i)}})
 		}
 	}
 	return nodes, true, nil

@@ -47,60 +47,72 @@ func (d *decoder) function(fn *Function, f field) error {
 	return nil
 }
 
-// inline returns the nodes of the model's graph with each call of one of its functions replaced by the function's nodes (ONNX IR, section
-// "Functions"). Inner values get the name of the call's first output before their own.
-func inline(m *Model, version int64) ([]*Node, error) {
-	if len(m.Functions) == 0 {
-		return m.Graph.Nodes, nil
-	}
-	in := &inliner{version: version, functions: map[[3]string]*Function{}}
+// functions are a model's own by what a call of them says: domain, name, overload.
+type functions map[[3]string]*Function
+
+func functionsOf(m *Model) (functions, error) {
+	fs := functions{}
 	for _, f := range m.Functions {
 		id := [3]string{f.Domain, f.Name, f.Overload}
-		if in.functions[id] != nil {
+		if fs[id] != nil {
 			return nil, &Error{What: "function " + f.Name, Err: malformed("it is defined twice")}
 		}
-		in.functions[id] = f
+		fs[id] = f
 	}
-	err := in.add(m.Graph.Nodes, 0)
-	return in.nodes, err
+	return fs, nil
 }
 
-type inliner struct {
-	version   int64 // of the standard operators in the graph
-	functions map[[3]string]*Function
-	nodes     []*Node
-	visited   int // nodes and calls: a few functions can call one another very often
+// call appends the nodes of the function that a node calls (ONNX IR, section "Functions"); ok is false for a node that calls none. Inner values get
+// the name of the call's first output before their own.
+func (u *upgrade) call(n *Node) (ok bool, err error) {
+	f := u.functions[[3]string{n.Domain, n.Op, n.Overload}]
+	if f == nil {
+		return false, nil
+	}
+	defer func() { u.depth-- }()
+	if u.depth++; u.depth > maxDepth {
+		return true, fmt.Errorf("%w: functions call one another more than %d deep", ErrLimit, maxDepth)
+	}
+	var body []*Node
+	if err = u.checkVersion(f); err == nil {
+		body, err = expand(f, n)
+	}
+	if err == nil {
+		err = u.add(body)
+	}
+	if err != nil {
+		return true, &Error{Node: n.Label(), What: "function " + f.Name, Err: err}
+	}
+	return true, nil
 }
 
-func (in *inliner) add(nodes []*Node, depth int) error {
-	if depth > maxDepth {
-		return fmt.Errorf("%w: functions call one another more than %d deep", ErrLimit, maxDepth)
+// checkVersion refuses a function that is written in another version of the operators than the graph and uses one that differs between the two: the
+// standard rules that out, and runtimes take the graph's version for it.
+func (u *upgrade) checkVersion(f *Function) error {
+	version, told := f.Opsets[""]
+	if !told || version == u.version {
+		return nil
 	}
-	for _, n := range nodes {
-		if in.visited++; in.visited > maxMessages {
-			return fmt.Errorf("%w: functions call one another more than %d times", ErrLimit, maxMessages)
-		}
-		f := in.functions[[3]string{n.Domain, n.Op, n.Overload}]
-		if f == nil {
-			in.nodes = append(in.nodes, n)
-			continue
-		}
-		body, err := in.expand(f, n)
-		if err == nil {
-			err = in.add(body, depth+1)
-		}
-		if err != nil {
-			return &Error{Node: n.Label(), What: "function " + f.Name, Err: err}
+	for _, n := range f.Nodes {
+		if _, changes := upgrades[n.Op]; changes && n.Domain == "" && since(n.Op, version) != since(n.Op, u.version) {
+			return fmt.Errorf("%w: it is written in version %d, the graph in %d, and %s differs between them", ErrOperatorSet, version, u.version, n.Op)
 		}
 	}
 	return nil
 }
 
-// expand returns a function's nodes with the call's values and attributes in place of its own.
-func (in *inliner) expand(f *Function, call *Node) ([]*Node, error) {
-	if v, ok := f.Opsets[""]; ok && v != in.version {
-		return nil, fmt.Errorf("%w: it is written in version %d, the graph in %d", ErrOperatorSet, v, in.version)
+// since is the version of an operator that a version of the operators has.
+func since(op string, version int64) (latest int64) {
+	for _, v := range versions[op] {
+		if v <= version {
+			latest = v
+		}
 	}
+	return latest
+}
+
+// expand returns a function's nodes with the call's values and attributes in place of its own.
+func expand(f *Function, call *Node) ([]*Node, error) {
 	if len(call.Inputs) > len(f.Inputs) || len(call.Outputs) > len(f.Outputs) {
 		return nil, malformed("%d inputs and %d outputs for a function of %d and %d", len(call.Inputs), len(call.Outputs), len(f.Inputs), len(f.Outputs))
 	}
@@ -135,7 +147,7 @@ func (in *inliner) expand(f *Function, call *Node) ([]*Node, error) {
 	}
 	var nodes []*Node
 	for _, inner := range f.Nodes {
-		n := &Node{Name: prefix + "/" + inner.Name, Op: inner.Op, Domain: inner.Domain, Overload: inner.Overload, Inputs: rename(inner.Inputs), Outputs: rename(inner.Outputs)}
+		n := &Node{Name: within(prefix, inner.Name), Op: inner.Op, Domain: inner.Domain, Overload: inner.Overload, Inputs: rename(inner.Inputs), Outputs: rename(inner.Outputs)}
 		for _, a := range inner.Attrs {
 			if a.Graph != nil {
 				return nil, fmt.Errorf("%w: control flow (%s) in a function", ErrUnsupported, inner.Op)
@@ -157,6 +169,14 @@ func (in *inliner) expand(f *Function, call *Node) ([]*Node, error) {
 		nodes = append(nodes, n)
 	}
 	return nodes, nil
+}
+
+// within is the name of a node that comes from a body; one without a name stays so, since two of a name are none to the runtime.
+func within(prefix, name string) string {
+	if name == "" {
+		return ""
+	}
+	return prefix + "/" + name
 }
 
 // attr is the value of an attribute in a call.

@@ -66,6 +66,21 @@ func TestFunctions(t *testing.T) {
 	checkNormalized(t, m, raw, 1e-6)
 }
 
+// TestFunctionsOfOtherVersions: libraries of functions have a version of their own. They are read where their operators are the same in the graph's, nodes
+// without a name among them.
+func TestFunctionsOfOtherVersions(t *testing.T) {
+	m := withFunctions(t)
+	m.Functions[1].Opsets = map[string]int64{"": 21}
+	for _, n := range m.Functions[1].Nodes {
+		n.Name = ""
+	}
+	raw, err := m.Marshal()
+	if err != nil {
+		t.Fatal(err)
+	}
+	checkNormalized(t, m, raw, 1e-6)
+}
+
 // TestArgumentsLeftOut: a call may leave out its last inputs and outputs, which ONNX Runtime 1.27 does not survive. Without functions the
 // model is the one that says that they are absent.
 func TestArgumentsLeftOut(t *testing.T) {
@@ -96,9 +111,9 @@ func TestArgumentsLeftOut(t *testing.T) {
 
 func TestFunctionsRefused(t *testing.T) {
 	for says, change := range map[string]func(m *onnx.Model){
-		"defined twice":      func(m *onnx.Model) { m.Functions = append(m.Functions, m.Functions[0]) },
-		"written in version": func(m *onnx.Model) { m.Functions[1].Opsets = map[string]int64{"": 18} },
-		"3 inputs":           func(m *onnx.Model) { m.Graph.Nodes[0].Inputs = []string{"x", "", ""} },
+		"defined twice": func(m *onnx.Model) { m.Functions = append(m.Functions, m.Functions[0]) },
+		"written in version 10, the graph in 17, and Clip differs": func(m *onnx.Model) { m.Functions[0].Opsets = map[string]int64{"": 10} },
+		"3 inputs": func(m *onnx.Model) { m.Graph.Nodes[0].Inputs = []string{"x", "", ""} },
 		"deep": func(m *onnx.Model) {
 			m.Functions[1].Nodes = append(m.Functions[1].Nodes, call("Block", []string{"in"}, []string{"again"}))
 		},

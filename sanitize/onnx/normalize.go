@@ -25,33 +25,52 @@ func Normalize(m *Model) (*Graph, error) {
 	if !ok {
 		version = m.Opsets["ai.onnx"]
 	}
-	if version < 7 {
-		return nil, &Error{What: "opset_import", Err: fmt.Errorf("%w: version %d, at least 7 is needed", ErrOperatorSet, version)}
+	if err := knownVersion(version); err != nil {
+		return nil, &Error{What: "opset_import", Err: err}
 	}
-	if version > Newest {
-		return nil, &Error{What: "opset_import", Err: fmt.Errorf("%w: version %d, at most %d is known", ErrOperatorSet, version, Newest)}
-	}
-	g := &Graph{Name: m.Graph.Name, Initializers: slices.Clone(m.Graph.Initializers), Inputs: m.Graph.Inputs, Outputs: m.Graph.Outputs, Values: m.Graph.Values}
-	u := &upgrade{model: m, graph: g, version: version, constants: map[string]*Tensor{}, sequences: map[string]*Node{}}
-	nodes, err := inline(m, version)
+	fs, err := functionsOf(m)
 	if err != nil {
 		return nil, err
 	}
-	if err := checkHazards(nodes); err != nil {
-		return nil, err
+	u := newUpgrade(m.Graph)
+	u.model, u.version, u.functions = m, version, fs
+	return u.graph, u.add(m.Graph.Nodes)
+}
+
+func knownVersion(version int64) error {
+	switch {
+	case version < 7:
+		return fmt.Errorf("%w: version %d, at least 7 is needed", ErrOperatorSet, version)
+	case version > Newest:
+		return fmt.Errorf("%w: version %d, at most %d is known", ErrOperatorSet, version, Newest)
 	}
-	return g, u.add(nodes)
+	return nil
 }
 
 // add appends nodes to the graph in terms of opset 17.
 func (u *upgrade) add(nodes []*Node) error {
+	if err := checkHazards(nodes); err != nil {
+		return err
+	}
 	for _, n := range nodes {
+		if u.root().added++; u.root().added > maxMessages {
+			return fmt.Errorf("%w: functions call one another more than %d times", ErrLimit, maxMessages)
+		}
+		if called, err := u.call(n); called {
+			if err != nil {
+				return err
+			}
+			continue
+		}
 		if n.Domain == "ai.onnx" {
 			standard := *n
 			standard.Domain = ""
 			n = &standard
 		}
-		if n.Domain == "" && n.Op == "Constant" {
+		if err := checkArity(n); err != nil {
+			return &Error{Node: n.Label(), What: n.Op, Err: err}
+		}
+		if n.Domain == "" && n.Op == "Constant" && !u.returns(n) {
 			if t := constantValue(n); t != nil {
 				u.graph.Initializers = append(u.graph.Initializers, t)
 				continue
@@ -68,17 +87,56 @@ func (u *upgrade) add(nodes []*Node) error {
 		if up, known := upgrades[n.Op]; known && n.Domain == "" && err == nil {
 			changed, err = up.apply(u, n)
 		}
+		if own, known := contributed[n.Op]; known && n.Domain == Contrib {
+			changed, err = own.spell(u, n)
+		}
+		if err == nil {
+			changed, err = u.bodies(changed)
+		}
 		if err != nil {
 			return &Error{Node: n.Label(), What: n.Op, Err: refused(err)}
 		}
 		n = changed
-		if t := u.fold(n); t != nil {
+		if t := u.fold(n); t != nil && !u.returns(n) {
 			u.graph.Initializers = append(u.graph.Initializers, t)
 			continue
 		}
 		u.graph.Nodes = append(u.graph.Nodes, n)
 	}
 	return nil
+}
+
+// bodies returns a node with its subgraphs in terms of opset 17.
+func (u *upgrade) bodies(n *Node) (*Node, error) {
+	if !slices.ContainsFunc(n.Attrs, func(a *Attr) bool { return a.Graph != nil }) {
+		return n, nil
+	}
+	c := n.replace(n.Inputs)
+	for i, a := range c.Attrs {
+		if a.Graph == nil {
+			continue
+		}
+		body := newUpgrade(a.Graph)
+		body.model, body.version, body.functions, body.depth, body.outer, body.own = u.model, u.version, u.functions, u.depth, u, map[string]bool{}
+		for _, v := range a.Graph.Inputs {
+			body.own[v.Name] = true
+		}
+		for _, inner := range a.Graph.Nodes {
+			for _, out := range inner.Outputs {
+				body.own[out] = true
+			}
+		}
+		if err := body.add(a.Graph.Nodes); err != nil {
+			return nil, err
+		}
+		c.Attrs[i] = G(a.Name, body.graph)
+	}
+	return c, nil
+}
+
+// returns reports whether a node of a subgraph makes an output of it, which the runtime wants from a node.
+func (u *upgrade) returns(n *Node) bool {
+	return u.outer != nil && slices.ContainsFunc(u.graph.Outputs, func(v *Value) bool { return v.Name == n.Output(0) })
 }
 
 // refused says of an error that gives a reason alone that the model is not supported.
@@ -115,24 +173,55 @@ func constantValue(n *Node) *Tensor {
 }
 
 type upgrade struct {
-	model   *Model
-	graph   *Graph // as far as it is made
-	version int64  // of the model's operators
-	made    int
+	model     *Model
+	functions functions
+	outer     *upgrade        // of a subgraph: the graph around it
+	own       map[string]bool // of a subgraph: values that it makes or is given
+	graph     *Graph          // as far as it is made
+	version   int64           // of the operators at hand: the model's, or a function's own
+	depth     int             // of calls
+	made      int             // names; of all graphs in that of the outermost
+	added     int             // nodes and calls; likewise: a few functions can call one another very often
 
 	constants map[string]*Tensor // of the graph's initializers, the first so many
 	indexed   int
-	sequences map[string]*Node // by what they make, the SplitToSequence nodes so far
+	sequences map[string]*Node  // by what they make, the SplitToSequence nodes so far
+	said      map[string]*Value // what the file says of values, where it says a shape
+	ranks     map[string]int    // of what the graph's nodes make, the first so many
+	ranked    int
 }
 
-// initializer returns the initializer of that name, or nil.
+func newUpgrade(g *Graph) *upgrade {
+	u := &upgrade{
+		graph:     &Graph{Name: g.Name, Initializers: slices.Clone(g.Initializers), Inputs: g.Inputs, Outputs: g.Outputs, Values: g.Values},
+		constants: map[string]*Tensor{}, sequences: map[string]*Node{}, said: map[string]*Value{}, ranks: map[string]int{},
+	}
+	for _, v := range slices.Concat(g.Values, g.Outputs, g.Inputs) {
+		if v.Shape != nil {
+			u.said[v.Name] = v
+		}
+	}
+	return u
+}
+
+func (u *upgrade) root() *upgrade {
+	for u.outer != nil {
+		u = u.outer
+	}
+	return u
+}
+
+// initializer returns the initializer of that name, of this graph or one around it, or nil.
 func (u *upgrade) initializer(name string) *Tensor {
 	for ; u.indexed < len(u.graph.Initializers); u.indexed++ {
 		if t := u.graph.Initializers[u.indexed]; u.constants[t.Name] == nil {
 			u.constants[t.Name] = t
 		}
 	}
-	return u.constants[name]
+	if t := u.constants[name]; t != nil || u.outer == nil || u.own[name] {
+		return t
+	}
+	return u.outer.initializer(name)
 }
 
 // step brings a node of one operator to opset 17: it appends what must come before to the graph and returns the node that makes the
@@ -169,8 +258,8 @@ func (n *Node) replace(inputs []string, without ...string) *Node {
 
 // fresh returns a new name for something about a value.
 func (u *upgrade) fresh(value, what string) string {
-	u.made++
-	return fmt.Sprintf("%s/%s_%d", value, what, u.made)
+	u.root().made++
+	return fmt.Sprintf("%s/%s_%d", value, what, u.root().made)
 }
 
 func (u *upgrade) constant(n *Node, what string, make func(name string) *Tensor) string {
@@ -197,17 +286,6 @@ func (u *upgrade) op(n *Node, op string, in []string, attrs ...*Attr) string {
 // last is the node that makes n's output.
 func (n *Node) last(op string, in []string, attrs ...*Attr) (*Node, error) {
 	return &Node{Name: n.Name, Op: op, Inputs: in, Outputs: n.Outputs[:1], Attrs: attrs}, nil
-}
-
-// rank of a value, as far as the file says it; -1 if not.
-func (u *upgrade) rank(value string) int {
-	if t := u.initializer(value); t != nil {
-		return len(t.Shape)
-	}
-	if v := u.graph.Value(value); v != nil && v.Shape != nil {
-		return len(v.Shape)
-	}
-	return -1
 }
 
 // closes reports whether a value is an output of the model, or becomes one by nothing but Identity.

@@ -9,7 +9,7 @@ import (
 // Operators whose arguments moved between attributes and inputs, or whose later versions know more than opset 17.
 
 var argumentUpgrades = map[string]step{
-	"AveragePool":        {(*upgrade).averagePool, "windows that end beyond padding that counts: by Pad, divided as since 19; no dilations"},
+	"AveragePool":        {(*upgrade).averagePool, "windows that end beyond padding that counts: by Pad, divided as since 19, and by Slice where some would begin there; no dilations"},
 	"BatchNormalization": {(*upgrade).batchNormalization, "at inference; no statistics per activation (spatial=0), but of rows"},
 	"Cast":               {(*upgrade).cast, "saturation and rounding of later versions concern other types"},
 	"CastLike":           {(*upgrade).cast, "as Cast"},
@@ -18,7 +18,7 @@ var argumentUpgrades = map[string]step{
 	"GridSample":         {(*upgrade).gridSample, "names of the modes since 20"},
 	"LpPool":             {(*upgrade).lpPool, "neither ceil_mode nor dilations (18)"},
 	"MaxPool":            {(*upgrade).maxPool, ""},
-	"Pad":                {(*upgrade).pad, "pads as attribute until 10; axes since 18; no mode wrap (19)"},
+	"Pad":                {(*upgrade).pad, "pads as attribute until 10; axes since 18; mode wrap (19): by Gather"},
 	"ReduceL1":           {(*upgrade).reduce, "axes as input since 18"},
 	"ReduceL2":           {(*upgrade).reduce, "axes as input since 18"},
 	"ReduceLogSum":       {(*upgrade).reduce, "axes as input since 18"},
@@ -81,9 +81,6 @@ func (u *upgrade) reduce(n *Node) (*Node, error) {
 
 // pad: until opset 10 pads and value were attributes; since 18 there may be an axes input. Exporters leave pads of zero, which do nothing.
 func (u *upgrade) pad(n *Node) (*Node, error) {
-	if n.String("mode", "constant") == "wrap" {
-		return nil, errors.New("mode wrap is not supported")
-	}
 	pads := n.Ints("pads")
 	if t := u.initializer(n.Input(1)); t != nil {
 		pads = t.Ints()
@@ -92,7 +89,14 @@ func (u *upgrade) pad(n *Node) (*Node, error) {
 		return n.last("Identity", n.Inputs[:1])
 	}
 	if n.Input(3) != "" {
-		return u.padAxes(n, pads)
+		c, all, err := u.padAxes(n, pads)
+		if err != nil {
+			return nil, err
+		}
+		n, pads = c, all
+	}
+	if n.String("mode", "constant") == "wrap" {
+		return u.wrap(n, pads)
 	}
 	if n.Attr("pads") == nil {
 		return n, nil
@@ -104,11 +108,11 @@ func (u *upgrade) pad(n *Node) (*Node, error) {
 	return n.replace(in, "pads", "value"), nil
 }
 
-// padAxes spells out the pads of all axes.
-func (u *upgrade) padAxes(n *Node, pads []int64) (*Node, error) {
+// padAxes spells out the pads of all axes, and returns them.
+func (u *upgrade) padAxes(n *Node, pads []int64) (*Node, []int64, error) {
 	axes, rank := u.initializer(n.Input(3)), u.rank(n.Inputs[0])
 	if axes == nil || pads == nil || rank < 0 {
-		return nil, errors.New("axes, pads or the rank of the input are not constant")
+		return nil, nil, errors.New("axes, pads or the rank of the input are not constant")
 	}
 	list := axes.Ints()
 	all := make([]int64, 2*rank)
@@ -117,13 +121,34 @@ func (u *upgrade) padAxes(n *Node, pads []int64) (*Node, error) {
 			a += int64(rank)
 		}
 		if a < 0 || a >= int64(rank) || len(pads) != 2*len(list) {
-			return nil, fmt.Errorf("axes %v and pads %v do not fit rank %d", list, pads, rank)
+			return nil, nil, fmt.Errorf("axes %v and pads %v do not fit rank %d", list, pads, rank)
 		}
 		all[a], all[rank+int(a)] = pads[i], pads[len(list)+i]
 	}
 	in := slices.Clone(n.Inputs[:3])
 	in[1] = u.ints(n, "pads", all)
-	return n.replace(in), nil
+	return n.replace(in), all, nil
+}
+
+// wrap continues each axis with its other end: position k of the padded axis is position k - pad of the input, modulo its length.
+func (u *upgrade) wrap(n *Node, pads []int64) (*Node, error) {
+	if len(pads) == 0 || len(pads)%2 != 0 {
+		return nil, errors.New("mode wrap with pads that are not constant")
+	}
+	x, rank := n.Inputs[0], len(pads)/2
+	for axis := range rank {
+		before, after := pads[axis], pads[rank+axis]
+		if before == 0 && after == 0 {
+			continue
+		}
+		number := func(what string, v int64) string {
+			return u.constant(n, what, func(name string) *Tensor { return NewInt64(name, nil, []int64{v}) })
+		}
+		length := u.op(n, "Squeeze", []string{u.op(n, "Shape", []string{n.Inputs[0]}, I("start", int64(axis)), I("end", int64(axis)+1))})
+		positions := u.op(n, "Range", []string{number("first", -before), u.op(n, "Add", []string{length, number("after", after)}), number("one", 1)})
+		x = u.op(n, "Gather", []string{x, u.op(n, "Mod", []string{positions, length})}, I("axis", int64(axis)))
+	}
+	return n.last("Identity", []string{x})
 }
 
 // clip: until opset 10 the bounds were attributes.
@@ -292,22 +317,43 @@ func (u *upgrade) split(n *Node) (*Node, error) {
 		return n.replace([]string{n.Inputs[0], u.ints(n, "split", a.Ints)}, "split"), nil
 	}
 	parts := n.Int("num_outputs", 0)
-	if parts == 0 {
+	switch {
+	case parts == 0:
 		return n, nil
+	case parts != int64(len(n.Outputs)):
+		return nil, malformed("num_outputs %d with %d outputs", parts, len(n.Outputs))
 	}
-	c := n.replace(n.Inputs, "num_outputs")
-	if v := u.graph.Value(n.Inputs[0]); v != nil && v.Shape != nil {
-		axis := n.Int("axis", 0)
-		if axis < 0 {
-			axis += int64(len(v.Shape))
+	c, axis, total := n.replace(n.Inputs, "num_outputs"), n.Int("axis", 0), int64(0)
+	if v := u.said[n.Inputs[0]]; v != nil {
+		at := axis
+		if at < 0 {
+			at += int64(len(v.Shape))
 		}
-		if total := v.Sizes()[axis]; total > 0 && total%parts != 0 {
-			sizes, each := []int64{}, (total+parts-1)/parts
-			for i := range parts {
-				sizes = append(sizes, max(0, min(each, total-i*each)))
-			}
-			c.Inputs = []string{n.Inputs[0], u.ints(n, "split", sizes)}
+		if at < 0 || at >= int64(len(v.Shape)) {
+			return nil, fmt.Errorf("axis %d of shape %v", axis, v.Sizes())
 		}
+		total = v.Sizes()[at]
+	}
+	switch {
+	case total > 0 && total%parts == 0:
+	case total > 0:
+		sizes, each := []int64{}, (total+parts-1)/parts
+		for i := range parts {
+			sizes = append(sizes, max(0, min(each, total-i*each)))
+		}
+		c.Inputs = []string{n.Inputs[0], u.ints(n, "split", sizes)}
+	default: // as the length is found to be
+		behind := []*Attr{I("start", axis)}
+		if axis != -1 {
+			behind = append(behind, I("end", axis+1))
+		}
+		length, first := u.op(n, "Shape", n.Inputs[:1], behind...), make([]int64, parts)
+		for i := range first {
+			first[i] = int64(i)
+		}
+		each := u.op(n, "Div", []string{u.op(n, "Add", []string{length, u.ints(n, "up", []int64{parts - 1})}), u.ints(n, "parts", []int64{parts})})
+		left := u.op(n, "Sub", []string{length, u.op(n, "Mul", []string{each, u.ints(n, "before", first)})})
+		c.Inputs = []string{n.Inputs[0], u.op(n, "Max", []string{u.op(n, "Min", []string{each, left}), u.ints(n, "none", []int64{0})})}
 	}
 	return c, nil
 }

@@ -2,6 +2,7 @@ package onnx
 
 import (
 	"errors"
+	"fmt"
 	"slices"
 )
 
@@ -24,15 +25,37 @@ func (u *upgrade) averagePool(n *Node) (*Node, error) {
 	switch {
 	case !padded:
 		return c.replace(c.Inputs, "count_include_pad"), nil
-	case explicit && beginInside(n):
+	case explicit && len(n.Ints("pads")) == 2*len(n.Ints("kernel_shape")):
 		d := len(n.Ints("kernel_shape"))
 		pads := slices.Concat(make([]int64, 2), n.Ints("pads")[:d], make([]int64, 2), n.Ints("pads")[d:])
 		padded := u.op(n, "Pad", []string{n.Inputs[0], u.ints(n, "pads", pads), u.scalar(n, "nothing", nothing)})
 		c = c.replace([]string{padded}, "count_include_pad", "pads")
+		if !beginInside(n) {
+			return u.beginning(n, c)
+		}
 	case u.version >= 19:
-		return nil, errors.New("ceil_mode with count_include_pad and padding, in which windows might begin")
+		return nil, errors.New("ceil_mode with count_include_pad and auto_pad")
 	}
 	return c, nil
+}
+
+// beginning keeps of a pool over the padded input the windows that begin in the input or in the padding before it.
+func (u *upgrade) beginning(n, pool *Node) (*Node, error) {
+	d := len(n.Ints("kernel_shape"))
+	strides := n.Ints("strides", slices.Repeat([]int64{1}, d)...)
+	if len(strides) != d {
+		return nil, fmt.Errorf("%d strides for %d dimensions", len(strides), d)
+	}
+	last, axes := slices.Clone(n.Ints("pads")[:d]), make([]int64, d)
+	for i := range d {
+		last[i]--
+		axes[i] = int64(i) + 2
+	}
+	lengths := u.op(n, "Shape", n.Inputs[:1], I("start", 2))
+	windows := u.op(n, "Div", []string{u.op(n, "Add", []string{lengths, u.ints(n, "last", last)}), u.ints(n, "strides", strides)})
+	ends := u.op(n, "Add", []string{windows, u.ints(n, "one", []int64{1})})
+	y := u.op(n, "AveragePool", pool.Inputs, pool.Attrs...)
+	return n.last("Slice", []string{y, u.ints(n, "from", make([]int64, d)), ends, u.ints(n, "axes", axes)})
 }
 
 // beginInside reports whether no window of a pool begins in the padding behind the input, whatever its size. Such a window is left out; but not where

@@ -183,6 +183,27 @@ func TestNormalizeKeepsTheFunction(t *testing.T) {
 			x = b.Op("Reshape", []string{x, b.Int64s(2, 15, 4)})
 			return b.Op("Attention", []string{x, x, x}, onnx.I("q_num_heads", 2), onnx.I("kv_num_heads", 2))
 		}},
+		{"Pad some axes of what no file says the rank of", 18, func(b *onnx.Builder, x string) string {
+			y := b.Op("Softmax", []string{b.Op("Reshape", []string{b.Op("Add", []string{x, b.Float(1)}), b.Int64s(6, 4, 5)})})
+			y = b.Op("ReduceSum", []string{b.Op("Unsqueeze", []string{y, b.Int64s(1, 2)}), b.Int64s(1)}, onnx.I("keepdims", 0))
+			y = b.Op("MatMul", []string{y, b.Op("Squeeze", []string{b.Op("Unsqueeze", []string{b.Floats([]int64{5, 2}, make([]float32, 10)), b.Int64s(0)}), b.Int64s(0)})})
+			y = b.Op("Gather", []string{b.Op("ReduceMax", []string{y, b.Int64s(2)}), b.Const(onnx.NewInt64("", []int64{2, 1}, []int64{1, 0}))}, onnx.I("axis", 3))
+			return b.Op("Pad", []string{y, b.Int64s(1, 0, 0, 2), "", b.Int64s(-1, 1)})
+		}},
+		{"Pad in a circle", 19, func(b *onnx.Builder, x string) string {
+			return b.Op("Pad", []string{x, b.Int64s(0, 0, 2, 1, 0, 0, 3, 0)}, onnx.S("mode", "wrap"))
+		}},
+		{"Pad some axes in a circle", 19, func(b *onnx.Builder, x string) string {
+			return b.Op("Pad", []string{x, b.Int64s(1, 2), "", b.Int64s(-1)}, onnx.S("mode", "wrap"))
+		}},
+		{"Split into unequal parts", 18, func(b *onnx.Builder, x string) string {
+			parts := b.OpN("Split", 3, []string{b.Op("Neg", []string{x})}, onnx.I("axis", 3), onnx.I("num_outputs", 3))
+			return b.Op("Concat", []string{parts[2], parts[1]}, onnx.I("axis", 3))
+		}},
+		{"Split into unequal parts along the last axis", 18, func(b *onnx.Builder, x string) string {
+			parts := b.OpN("Split", 2, []string{b.Op("Neg", []string{x})}, onnx.I("axis", -1), onnx.I("num_outputs", 2))
+			return b.Op("Concat", []string{parts[1], parts[0]}, onnx.I("axis", 3))
+		}},
 		{"Constant nodes", 13, func(b *onnx.Builder, x string) string {
 			x = b.Op("Add", []string{x, b.Op("Constant", nil, onnx.T("value", onnx.NewFloat("", []int64{3, 1, 1}, []float32{1, 2, 3})))})
 			x = b.Op("Mul", []string{x, b.Op("Constant", nil, onnx.F("value_float", 2))})
@@ -273,7 +294,8 @@ func TestNormalizeRefuses(t *testing.T) {
 		{9, &onnx.Node{Op: "Softmax", Inputs: []string{"x"}, Attrs: []*onnx.Attr{onnx.I("axis", 2)}}, "axis 2"},
 		{19, &onnx.Node{Op: "Pad", Inputs: []string{"x", "x"}, Attrs: []*onnx.Attr{onnx.S("mode", "wrap")}}, "wrap"},
 		{19, &onnx.Node{Op: "AveragePool", Inputs: []string{"x"}, Attrs: []*onnx.Attr{onnx.Is("dilations", 2, 1)}}, "dilations"},
-		{19, &onnx.Node{Op: "AveragePool", Inputs: []string{"x"}, Attrs: []*onnx.Attr{onnx.Is("kernel_shape", 2, 2), onnx.Is("strides", 2, 2), onnx.Is("pads", 1, 1, 1, 1), onnx.I("ceil_mode", 1), onnx.I("count_include_pad", 1)}}, "count_include_pad"},
+		{19, &onnx.Node{Op: "AveragePool", Inputs: []string{"x"}, Attrs: []*onnx.Attr{onnx.Is("kernel_shape", 2, 2), onnx.Is("strides", 2, 2), onnx.S("auto_pad", "SAME_UPPER"), onnx.I("ceil_mode", 1), onnx.I("count_include_pad", 1)}}, "count_include_pad"},
+		{18, &onnx.Node{Op: "Split", Inputs: []string{"x"}, Attrs: []*onnx.Attr{onnx.I("num_outputs", 1), onnx.I("axis", 7)}}, "axis 7"},
 		{18, &onnx.Node{Op: "LpPool", Inputs: []string{"x"}, Attrs: []*onnx.Attr{onnx.I("ceil_mode", 1)}}, "ceil_mode"},
 		{18, &onnx.Node{Op: "Resize", Inputs: []string{"x"}, Attrs: []*onnx.Attr{onnx.I("antialias", 1)}}, "antialias"},
 		{18, &onnx.Node{Op: "Resize", Inputs: []string{"x"}, Attrs: []*onnx.Attr{onnx.S("keep_aspect_ratio_policy", "not_larger")}}, "keep_aspect_ratio_policy"},
@@ -292,6 +314,118 @@ func TestNormalizeRefuses(t *testing.T) {
 		var where *onnx.Error
 		if !errors.Is(err, onnx.ErrUnsupported) || !errors.As(err, &where) || where.Node != "culprit" || !strings.Contains(err.Error(), tt.says) {
 			t.Errorf("%s: error %v, want one about %s", tt.node.Op, err, tt.says)
+		}
+	}
+}
+
+// TestContributed: what ONNX Runtime's optimizer leaves in a file computes the same in operators of the standard.
+func TestContributed(t *testing.T) {
+	own := func(b *onnx.Builder, op string, in []string, attrs ...*onnx.Attr) string {
+		return b.Own(onnx.Contrib, op, in, attrs...)
+	}
+	numbers := func(b *onnx.Builder, shape ...int64) string {
+		n := int64(1)
+		for _, d := range shape {
+			n *= d
+		}
+		v := make([]float32, n)
+		for i := range v {
+			v[i] = float32(math.Cos(float64(i * i)))
+		}
+		return b.Floats(shape, v)
+	}
+	fusedConv := func(sum bool, activation string, parameters ...float32) func(b *onnx.Builder, x string) string {
+		return func(b *onnx.Builder, x string) string {
+			in := []string{x, numbers(b, 2, 3, 3, 3), numbers(b, 2)}
+			if sum {
+				in = append(in, numbers(b, 2, 2, 2, 5))
+			}
+			attrs := []*onnx.Attr{onnx.Is("kernel_shape", 3, 3), onnx.Is("pads", 0, 1, 0, 1)}
+			if activation != "" {
+				attrs = append(attrs, onnx.S("activation", activation))
+			}
+			if parameters != nil {
+				attrs = append(attrs, onnx.Fs("activation_params", parameters...))
+			}
+			return own(b, "FusedConv", in, attrs...)
+		}
+	}
+	skip := func(b *onnx.Builder, x string) (rows string, in []string) {
+		rows = b.Op("Reshape", []string{x, b.Int64s(2, 12, 5)})
+		return rows, []string{rows, b.Op("Neg", []string{b.Op("Sin", []string{rows})}), numbers(b, 5), numbers(b, 5)}
+	}
+	for name, build := range map[string]func(b *onnx.Builder, x string) string{
+		"BiasGelu":              func(b *onnx.Builder, x string) string { return own(b, "BiasGelu", []string{x, numbers(b, 5)}) },
+		"Gelu":                  func(b *onnx.Builder, x string) string { return own(b, "Gelu", []string{x}) },
+		"FastGelu":              func(b *onnx.Builder, x string) string { return own(b, "FastGelu", []string{x}) },
+		"FastGelu with a bias":  func(b *onnx.Builder, x string) string { return own(b, "FastGelu", []string{x, numbers(b, 5)}) },
+		"QuickGelu":             func(b *onnx.Builder, x string) string { return own(b, "QuickGelu", []string{x}) },
+		"QuickGelu with alpha":  func(b *onnx.Builder, x string) string { return own(b, "QuickGelu", []string{x}, onnx.F("alpha", 0.5)) },
+		"FusedConv":             fusedConv(false, "Relu"),
+		"FusedConv alone":       fusedConv(false, ""),
+		"FusedConv with a sum":  fusedConv(true, "Relu"),
+		"FusedConv Sigmoid":     fusedConv(false, "Sigmoid"),
+		"FusedConv Tanh":        fusedConv(false, "Tanh"),
+		"FusedConv LeakyRelu":   fusedConv(false, "LeakyRelu", 0.3),
+		"FusedConv Clip":        fusedConv(false, "Clip", -0.5, 0.75),
+		"FusedConv HardSigmoid": fusedConv(false, "HardSigmoid", 0.3, 0.4),
+		"FusedGemm": func(b *onnx.Builder, x string) string {
+			rows := b.Op("Flatten", []string{x}, onnx.I("axis", 3))
+			return own(b, "FusedGemm", []string{rows, numbers(b, 4, 5), numbers(b, 4)}, onnx.I("transB", 1), onnx.F("alpha", 0.5), onnx.S("activation", "LeakyRelu"), onnx.F("activation_alpha", 0.2))
+		},
+		"FusedMatMul": func(b *onnx.Builder, x string) string {
+			y := b.Op("Neg", []string{x})
+			return own(b, "FusedMatMul", []string{y, y}, onnx.I("transB", 1), onnx.F("alpha", 0.25))
+		},
+		"FusedMatMul, the first one turned": func(b *onnx.Builder, x string) string {
+			return own(b, "FusedMatMul", []string{x, numbers(b, 4, 2)}, onnx.I("transA", 1))
+		},
+		"SkipLayerNormalization": func(b *onnx.Builder, x string) string {
+			_, in := skip(b, x)
+			return own(b, "SkipLayerNormalization", in[:3], onnx.F("epsilon", 0.1))
+		},
+		"SkipLayerNormalization with bias and sum": func(b *onnx.Builder, x string) string {
+			_, in := skip(b, x)
+			b.Add(&onnx.Node{Domain: onnx.Contrib, Op: "SkipLayerNormalization", Inputs: append(in, numbers(b, 5)), Outputs: []string{"normal", "", "", "sum"}})
+			return b.Op("Sub", []string{"normal", "sum"})
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := onnx.NewBuilder()
+			b.Input("x", onnx.Float, 2, 3, 4, 5)
+			b.Output(build(b, "x"), onnx.Float)
+			m := b.Model(17)
+			m.Graph.Outputs[0].Shape = nil
+			m.Opsets[onnx.Contrib] = 1
+			raw, err := m.Marshal()
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, n := range checkNormalized(t, m, raw, 1e-5).Nodes {
+				if n.Domain != "" {
+					t.Errorf("%s is left", n.Op)
+				}
+			}
+		})
+	}
+}
+
+// TestNormalizeChecksArity: a node that lacks what every node of its kind has is an error, for all operators.
+func TestNormalizeChecksArity(t *testing.T) {
+	for domain, ops := range map[string][]string{"": onnx.Operators(), onnx.Contrib: onnx.Contributed()} {
+		for _, op := range ops {
+			for _, opset := range []int64{7, 9, 11, 17, 18, onnx.Newest} {
+				for _, n := range []*onnx.Node{{Op: op, Domain: domain, Outputs: []string{"y"}}, {Op: op, Domain: domain, Inputs: []string{"x", "x", "x", "x", "x", "x", "x", "x"}}} {
+					b := onnx.NewBuilder()
+					b.Input("x", onnx.Float, 2, 3, 4, 5)
+					b.Add(n)
+					_, err := onnx.Normalize(b.Model(opset))
+					none := slices.Contains([]string{"Constant", "Optional", "OptionalHasElement", "RandomNormal", "RandomUniform", "SequenceEmpty"}, op)
+					if !errors.Is(err, onnx.ErrMalformed) && (len(n.Outputs) == 0 || !none) {
+						t.Errorf("%s at opset %d, %d inputs, %d outputs: %v", op, opset, len(n.Inputs), len(n.Outputs), err)
+					}
+				}
+			}
 		}
 	}
 }
