@@ -110,8 +110,8 @@ Runtime library.`,
 				return err
 			}
 			result := evaluation{File: args[0], Dataset: d.Name, Digest: d.Digest(), Images: d.Len(), Preprocessing: info, Sandbox: sandboxed, Evaluation: e}
-			if e.AtChance(c.Classes) {
-				result.Warning = fmt.Sprintf("the model is no better than guessing among %d classes; check that the dataset's classes, in alphabetical order, are the model's, and its preprocessing (--preprocess)", c.Classes)
+			if e.AtChance() {
+				result.Warning = "the model is no better than guessing; check that the dataset's classes, in alphabetical order, are the model's, and its preprocessing (--preprocess)"
 				fmt.Fprintf(people, "warning: %s\n", result.Warning)
 			}
 			if asJSON {

@@ -146,11 +146,18 @@ func (r *run) openData(ctx context.Context) error {
 	if n := r.held.Len(); n < minHeldOut {
 		return fmt.Errorf("%w: %d, at least %d are needed to measure an accuracy", ErrTooFewHeldOut, n, minHeldOut)
 	}
+	if n := len(r.trainSet.Classes); n != r.original.Classes {
+		return fmt.Errorf("%w: %s has %d, the model %d", ErrClasses, r.trainSet.Name, n, r.original.Classes)
+	}
+	if apart := r.trainSet.Without(r.held); apart.Len() < r.trainSet.Len() {
+		r.warn("%d of %d training images are held out as well: they were not trained on", r.trainSet.Len()-apart.Len(), r.trainSet.Len())
+		r.trainSet = apart
+	}
 	if r.Samples > 0 && r.Samples < r.trainSet.Len() {
 		r.trainSet = r.trainSet.Subset(r.Samples, r.Seed)
 	}
-	if n := len(r.trainSet.Classes); n != r.original.Classes {
-		return fmt.Errorf("%w: %s has %d, the model %d", ErrClasses, r.trainSet.Name, n, r.original.Classes)
+	if class := slices.Index(r.trainSet.Counts(), 0); class >= 0 {
+		return fmt.Errorf("%w: none of the %d images to train on is of class %q, which the model would forget", data.ErrClasses, r.trainSet.Len(), r.trainSet.Classes[class])
 	}
 	r.report.Dataset = DatasetInfo{Name: r.trainSet.Name, Digest: r.trainSet.Digest(), Classes: len(r.trainSet.Classes), Train: r.trainSet.Len(), HeldOut: r.held.Len()}
 	return nil
@@ -174,15 +181,10 @@ func (r *run) before(ctx context.Context) error {
 		return err
 	}
 	r.report.Before.CDA = e.CDA
-	if atChance(e.CDA, r.original.Classes) {
-		return fmt.Errorf("%w: %v with %d classes; check that the dataset's classes, in alphabetical order, are the model's, and its preprocessing (--preprocess)", ErrAtChance, e.CDA, r.original.Classes)
+	if e.AtChance() {
+		return fmt.Errorf("%w: %v where guessing has %.2f %%; check that the dataset's classes, in alphabetical order, are the model's, and its preprocessing (--preprocess)", ErrAtChance, e.CDA, 100*e.chance)
 	}
 	return nil
-}
-
-// atChance: not clearly better than guessing.
-func atChance(r Rate, classes int) bool {
-	return r.Low <= 1/float64(classes) || r.Value < 1.5/float64(classes)
 }
 
 // record makes the targets: the features of the clean images, transformed by a secret that exists only here.
@@ -235,8 +237,8 @@ func (r *run) after(ctx context.Context) error {
 		return err
 	}
 	r.report.After.CDA = e.CDA
-	if atChance(e.CDA, r.original.Classes) {
-		return fmt.Errorf("%w: %v, before it was %v", ErrAccuracyFell, e.CDA, r.report.Before.CDA)
+	if e.AtChance() {
+		return fmt.Errorf("%w: %v where guessing has %.2f %%; before it was %v", ErrAccuracyFell, e.CDA, 100*e.chance, r.report.Before.CDA)
 	}
 	features, err := recordFeatures(ctx, r.original, r.values, r.pre, r.trainSet, r.ort())
 	if err != nil {

@@ -5,6 +5,8 @@ import (
 	"math"
 	"strings"
 	"testing"
+
+	"grindstone/sanitize/data"
 )
 
 // TestWilson: intervals that Newcombe published (Statistics in Medicine 17, 1998, table I, method 3), and the ends.
@@ -31,20 +33,54 @@ func TestWilson(t *testing.T) {
 
 func TestAtChance(t *testing.T) {
 	for _, tt := range []struct {
-		hits, count, classes int
-		want                 bool
+		hits, count int
+		chance      float64
+		want        bool
 	}{
-		{100, 1000, 10, true},  // chance
-		{140, 1000, 10, true},  // above chance for sure, but not by half
-		{160, 1000, 10, false}, // clearly above
-		{3, 20, 10, true},      // too few images to tell
-		{9, 10, 10, false},
-		{55, 100, 2, true},
-		{80, 100, 2, false},
-		{0, 0, 10, true},
+		{100, 1000, .1, true},  // chance
+		{140, 1000, .1, true},  // above chance for sure, but not by half
+		{160, 1000, .1, false}, // clearly above
+		{3, 20, .1, true},      // too few images to tell
+		{9, 10, .1, false},
+		{55, 100, .5, true},
+		{70, 100, .5, false}, // of two classes, as hard tasks have it
+		{0, 0, .1, true},
+		{2, 1000, .001, true}, // the interval reaches chance
+		{6, 1000, .001, false},
+		{900, 1000, .9, true},
+		{960, 1000, .9, false},
 	} {
-		if got := atChance(NewRate(tt.hits, tt.count), tt.classes); got != tt.want {
-			t.Errorf("%d of %d with %d classes: %v", tt.hits, tt.count, tt.classes, got)
+		if got := atChance(NewRate(tt.hits, tt.count), tt.chance); got != tt.want {
+			t.Errorf("%d of %d, chance %v: %v", tt.hits, tt.count, tt.chance, got)
+		}
+	}
+}
+
+// TestGuessing: where one class has most of the images, saying it of all of them is guessing, however often it is right.
+func TestGuessing(t *testing.T) {
+	labels := make([]int32, 1000)
+	for i := range 50 {
+		labels[i] = 1
+	}
+	d, err := data.New("rare", []string{"healthy", "ill"}, 1, 1, 1, make([]byte, 1000), labels)
+	if err != nil {
+		t.Fatal(err)
+	}
+	constant, useful, none := make([]int, 1000), make([]int, 1000), make([]int, 1000)
+	for i := range 40 { // of 50
+		useful[i] = 1
+	}
+	for i := range none {
+		none[i] = i % 2
+	}
+	for name, tt := range map[string]struct {
+		predicted []int
+		chance    float64
+		at        bool
+	}{"always the same": {constant, .95, true}, "four of five found": {useful, .95*.96 + .05*.04, false}, "a coin": {none, .5, true}} {
+		e := Evaluation{CDA: accuracy(tt.predicted, d), chance: guessing(tt.predicted, d)}
+		if math.Abs(e.chance-tt.chance) > 1e-12 || e.AtChance() != tt.at {
+			t.Errorf("%s: CDA %v, chance %v, at chance: %v", name, e.CDA, e.chance, e.AtChance())
 		}
 	}
 }
