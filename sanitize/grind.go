@@ -24,7 +24,7 @@ func Run(ctx context.Context, o Options) (*Report, error) {
 	if err := o.checkOutput(); err != nil {
 		return nil, err
 	}
-	r := &run{Options: o, report: &Report{SchemaVersion: "1.0", Method: "feature-grinding", Transformation: string(o.Transformation), StartedAt: time.Now().UTC()}}
+	r := &run{Options: o, report: &Report{SchemaVersion: "1.0", Method: "feature-grinding", Transformation: string(o.Transformation), Phases: []Phase{}, StartedAt: time.Now().UTC()}}
 	defer r.unlimitMemory()
 	type stage = func(context.Context) error
 	training := []stage{r.unfold, r.resetHead, r.fineTune, r.measureStatistics}
@@ -166,6 +166,10 @@ func (r *run) openData(ctx context.Context) error {
 func (r *run) preprocess(ctx context.Context) (err error) {
 	r.Progress(Progress{Phase: "preprocess"})
 	r.pre, r.report.Preprocessing, err = FindPreprocess(ctx, r.original, r.Preprocess, r.trainSet, r.ort())
+	if info := r.report.Preprocessing; info.Rival != "" {
+		r.warn("the preprocessing was found by trying: with %s the model is within %.1f points as accurate as with %s, for which it was trained; name the right one if you know it",
+			info.Rival, 100*info.Margin, info.Name)
+	}
 	if from := &r.report.Preprocessing.From; *from == "flag" && r.PreprocessFrom != "" {
 		*from = r.PreprocessFrom
 	}

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"grindstone/sanitize/classifier"
 	"grindstone/sanitize/data"
 )
 
@@ -136,6 +137,19 @@ func TestSchedule(t *testing.T) {
 	} {
 		if steps, grind := tt.o.schedule(tt.images); steps != tt.steps || grind != tt.grind {
 			t.Errorf("%s: %d steps, %d of them grinding, want %d and %d", tt.name, steps, grind, tt.steps, tt.grind)
+		}
+	}
+}
+
+// TestAugment: crop and cutout leave something of a narrow image.
+func TestAugment(t *testing.T) {
+	for _, tt := range []struct {
+		height, width int
+		want          data.Augment
+	}{{32, 32, data.Augment{Pad: 4, Cutout: 16}}, {128, 16, data.Augment{Pad: 2, Cutout: 8}}, {16, 128, data.Augment{Pad: 2, Cutout: 8}}} {
+		r := &run{c: &classifier.Classifier{Height: tt.height, Width: tt.width}}
+		if got := r.augment(); got != tt.want {
+			t.Errorf("%dx%d: %+v", tt.height, tt.width, got)
 		}
 	}
 }

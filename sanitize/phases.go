@@ -124,6 +124,16 @@ func (r *run) train(ctx context.Context, t *train.Trainer, plan train.Plan) erro
 	return nil
 }
 
+// augment is what is done to training images.
+func (r *run) augment() data.Augment {
+	a := data.Augment{Flip: r.mirror}
+	if !r.NoAugment {
+		side := min(r.c.Height, r.c.Width) // by the longer one nothing might be left of a narrow image
+		a.Pad, a.Cutout = side/8, side/2
+	}
+	return a
+}
+
 // augmentation names what is done to training images.
 func (r *run) augmentation() []string {
 	names := []string{}
@@ -137,10 +147,7 @@ func (r *run) augmentation() []string {
 }
 
 func (r *run) runPlan(ctx context.Context, t *train.Trainer, plan train.Plan, seed uint64, done func([]train.Metrics)) error {
-	augment := data.Augment{Flip: r.mirror}
-	if !r.NoAugment {
-		augment.Pad, augment.Cutout = r.c.Height/8, r.c.Height/2
-	}
+	augment := r.augment()
 	feed := data.NewFeeder(ctx, r.trainSet, r.pre, data.FeedOptions{Batch: r.Batch, StepsPerChunk: StepsPerRun, Steps: plan.Steps, Augment: &augment, Seed: seed})
 	defer feed.Close()
 	return t.Run(ctx, feed, r.targets, plan, done)

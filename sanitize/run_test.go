@@ -335,6 +335,19 @@ func TestNoSteps(t *testing.T) {
 	}
 }
 
+// TestRival: a preprocessing that was guessed is called that, with the other one that may be right.
+func TestRival(t *testing.T) {
+	o := toyOptions(t)
+	o.Steps, o.Preprocess = new(0), ""
+	r, err := Run(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if p := r.Preprocessing; p.Name == "" || p.Rival == "" || p.Rival == p.Name || !strings.Contains(r.Warnings[0], "with "+p.Rival+" the model is within") {
+		t.Errorf("%+v, %q", p, r.Warnings)
+	}
+}
+
 // TestHeldOutImages: what is held out is never trained on, however it is held out.
 func TestHeldOutImages(t *testing.T) {
 	check := func(name string, o Options, count int) {
