@@ -79,7 +79,7 @@ Runtime library.`,
 			if err != nil {
 				return ofModel(args[0], err)
 			}
-			d, err := data.Open(ctx, path, data.Options{Height: c.Height, Width: c.Width, Channels: c.Channels, Limit: samples, Seed: 1})
+			d, err := data.OpenHeldOut(ctx, path, data.Options{Height: c.Height, Width: c.Width, Channels: c.Channels, Limit: samples, Seed: 1})
 			if err != nil {
 				return err
 			}
@@ -122,7 +122,7 @@ Runtime library.`,
 		},
 	}
 	f := cmd.Flags()
-	f.StringVar(&path, "data", "", "labelled images: folder, tar, tar.gz, zip, CIFAR-10 binary or IDX")
+	f.StringVar(&path, "data", "", "labelled images: folder, tar, tar.gz, zip, CIFAR-10 binary or IDX; where it has train/ and test/ or val/, or the like, those set apart")
 	f.StringVar(&image, "trigger-image", "", "image of the trigger, PNG")
 	f.StringVar(&mask, "trigger-mask", "", "mask of the trigger, PNG: white where the trigger replaces the image")
 	f.IntVar(&target, "target", -1, "number of the backdoor's target class")
