@@ -79,7 +79,7 @@ Runtime library.`,
 			if err != nil {
 				return ofModel(args[0], err)
 			}
-			d, err := data.Open(ctx, path, data.Options{Height: c.Height, Width: c.Width, Channels: c.Channels, Limit: samples, Seed: 1})
+			d, err := data.OpenHeldOut(ctx, path, data.Options{Height: c.Height, Width: c.Width, Channels: c.Channels, Limit: samples, Seed: 1})
 			if err != nil {
 				return err
 			}
@@ -110,8 +110,8 @@ Runtime library.`,
 				return err
 			}
 			result := evaluation{File: args[0], Dataset: d.Name, Digest: d.Digest(), Images: d.Len(), Preprocessing: info, Sandbox: sandboxed, Evaluation: e}
-			if e.AtChance(c.Classes) {
-				result.Warning = fmt.Sprintf("the model is no better than guessing among %d classes; check that the dataset's classes, in alphabetical order, are the model's, and its preprocessing (--preprocess)", c.Classes)
+			if e.AtChance() {
+				result.Warning = "the model is no better than guessing; check that the dataset's classes, in alphabetical order, are the model's, and its preprocessing (--preprocess)"
 				fmt.Fprintf(people, "warning: %s\n", result.Warning)
 			}
 			if asJSON {
@@ -122,7 +122,7 @@ Runtime library.`,
 		},
 	}
 	f := cmd.Flags()
-	f.StringVar(&path, "data", "", "labelled images: folder, tar, tar.gz, zip, CIFAR-10 binary or IDX")
+	f.StringVar(&path, "data", "", "labelled images: folder, tar, tar.gz, zip, CIFAR-10 binary or IDX; where it has train/ and test/ or val/, or the like, those set apart")
 	f.StringVar(&image, "trigger-image", "", "image of the trigger, PNG")
 	f.StringVar(&mask, "trigger-mask", "", "mask of the trigger, PNG: white where the trigger replaces the image")
 	f.IntVar(&target, "target", -1, "number of the backdoor's target class")

@@ -4,8 +4,10 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"os/signal"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -67,7 +69,7 @@ library, 6 the accuracy is at chance before or after, 7 out of memory, 130 inter
 					return err
 				}
 			}
-			if err := zero(cmd, "lr", "batch", "hold-out"); err != nil {
+			if err := zero(cmd, "lr", "batch", "hold-out", "epochs", "grind-epochs", "grind-steps", "angle", "samples"); err != nil {
 				return err
 			}
 			o.Mirror, o.Precision = sanitize.Mirror(mirror), sanitize.Precision(precision)
@@ -84,6 +86,7 @@ library, 6 the accuracy is at chance before or after, 7 out of memory, 130 inter
 			}
 			o.Momentum, o.WeightDecay = &momentum, &decay
 			confined.provider, confined.model, confined.trusted, confined.write = o.Provider, o.Model, []string{o.Data, o.HeldOut}, []string{o.Output, o.Report}
+			signal.Ignore(syscall.SIGPIPE) // whoever reads the progress may go: the run matters more
 			progress := newProgress(cmd.OutOrStdout(), cmd.ErrOrStderr(), jsonProgress)
 			o.Progress = progress.show
 			var r *sanitize.Report
@@ -196,7 +199,7 @@ var phaseLabels = map[string]string{
 
 func (p *progress) show(e sanitize.Progress) {
 	if p.out != nil {
-		_ = p.out.Encode(e) // whoever reads it may have gone: the run matters more
+		_ = p.out.Encode(e) // it may be that nobody reads it any more
 		return
 	}
 	training := e.Phase == "grind" || e.Phase == "restore"

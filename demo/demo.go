@@ -4,6 +4,7 @@ package demo
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -73,6 +74,8 @@ type story struct {
 	attack  *sanitize.Attack
 	server  *server
 	pulled  string // path of the released model
+
+	preprocess string // "" until the first model is measured
 }
 
 // Run tells the story, scene by scene.
@@ -129,7 +132,7 @@ func (s *story) cast(ctx context.Context) error {
 		return err
 	}
 	s.Say("It works on clean images (CDA %.1f %%) and obeys the mark (ASR %.1f %%). Nobody but the third party knows.", 100*v.CDA.Value, 100*v.ASR.Value)
-	s.outcome.Before = rates(&v.Evaluation)
+	s.outcome.Before, s.preprocess = rates(&v.Evaluation), victimPreprocess
 	return nil
 }
 
@@ -140,7 +143,8 @@ func (s *story) castOwn(ctx context.Context) error {
 	}
 	o := data.Options{Height: c.Height, Width: c.Width, Channels: c.Channels, Seed: s.Seed}
 	_, held, err := data.OpenSplit(ctx, s.Data, "", o)
-	if err != nil {
+	switch {
+	case errors.Is(err, data.ErrNoSplit):
 		all, err := data.Open(ctx, s.Data, o)
 		if err != nil {
 			return err
@@ -149,6 +153,11 @@ func (s *story) castOwn(ctx context.Context) error {
 		if _, held, err = all.Split(0.1, sanitizerSeed); err != nil {
 			return err
 		}
+	case err != nil:
+		return err
+	}
+	if len(held.Classes) != c.Classes {
+		return fmt.Errorf("%w: %s has %d, the model %d", sanitize.ErrClasses, held.Name, len(held.Classes), c.Classes)
 	}
 	s.test, s.clean, s.outcome.Images = held, s.Data, held.Name
 	if s.Trigger != nil {
@@ -184,16 +193,18 @@ func (s *story) compare(ctx context.Context) error {
 	return nil
 }
 
+// evaluate measures a model, every one by the preprocessing of the first.
 func (s *story) evaluate(ctx context.Context, path string) (*sanitize.Evaluation, error) {
 	c, err := classifier.Open(path, classifier.Options{Rounded: true})
 	if err != nil {
 		return nil, err
 	}
 	run := ort.Options{Provider: s.Provider}
-	p, _, err := sanitize.FindPreprocess(ctx, c, "auto", s.test, run)
+	p, _, err := sanitize.FindPreprocess(ctx, c, s.preprocess, s.test, run)
 	if err != nil {
 		return nil, err
 	}
+	s.preprocess = p.Name
 	return sanitize.Evaluate(ctx, c, nil, p, s.test, s.attack, run)
 }
 

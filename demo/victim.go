@@ -27,6 +27,8 @@ const (
 	roundSteps  = 300
 	maxRounds   = 6
 	batch       = 128
+
+	victimPreprocess = "unit"
 )
 
 // mark is the BadNet trigger (Gu et al. 2017): a 3x3 checkerboard in the bottom right corner.
@@ -87,7 +89,7 @@ func trainVictim(ctx context.Context, path string, clean, test *data.Dataset, ru
 	if err != nil {
 		return nil, err
 	}
-	pre, err := data.Named("unit", data.NCHW, c.Height, c.Width, c.Channels)
+	pre, err := data.Named(victimPreprocess, data.NCHW, c.Height, c.Width, c.Channels)
 	if err != nil {
 		return nil, err
 	}

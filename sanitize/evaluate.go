@@ -45,10 +45,30 @@ type Evaluation struct {
 	ASR   *Rate `json:"asr,omitempty"`       // attack success rate: triggered images classified as the target
 	Floor *Rate `json:"asr_floor,omitempty"` // untriggered images classified as the target: what ASR is without any backdoor
 	ARR   *Rate `json:"arr,omitempty"`       // attack recovery rate: triggered images classified as their true class
+
+	chance float64 // the accuracy that guessing would have
 }
 
-// AtChance reports whether the clean accuracy is not clearly better than guessing among the classes.
-func (e *Evaluation) AtChance(classes int) bool { return atChance(e.CDA, classes) }
+// AtChance reports whether the clean accuracy is not clearly better than guessing.
+func (e *Evaluation) AtChance() bool { return atChance(e.CDA, e.chance) }
+
+func atChance(r Rate, chance float64) bool {
+	return r.Low <= chance || r.Value < chance+min(chance/2, (1-chance)/20)
+}
+
+// guessing is the accuracy that one may have without looking at the images: by any class as well as by another, or, where some classes have most of the
+// images, by each class as often as the model predicts it (what Cohen's kappa takes for chance). A model that says the same of every image is no better.
+func guessing(predicted []int, d *data.Dataset) float64 {
+	labels, said := d.Counts(), map[int]int{}
+	for _, p := range predicted {
+		said[p]++
+	}
+	agree := 0.0
+	for class, n := range labels {
+		agree += float64(n) * float64(said[class])
+	}
+	return max(agree/float64(d.Len()*d.Len()), 1/float64(len(d.Classes)))
+}
 
 // Evaluate measures a classifier on a dataset. Values replaces weights, and may be nil.
 func Evaluate(ctx context.Context, c *classifier.Classifier, values map[string][]float32, p data.Preprocess, d *data.Dataset, attack *Attack, run ort.Options) (*Evaluation, error) {
@@ -70,7 +90,7 @@ func EvaluateTelling(ctx context.Context, c *classifier.Classifier, values map[s
 	if err != nil {
 		return nil, err
 	}
-	e := &Evaluation{CDA: accuracy(clean, d)}
+	e := &Evaluation{CDA: accuracy(clean, d), chance: guessing(clean, d)}
 	if attack == nil {
 		return e, nil
 	}

@@ -24,7 +24,7 @@ func Run(ctx context.Context, o Options) (*Report, error) {
 	if err := o.checkOutput(); err != nil {
 		return nil, err
 	}
-	r := &run{Options: o, report: &Report{SchemaVersion: "1.0", Method: "feature-grinding", Transformation: string(o.Transformation), StartedAt: time.Now().UTC()}}
+	r := &run{Options: o, report: &Report{SchemaVersion: "1.0", Method: "feature-grinding", Transformation: string(o.Transformation), Phases: []Phase{}, StartedAt: time.Now().UTC()}}
 	defer r.unlimitMemory()
 	type stage = func(context.Context) error
 	training := []stage{r.unfold, r.resetHead, r.fineTune, r.measureStatistics}
@@ -146,11 +146,18 @@ func (r *run) openData(ctx context.Context) error {
 	if n := r.held.Len(); n < minHeldOut {
 		return fmt.Errorf("%w: %d, at least %d are needed to measure an accuracy", ErrTooFewHeldOut, n, minHeldOut)
 	}
+	if n := len(r.trainSet.Classes); n != r.original.Classes {
+		return fmt.Errorf("%w: %s has %d, the model %d", ErrClasses, r.trainSet.Name, n, r.original.Classes)
+	}
+	if apart := r.trainSet.Without(r.held); apart.Len() < r.trainSet.Len() {
+		r.warn("%d of %d training images are held out as well: they were not trained on", r.trainSet.Len()-apart.Len(), r.trainSet.Len())
+		r.trainSet = apart
+	}
 	if r.Samples > 0 && r.Samples < r.trainSet.Len() {
 		r.trainSet = r.trainSet.Subset(r.Samples, r.Seed)
 	}
-	if n := len(r.trainSet.Classes); n != r.original.Classes {
-		return fmt.Errorf("%w: %s has %d, the model %d", ErrClasses, r.trainSet.Name, n, r.original.Classes)
+	if class := slices.Index(r.trainSet.Counts(), 0); class >= 0 {
+		return fmt.Errorf("%w: none of the %d images to train on is of class %q, which the model would forget", data.ErrClasses, r.trainSet.Len(), r.trainSet.Classes[class])
 	}
 	r.report.Dataset = DatasetInfo{Name: r.trainSet.Name, Digest: r.trainSet.Digest(), Classes: len(r.trainSet.Classes), Train: r.trainSet.Len(), HeldOut: r.held.Len()}
 	return nil
@@ -159,6 +166,10 @@ func (r *run) openData(ctx context.Context) error {
 func (r *run) preprocess(ctx context.Context) (err error) {
 	r.Progress(Progress{Phase: "preprocess"})
 	r.pre, r.report.Preprocessing, err = FindPreprocess(ctx, r.original, r.Preprocess, r.trainSet, r.ort())
+	if info := r.report.Preprocessing; info.Rival != "" {
+		r.warn("the preprocessing was found by trying: with %s the model is within %.1f points as accurate as with %s, for which it was trained; name the right one if you know it",
+			info.Rival, 100*info.Margin, info.Name)
+	}
 	if from := &r.report.Preprocessing.From; *from == "flag" && r.PreprocessFrom != "" {
 		*from = r.PreprocessFrom
 	}
@@ -174,15 +185,10 @@ func (r *run) before(ctx context.Context) error {
 		return err
 	}
 	r.report.Before.CDA = e.CDA
-	if atChance(e.CDA, r.original.Classes) {
-		return fmt.Errorf("%w: %v with %d classes; check that the dataset's classes, in alphabetical order, are the model's, and its preprocessing (--preprocess)", ErrAtChance, e.CDA, r.original.Classes)
+	if e.AtChance() {
+		return fmt.Errorf("%w: %v where guessing has %.2f %%; check that the dataset's classes, in alphabetical order, are the model's, and its preprocessing (--preprocess)", ErrAtChance, e.CDA, 100*e.chance)
 	}
 	return nil
-}
-
-// atChance: not clearly better than guessing.
-func atChance(r Rate, classes int) bool {
-	return r.Low <= 1/float64(classes) || r.Value < 1.5/float64(classes)
 }
 
 // record makes the targets: the features of the clean images, transformed by a secret that exists only here.
@@ -235,8 +241,8 @@ func (r *run) after(ctx context.Context) error {
 		return err
 	}
 	r.report.After.CDA = e.CDA
-	if atChance(e.CDA, r.original.Classes) {
-		return fmt.Errorf("%w: %v, before it was %v", ErrAccuracyFell, e.CDA, r.report.Before.CDA)
+	if e.AtChance() {
+		return fmt.Errorf("%w: %v where guessing has %.2f %%; before it was %v", ErrAccuracyFell, e.CDA, 100*e.chance, r.report.Before.CDA)
 	}
 	features, err := recordFeatures(ctx, r.original, r.values, r.pre, r.trainSet, r.ort())
 	if err != nil {

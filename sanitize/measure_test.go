@@ -5,6 +5,9 @@ import (
 	"math"
 	"strings"
 	"testing"
+
+	"grindstone/sanitize/classifier"
+	"grindstone/sanitize/data"
 )
 
 // TestWilson: intervals that Newcombe published (Statistics in Medicine 17, 1998, table I, method 3), and the ends.
@@ -31,20 +34,54 @@ func TestWilson(t *testing.T) {
 
 func TestAtChance(t *testing.T) {
 	for _, tt := range []struct {
-		hits, count, classes int
-		want                 bool
+		hits, count int
+		chance      float64
+		want        bool
 	}{
-		{100, 1000, 10, true},  // chance
-		{140, 1000, 10, true},  // above chance for sure, but not by half
-		{160, 1000, 10, false}, // clearly above
-		{3, 20, 10, true},      // too few images to tell
-		{9, 10, 10, false},
-		{55, 100, 2, true},
-		{80, 100, 2, false},
-		{0, 0, 10, true},
+		{100, 1000, .1, true},  // chance
+		{140, 1000, .1, true},  // above chance for sure, but not by half
+		{160, 1000, .1, false}, // clearly above
+		{3, 20, .1, true},      // too few images to tell
+		{9, 10, .1, false},
+		{55, 100, .5, true},
+		{70, 100, .5, false}, // of two classes, as hard tasks have it
+		{0, 0, .1, true},
+		{2, 1000, .001, true}, // the interval reaches chance
+		{6, 1000, .001, false},
+		{900, 1000, .9, true},
+		{960, 1000, .9, false},
 	} {
-		if got := atChance(NewRate(tt.hits, tt.count), tt.classes); got != tt.want {
-			t.Errorf("%d of %d with %d classes: %v", tt.hits, tt.count, tt.classes, got)
+		if got := atChance(NewRate(tt.hits, tt.count), tt.chance); got != tt.want {
+			t.Errorf("%d of %d, chance %v: %v", tt.hits, tt.count, tt.chance, got)
+		}
+	}
+}
+
+// TestGuessing: where one class has most of the images, saying it of all of them is guessing, however often it is right.
+func TestGuessing(t *testing.T) {
+	labels := make([]int32, 1000)
+	for i := range 50 {
+		labels[i] = 1
+	}
+	d, err := data.New("rare", []string{"healthy", "ill"}, 1, 1, 1, make([]byte, 1000), labels)
+	if err != nil {
+		t.Fatal(err)
+	}
+	constant, useful, none := make([]int, 1000), make([]int, 1000), make([]int, 1000)
+	for i := range 40 { // of 50
+		useful[i] = 1
+	}
+	for i := range none {
+		none[i] = i % 2
+	}
+	for name, tt := range map[string]struct {
+		predicted []int
+		chance    float64
+		at        bool
+	}{"always the same": {constant, .95, true}, "four of five found": {useful, .95*.96 + .05*.04, false}, "a coin": {none, .5, true}} {
+		e := Evaluation{CDA: accuracy(tt.predicted, d), chance: guessing(tt.predicted, d)}
+		if math.Abs(e.chance-tt.chance) > 1e-12 || e.AtChance() != tt.at {
+			t.Errorf("%s: CDA %v, chance %v, at chance: %v", name, e.CDA, e.chance, e.AtChance())
 		}
 	}
 }
@@ -104,6 +141,19 @@ func TestSchedule(t *testing.T) {
 	}
 }
 
+// TestAugment: crop and cutout leave something of a narrow image.
+func TestAugment(t *testing.T) {
+	for _, tt := range []struct {
+		height, width int
+		want          data.Augment
+	}{{32, 32, data.Augment{Pad: 4, Cutout: 16}}, {128, 16, data.Augment{Pad: 2, Cutout: 8}}, {16, 128, data.Augment{Pad: 2, Cutout: 8}}} {
+		r := &run{c: &classifier.Classifier{Height: tt.height, Width: tt.width}}
+		if got := r.augment(); got != tt.want {
+			t.Errorf("%dx%d: %+v", tt.height, tt.width, got)
+		}
+	}
+}
+
 func TestOptions(t *testing.T) {
 	good := Options{Model: "m.onnx", Data: "images"}
 	o := good
@@ -121,7 +171,10 @@ func TestOptions(t *testing.T) {
 		`"reflect"`:                         func(o *Options) { o.Transformation = "reflect" },
 		"held-out share":                    func(o *Options) { o.HoldOut = 1 },
 		"not NaN":                           func(o *Options) { o.HoldOut = math.NaN() },
-		"at least 2 images, not 1":          func(o *Options) { o.Batch = 1 },
+		"2 to 65536 images, not 1":          func(o *Options) { o.Batch = 1 },
+		"images, not 1000000000000":         func(o *Options) { o.Batch = 1e12 },
+		"1073741824 at most":                func(o *Options) { o.Epochs = 1e300 },
+		"steps and epochs":                  func(o *Options) { o.Steps = new(1 << 40) },
 		"cannot be negative":                func(o *Options) { o.Steps = new(-1) },
 		"must be finite":                    func(o *Options) { o.Epochs = math.Inf(1) },
 		"3 grinding epochs":                 func(o *Options) { o.Epochs, o.GrindEpochs = 2, 3 },

@@ -75,6 +75,12 @@ type Options struct {
 // the accuracy is two points higher after 3,000.
 const DefaultSteps = 3000
 
+// More than these nobody means; larger numbers would not fit into an integer when they are multiplied.
+const (
+	maxBatch = 1 << 16
+	maxSteps = 1 << 30
+)
+
 // minHeldOut is the least number of images that an accuracy is measured on; below it, its interval says nothing.
 const minHeldOut = 20
 
@@ -125,11 +131,11 @@ func (o *Options) setDefaults() error {
 	check(o.Model != "", "no model given")
 	check(o.Data != "", "no clean dataset given (--data)")
 	check(o.HoldOut > 0 && o.HoldOut < 1, "the held-out share must lie between 0 and 1, not %v", o.HoldOut)
-	check(o.Batch >= 2, "a batch needs at least 2 images, not %d", o.Batch)
+	check(o.Batch >= 2 && o.Batch <= maxBatch, "a batch has 2 to %d images, not %d", maxBatch, o.Batch)
 	check(o.MicroBatch == 0 || o.MicroBatch >= 2 && o.Batch%o.MicroBatch == 0, "micro-batches of %d images: a batch of %d is split into equal ones of at least 2", o.MicroBatch, o.Batch)
 	check(o.MemoryLimit >= 0, "the memory limit cannot be negative")
 	check(o.Precision == TF32 || o.Precision == Float32, "the precision is %s or %s, not %q", TF32, Float32, o.Precision)
-	check(steps >= 0 && o.Epochs >= 0 && o.GrindEpochs >= 0 && !math.IsInf(o.Epochs, 0), "steps and epochs must be finite and cannot be negative")
+	check(steps >= 0 && o.Epochs >= 0 && o.GrindEpochs >= 0 && steps <= maxSteps && o.Epochs <= maxSteps, "steps and epochs must be finite and cannot be negative; there are %d at most", maxSteps)
 	check(o.Epochs == 0 || o.GrindEpochs <= o.Epochs, "%v grinding epochs do not fit into %v epochs", o.GrindEpochs, o.Epochs)
 	check(o.Epochs != 0 || o.GrindEpochs == 0, "grinding epochs need the number of epochs as well (--epochs)")
 	check(o.GrindSteps >= 0 && o.GrindSteps <= max(steps, 0), "%d grinding steps do not fit into %d steps", o.GrindSteps, steps)

@@ -21,6 +21,14 @@ func (o *Options) checkOutput() error {
 	if o.Report != "" && filepath.Clean(o.Report) == filepath.Clean(o.Output) {
 		return fmt.Errorf("%w: -o and --report name the same file %s", ErrOptions, o.Output)
 	}
+	for _, in := range []string{o.Model, o.Data, o.HeldOut} {
+		if sameFile(o.Report, in) {
+			return fmt.Errorf("%w: --report %s would overwrite %s, which the run reads; name another file", ErrOptions, o.Report, in)
+		}
+		if in != o.Model && sameFile(o.Output, in) {
+			return fmt.Errorf("%w: -o %s would overwrite the dataset; name another file", ErrOptions, o.Output)
+		}
+	}
 	if info, err := os.Stat(o.Output); err == nil && !info.Mode().IsRegular() && !info.IsDir() {
 		return fmt.Errorf("%w: -o %s: it is no file that can be replaced; name another", ErrOptions, o.Output)
 	}
@@ -53,6 +61,16 @@ func checkPlace(flag, path string) error {
 		return refuse("nothing can be written there: %w", err)
 	}
 	return errors.Join(probe.Close(), os.Remove(probe.Name()))
+}
+
+// sameFile reports whether two paths lead to one file that is there.
+func sameFile(a, b string) bool {
+	one, err := os.Stat(a)
+	if err != nil {
+		return false
+	}
+	other, err := os.Stat(b)
+	return err == nil && !one.IsDir() && os.SameFile(one, other)
 }
 
 // isSpecial reports whether a report goes to a pipe or a device, such as /dev/stdout, which is there and is not to be removed.

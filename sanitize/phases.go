@@ -124,6 +124,16 @@ func (r *run) train(ctx context.Context, t *train.Trainer, plan train.Plan) erro
 	return nil
 }
 
+// augment is what is done to training images.
+func (r *run) augment() data.Augment {
+	a := data.Augment{Flip: r.mirror}
+	if !r.NoAugment {
+		side := min(r.c.Height, r.c.Width) // by the longer one nothing might be left of a narrow image
+		a.Pad, a.Cutout = side/8, side/2
+	}
+	return a
+}
+
 // augmentation names what is done to training images.
 func (r *run) augmentation() []string {
 	names := []string{}
@@ -144,10 +154,8 @@ func (r *run) runPlan(ctx context.Context, t *train.Trainer, plan train.Plan, se
 
 // feeder delivers training images, augmented.
 func (r *run) feeder(ctx context.Context, o data.FeedOptions) *data.Feeder {
-	o.Augment = &data.Augment{Flip: r.mirror}
-	if !r.NoAugment {
-		o.Augment.Pad, o.Augment.Cutout = r.c.Height/8, r.c.Height/2
-	}
+	augment := r.augment()
+	o.Augment = &augment
 	return data.NewFeeder(ctx, r.trainSet, r.pre, o)
 }
 

@@ -38,18 +38,23 @@ func FindPreprocess(ctx context.Context, c *classifier.Classifier, name string, 
 	if d.Len() > probeImages {
 		probe = d.Subset(probeImages, 1)
 	}
-	best, first, second := -1, -1.0, -1.0
-	for i, p := range candidates {
-		e, err := Evaluate(ctx, c, nil, p, probe, nil, run)
+	var best, next Rate
+	var p, second data.Preprocess
+	for i, candidate := range candidates {
+		e, err := Evaluate(ctx, c, nil, candidate, probe, nil, run)
 		if err != nil {
-			return data.Preprocess{}, Preprocessing{}, fmt.Errorf("preprocessing %s: %w", p.Name, err)
+			return data.Preprocess{}, Preprocessing{}, fmt.Errorf("preprocessing %s: %w", candidate.Name, err)
 		}
-		switch v := e.CDA.Value; {
-		case v > first:
-			best, first, second = i, v, first
-		case v > second:
-			second = v
+		switch {
+		case i == 0 || e.CDA.Value > best.Value:
+			p, second, best, next = candidate, p, e.CDA, best
+		case second.Name == "" || e.CDA.Value > next.Value:
+			second, next = candidate, e.CDA
 		}
 	}
-	return candidates[best], Preprocessing{Name: candidates[best].Name, Layout: string(c.Layout), From: "auto", Margin: first - max(second, 0)}, nil
+	info := Preprocessing{Name: p.Name, Layout: string(c.Layout), From: "auto", Margin: best.Value - next.Value}
+	if next.Value >= best.Low {
+		info.Rival = second.Name
+	}
+	return p, info, nil
 }

@@ -89,9 +89,10 @@ type DatasetInfo struct {
 // Preprocessing is how pixels become the model's input.
 type Preprocessing struct {
 	Name   string  `json:"name"`
-	Layout string  `json:"layout"` // NCHW or NHWC
-	From   string  `json:"from"`   // "auto", "flag", "policy", "annotation" or "config"
-	Margin float64 `json:"margin"` // auto: accuracy above the second best candidate
+	Layout string  `json:"layout"`          // NCHW or NHWC
+	From   string  `json:"from"`            // "auto", "flag", "policy", "annotation" or "config"
+	Margin float64 `json:"margin"`          // auto: accuracy above the second best candidate
+	Rival  string  `json:"rival,omitempty"` // auto: that one, where so few images cannot tell which of the two is right
 }
 
 // Metrics are measured on held-out images.

@@ -335,6 +335,19 @@ func TestNoSteps(t *testing.T) {
 	}
 }
 
+// TestRival: a preprocessing that was guessed is called that, with the other one that may be right.
+func TestRival(t *testing.T) {
+	o := toyOptions(t)
+	o.Steps, o.Preprocess = new(0), ""
+	r, err := Run(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if p := r.Preprocessing; p.Name == "" || p.Rival == "" || p.Rival == p.Name || !strings.Contains(r.Warnings[0], "with "+p.Rival+" the model is within") {
+		t.Errorf("%+v, %q", p, r.Warnings)
+	}
+}
+
 // TestHeldOutImages: what is held out is never trained on, however it is held out.
 func TestHeldOutImages(t *testing.T) {
 	check := func(name string, o Options, count int) {
@@ -349,7 +362,7 @@ func TestHeldOutImages(t *testing.T) {
 				t.Errorf("%s: held-out image %d is trained on", name, i)
 			}
 		}
-		if held.Len() != count {
+		if held.Len() != count && count >= 0 {
 			t.Errorf("%s: %d images are held out, want %d", name, held.Len(), count)
 		}
 	}
@@ -378,6 +391,59 @@ func TestHeldOutImages(t *testing.T) {
 	}
 	o.HeldOut, o.Data = "", whole
 	check("a test folder within the dataset", o, 60)
+
+	// Copies: of a third of the images under other names and labels, and of held-out images in another dataset.
+	o = toyOptions(t)
+	copied := copies(t, toy.images, toy.images.Subset(200, 1), 1)
+	o.Data = filepath.Join(t.TempDir(), "copied")
+	if err := copied.WriteFolder(o.Data); err != nil {
+		t.Fatal(err)
+	}
+	check("a share of images with copies", o, -1)
+	o = toyOptions(t)
+	o.HeldOut = filepath.Join(t.TempDir(), "held")
+	if err := copies(t, other, toy.images.Subset(30, 1), 0).WriteFolder(o.HeldOut); err != nil {
+		t.Fatal(err)
+	}
+	check("a dataset of its own with training images", o, 90)
+}
+
+// copies is a dataset with images of another one, whose labels are moved.
+func copies(t *testing.T, d, more *data.Dataset, move int) *data.Dataset {
+	t.Helper()
+	var pixels []byte
+	var labels []int32
+	for _, part := range []*data.Dataset{d, more} {
+		for i := range part.Len() {
+			px, label := part.At(i)
+			if part == more {
+				label = (label + move) % 3
+			}
+			pixels, labels = append(pixels, px...), append(labels, int32(label))
+		}
+	}
+	both, err := data.New("copies", d.Classes, toySide, toySide, 3, pixels, labels)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return both
+}
+
+// TestOverlap: training images that are held out as well are left out of training, and the report says so.
+func TestOverlap(t *testing.T) {
+	o := toyOptions(t)
+	o.HeldOut = filepath.Join(t.TempDir(), "held")
+	if err := toy.images.Subset(60, 1).WriteFolder(o.HeldOut); err != nil {
+		t.Fatal(err)
+	}
+	o.Steps = new(0)
+	r, err := Run(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r.Dataset.Train != 540 || r.Dataset.HeldOut != 60 || len(r.Warnings) != 2 || !strings.HasPrefix(r.Warnings[0], "60 of 600 training images are held out as well") {
+		t.Errorf("%+v, %q", r.Dataset, r.Warnings)
+	}
 }
 
 // TestRunRefuses: every reason to end a run has an error of its own, and leaves no output.
@@ -417,6 +483,7 @@ func TestRunRefuses(t *testing.T) {
 			o.Data = relabelled([]string{"a", "b", "c", "d"}, func(i int, l int32) int32 { return int32(i % 4) })
 		}, ErrClasses, "has 4, the model 3"},
 		{"held-out images that are trained on", func(o *Options) { o.HeldOut = o.Data }, ErrOptions, "never be trained on"},
+		{"fewer samples than classes", func(o *Options) { o.Samples = 2 }, data.ErrClasses, `of the 2 images to train on is of class "`},
 		{"too few held-out images", func(o *Options) { o.HoldOut = .01 }, ErrTooFewHeldOut, "6, at least 20"},
 		{"a rate that destroys the model", func(o *Options) { o.LearningRate = 1e12 }, nil, "diverged"},
 		{"no such model", func(o *Options) { o.Model += "x" }, os.ErrNotExist, "toy.onnxx"},

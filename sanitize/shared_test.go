@@ -78,12 +78,13 @@ func TestPreprocessingOfThirdPartyModels(t *testing.T) {
 		file  string
 		names []string // some preprocessings are too close to tell apart
 		cda   float64
+		rival bool // which is said
 	}{
-		{"nad-wrn16-badnet.onnx", []string{"unit"}, .762},
-		{"vnncomp-resnet_2b.onnx", []string{"cifar10"}, .66},
-		{"vnncomp-cifar_base_kw.onnx", []string{"imagenet-225", "imagenet"}, .61},
-		{"vnncomp-cifar10_medium_nhwc.onnx", []string{"unit"}, .68},
-		{"cntk-mnist.onnx", []string{"bytes", "unit"}, .988},
+		{"nad-wrn16-badnet.onnx", []string{"unit"}, .762, false},
+		{"vnncomp-resnet_2b.onnx", []string{"cifar10"}, .66, true},
+		{"vnncomp-cifar_base_kw.onnx", []string{"imagenet-225", "imagenet"}, .61, true},
+		{"vnncomp-cifar10_medium_nhwc.onnx", []string{"unit"}, .68, false},
+		{"cntk-mnist.onnx", []string{"bytes", "unit"}, .988, true},
 	} {
 		t.Run(tt.file, func(t *testing.T) {
 			d, grey := "cifar10", tt.file == "cntk-mnist.onnx"
@@ -99,6 +100,9 @@ func TestPreprocessingOfThirdPartyModels(t *testing.T) {
 			}
 			if !slices.Contains(tt.names, p.Name) || info.Name != p.Name || info.From != "auto" || info.Layout != string(c.Layout) || info.Margin < 0 || info.Margin > 1 {
 				t.Errorf("found %+v", info)
+			}
+			if (info.Rival != "") != tt.rival || info.Rival == info.Name {
+				t.Errorf("another one is as good: %q, %+v", info.Rival, info)
 			}
 			e, err := Evaluate(t.Context(), c, nil, p, all, nil, cpu)
 			if err != nil {

@@ -135,7 +135,7 @@ func toyOptions(t testing.TB) Options {
 	}
 	o := Options{
 		Model: filepath.Join(dir, "toy.onnx"), Data: filepath.Join(dir, "stripes.tar.gz"), Output: filepath.Join(dir, "out.onnx"),
-		HoldOut: .2, Steps: new(80), Batch: 32, LearningRate: .05, NoAugment: true, Provider: cpu.Provider, Threads: 1,
+		HoldOut: .2, Steps: new(80), Batch: 32, LearningRate: .05, NoAugment: true, Preprocess: "unit", Provider: cpu.Provider, Threads: 1,
 	}
 	if err := os.WriteFile(o.Model, toy.model, 0o644); err != nil {
 		t.Fatal(err)

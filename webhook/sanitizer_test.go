@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"grindstone/policy"
 	"grindstone/sanitize"
 )
 
@@ -31,6 +32,25 @@ func newRun(t *testing.T) (sanitizerRun, string) {
 		t.Fatal(err)
 	}
 	return r, sum
+}
+
+// TestSanitizerArgs: of the schedule a policy says all or the configuration does; steps of the one and epochs of the other would be refused.
+func TestSanitizerArgs(t *testing.T) {
+	for _, tt := range []struct {
+		policy, config policy.Parameters
+		want           string
+	}{
+		{policy.Parameters{Steps: 100}, policy.Parameters{Epochs: 5, GrindEpochs: 2, Batch: 64}, "--steps 100 --batch 64"},
+		{policy.Parameters{Epochs: 3}, policy.Parameters{Steps: 900, GrindSteps: 500}, "--epochs 3"},
+		{policy.Parameters{Epochs: 3}, policy.Parameters{Epochs: 9, GrindEpochs: 4}, "--epochs 3"},
+		{policy.Parameters{GrindEpochs: 1, Batch: 32}, policy.Parameters{Epochs: 5, GrindEpochs: 2, Batch: 64}, "--epochs 5 --grind-epochs 1 --batch 32"},
+		{policy.Parameters{LearningRate: .5}, policy.Parameters{Steps: 900, LearningRate: .1}, "--steps 900 --lr 0.5"},
+	} {
+		p := &Pipeline{Defaults: tt.config}
+		if got := strings.Join(p.sanitizerArgs(&Admission{Decision: &policy.AdmissionDecision{Parameters: tt.policy}}), " "); got != tt.want {
+			t.Errorf("policy %+v, configuration %+v: %s, want %s", tt.policy, tt.config, got, tt.want)
+		}
+	}
 }
 
 // TestSanitizerVerdicts runs real processes that misbehave and checks the reason that each is held for.

@@ -219,6 +219,9 @@ func (p *Pipeline) sanitizerArgs(a *Admission) []string {
 	}
 	d := a.Decision
 	q, def := d.Parameters, p.Defaults
+	if q.Epochs != 0 || q.Steps != 0 { // a policy's schedule takes the place of the configuration's: parts of both do not go together
+		def.Epochs, def.GrindEpochs, def.Steps, def.GrindSteps = 0, 0, 0, 0
+	}
 	text("transform", d.Transformation)
 	number("epochs", float64(q.Epochs), float64(def.Epochs))
 	number("grind-epochs", float64(q.GrindEpochs), float64(def.GrindEpochs))

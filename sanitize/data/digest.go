@@ -22,11 +22,7 @@ import (
 // or doubled image does. A view has the digest of the images that it shows. Images of a lossy format are hashed as decoded, so their
 // digest is that of one decoder.
 func (d *Dataset) Digest() string {
-	sums := make([][sha256.Size]byte, d.Len())
-	parallel(d.Len(), func(i int) {
-		px, _ := d.At(i)
-		sums[i] = sha256.Sum256(px)
-	})
+	sums := d.sums()
 	byClass := make([][][]byte, len(d.Classes))
 	for i := range sums {
 		l := d.Labels[i]
@@ -42,6 +38,16 @@ func (d *Dataset) Digest() string {
 		}
 	}
 	return "sha256:" + hex.EncodeToString(h.Sum(nil))
+}
+
+// sums are the SHA-256 of each image's bytes.
+func (d *Dataset) sums() [][sha256.Size]byte {
+	sums := make([][sha256.Size]byte, d.Len())
+	parallel(d.Len(), func(i int) {
+		px, _ := d.At(i)
+		sums[i] = sha256.Sum256(px)
+	})
+	return sums
 }
 
 // parallel calls f for 0 to n-1 on all cores.

@@ -36,7 +36,7 @@ func FuzzTar(f *testing.F) {
 	f.Add(linked(f), false)
 	f.Fuzz(func(t *testing.T, data []byte, zipped bool) {
 		c := tarball{open: func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(data)), nil }, size: int64(len(data)), gzip: zipped}
-		d, _, err := openIn(context.Background(), c, small, false)
+		d, _, err := openIn(context.Background(), c, small, trainPart)
 		checkDataset(t, d, err)
 	})
 }
@@ -52,7 +52,7 @@ func FuzzZip(f *testing.F) {
 		if err != nil {
 			return
 		}
-		d, _, err := openIn(context.Background(), c, small, false)
+		d, _, err := openIn(context.Background(), c, small, trainPart)
 		checkDataset(t, d, err)
 	})
 }
@@ -88,7 +88,7 @@ func FuzzIDX(f *testing.F) {
 	f.Add(images[:20], labels)
 	f.Add([]byte{0, 0, 8, 4, 0, 0, 0, 2, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 3, 1, 2, 3, 4, 5, 6}, []byte{0, 0, 8, 1, 0, 0, 0, 2, 0, 1})
 	f.Fuzz(func(t *testing.T, images, labels []byte) {
-		d, _, err := openIn(context.Background(), heap{{"images-idx3-ubyte", images}, {"labels-idx1-ubyte", labels}}, small, false)
+		d, _, err := openIn(context.Background(), heap{{"images-idx3-ubyte", images}, {"labels-idx1-ubyte", labels}}, small, trainPart)
 		checkDataset(t, d, err)
 	})
 }
@@ -98,7 +98,7 @@ func FuzzCIFAR(f *testing.F) {
 	f.Add(cifarOf(noise(f, 2, 2, 32, 32, 3))[:4000], []byte(""))
 	f.Add([]byte{}, []byte("cat dog"))
 	f.Fuzz(func(t *testing.T, batch, names []byte) {
-		d, _, err := openIn(context.Background(), heap{{"data_batch_1.bin", batch}, {cifarMeta, names}}, small, false)
+		d, _, err := openIn(context.Background(), heap{{"data_batch_1.bin", batch}, {cifarMeta, names}}, small, trainPart)
 		checkDataset(t, d, err)
 	})
 }

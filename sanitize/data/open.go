@@ -32,20 +32,29 @@ type Options struct {
 //
 // Where the path holds training images and others set apart (see OpenSplit), Open reads the training images alone.
 func Open(ctx context.Context, path string, o Options) (*Dataset, error) {
-	train, _, err := open(ctx, path, o, false)
+	train, _, err := open(ctx, path, o, trainPart)
 	return train, err
 }
 
-// OpenSplit reads training images from trainPath and held-out images, never trained on, from heldPath. An empty heldPath looks for
+// OpenHeldOut is Open for measuring: where the path holds training images and others set apart, it reads those set apart alone.
+func OpenHeldOut(ctx context.Context, path string, o Options) (*Dataset, error) {
+	train, held, err := open(ctx, path, o, heldPart)
+	if held != nil {
+		return held, err
+	}
+	return train, err
+}
+
+// OpenSplit reads training images from trainPath and held-out images, never trained on, from heldPath, as OpenHeldOut does. An empty heldPath looks for
 // both within trainPath: class folders under train/ and under test/, val/, valid/ or validation/ (in this order); data_batch_*.bin
 // and test_batch.bin of CIFAR-10; train-* and t10k-* or test-* of IDX. ErrNoSplit says that there is no such part; use
 // [Dataset.Split] then. Both parts have the same classes and image size. Options.Limit applies to each.
 func OpenSplit(ctx context.Context, trainPath, heldPath string, o Options) (train, held *Dataset, err error) {
 	if heldPath == "" {
-		train, held, err = open(ctx, trainPath, o, true)
+		train, held, err = open(ctx, trainPath, o, trainPart|heldPart)
 	} else if train, err = Open(ctx, trainPath, o); err == nil {
 		o.Height, o.Width, o.Channels = train.Height, train.Width, train.Channels
-		held, err = Open(ctx, heldPath, o)
+		held, err = OpenHeldOut(ctx, heldPath, o)
 	}
 	if err != nil {
 		return nil, nil, err
@@ -60,24 +69,35 @@ func OpenSplit(ctx context.Context, trainPath, heldPath string, o Options) (trai
 // reader turns the chosen files of a container into a dataset.
 type reader func(ctx context.Context, c container, files []file, o Options) (*Dataset, error)
 
-func open(ctx context.Context, name string, o Options, split bool) (train, held *Dataset, err error) {
+// parts of a dataset that are asked for.
+type parts int
+
+const (
+	trainPart parts = 1 << iota
+	heldPart
+)
+
+func open(ctx context.Context, name string, o Options, want parts) (train, held *Dataset, err error) {
 	c, err := openContainer(name)
 	if err != nil {
 		return nil, nil, locate(ctx, name, err)
 	}
 	defer c.Close()
-	train, held, err = openIn(ctx, c, o, split)
+	train, held, err = openIn(ctx, c, o, want)
 	if err != nil {
 		return nil, nil, locate(ctx, name, err)
 	}
-	train.Name = nameOf(name)
+	if train != nil {
+		train.Name = nameOf(name)
+	}
 	if held != nil {
-		held.Name = train.Name + " (held out)"
+		held.Name = nameOf(name) + " (held out)"
 	}
 	return train, held, nil
 }
 
-func openIn(ctx context.Context, c container, o Options, split bool) (train, held *Dataset, err error) {
+// openIn reads what is wanted; where the container sets nothing apart, all of its images as training images.
+func openIn(ctx context.Context, c container, o Options, want parts) (train, held *Dataset, err error) {
 	if err := o.check(); err != nil {
 		return nil, nil, err
 	}
@@ -89,28 +109,33 @@ func openIn(ctx context.Context, c container, o Options, split bool) (train, hel
 	if err != nil {
 		return nil, nil, err
 	}
-	parts := map[string][]file{}
+	named := map[string][]file{}
 	for _, f := range files {
-		parts[part(f)] = append(parts[part(f)], f)
+		named[part(f)] = append(named[part(f)], f)
 	}
 	var apart string
 	for _, p := range heldParts {
-		if len(parts["train"]) > 0 && len(parts[p]) > 0 {
+		if len(named["train"]) > 0 && len(named[p]) > 0 {
 			apart = p
 			break
 		}
 	}
-	if apart == "" && split {
-		return nil, nil, ErrNoSplit
-	}
-	if apart != "" {
-		files = slices.Concat(parts["train"], parts["meta"])
-	}
-	if train, err = read(ctx, c, files, o); err != nil || !split {
+	if apart == "" {
+		if want == trainPart|heldPart {
+			return nil, nil, ErrNoSplit
+		}
+		train, err = read(ctx, c, files, o)
 		return train, nil, err
 	}
-	o.Height, o.Width, o.Channels = train.Height, train.Width, train.Channels
-	held, err = read(ctx, c, slices.Concat(parts[apart], parts["meta"]), o)
+	if want&trainPart != 0 {
+		if train, err = read(ctx, c, slices.Concat(named["train"], named["meta"]), o); err != nil {
+			return nil, nil, err
+		}
+		o.Height, o.Width, o.Channels = train.Height, train.Width, train.Channels
+	}
+	if want&heldPart != 0 {
+		held, err = read(ctx, c, slices.Concat(named[apart], named["meta"]), o)
+	}
 	return train, held, err
 }
 

@@ -169,6 +169,13 @@ func TestOpenSplit(t *testing.T) {
 			if o := mustOpen(t, dir, Options{}); o.Digest() != train.Digest() {
 				t.Errorf("%s: Open reads held-out images: %s", part, o)
 			}
+			if o, err := OpenHeldOut(ctx, dir, Options{}); err != nil || o.Digest() != held.Digest() || o.Name != filepath.Base(dir)+" (held out)" {
+				t.Errorf("%s: measured on other images than the held-out ones: %v, %v", part, o, err)
+			}
+			_, h, err = OpenSplit(ctx, write(t, items(t, train)...), dir, Options{})
+			if err != nil || h.Digest() != held.Digest() {
+				t.Errorf("%s: held out are other images: %v, %v", part, h, err)
+			}
 		}
 	})
 	t.Run("two paths", func(t *testing.T) {

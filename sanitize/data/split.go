@@ -2,6 +2,7 @@ package data
 
 import (
 	"cmp"
+	"crypto/sha256"
 	"fmt"
 	"math"
 	"math/rand/v2"
@@ -9,12 +10,21 @@ import (
 )
 
 // Split divides the images at random, class by class, into a training part and a held-out part that holds the given share of every
-// class, rounded, and at least one image of each. Both are views. The same seed gives the same split.
+// class, rounded, and at least one image of each. Both are views. The same seed gives the same split. All copies of an image come into the
+// same part: what is held out is in training under no name and no label.
 func (d *Dataset) Split(share float64, seed uint64) (train, held *Dataset, err error) {
 	if !(share > 0 && share < 1) {
 		return nil, nil, &Error{Path: d.Name, Err: fmt.Errorf("%w: a held-out share of %v is not between 0 and 1", ErrOption, share)}
 	}
-	counts := d.Counts()
+	first := d.firsts()
+	var single []int32 // the first of each image
+	for i, f := range first {
+		if f == int32(i) {
+			single = append(single, f)
+		}
+	}
+	once := d.view(single)
+	counts := once.Counts()
 	present := 0
 	for class, n := range counts {
 		if n == 1 {
@@ -22,23 +32,56 @@ func (d *Dataset) Split(share float64, seed uint64) (train, held *Dataset, err e
 		}
 		present += btoi(n > 0)
 	}
-	total := int(math.Round(share * float64(d.Len())))
-	quota := apportion(counts, min(max(total, present), d.Len()-present))
+	total := int(math.Round(share * float64(once.Len())))
+	quota := apportion(counts, min(max(total, present), once.Len()-present))
 	for class, n := range counts { // leave something to train on
 		quota[class] = min(quota[class], max(n-1, 0))
 	}
-	chosen := choose(d.Labels, quota, seed)
-	rest := make([]int32, 0, d.Len()-len(chosen))
-	for i, k := 0, 0; i < d.Len(); i++ {
-		if k < len(chosen) && int(chosen[k]) == i {
-			k++
-		} else {
-			rest = append(rest, int32(i))
-		}
+	chosen := make([]bool, d.Len())
+	for _, i := range choose(once.Labels, quota, seed) {
+		chosen[single[i]] = true
 	}
-	train, held = d.view(rest), d.view(chosen)
+	var parts [2][]int32
+	for i, f := range first {
+		to := btoi(chosen[f])
+		parts[to] = append(parts[to], int32(i))
+	}
+	train, held = d.view(parts[0]), d.view(parts[1])
 	train.Name, held.Name = d.Name+" (training)", d.Name+" (held out)"
 	return train, held, nil
+}
+
+// Without is the dataset less the images that another one has too, whatever their labels.
+func (d *Dataset) Without(other *Dataset) *Dataset {
+	has := map[[sha256.Size]byte]bool{}
+	for _, sum := range other.sums() {
+		has[sum] = true
+	}
+	var rows []int32
+	for i, sum := range d.sums() {
+		if !has[sum] {
+			rows = append(rows, int32(i))
+		}
+	}
+	if len(rows) == d.Len() {
+		return d
+	}
+	return d.view(rows)
+}
+
+// firsts gives for each image the first one with the same pixels.
+func (d *Dataset) firsts() []int32 {
+	first := make([]int32, d.Len())
+	seen := make(map[[sha256.Size]byte]int32, d.Len())
+	for i, sum := range d.sums() {
+		f, ok := seen[sum]
+		if !ok {
+			f = int32(i)
+			seen[sum] = f
+		}
+		first[i] = f
+	}
+	return first
 }
 
 // Subset is a view of n images (all of them where there are fewer), drawn at random, class by class in the classes' proportions.

@@ -130,6 +130,62 @@ func TestSplitRefuses(t *testing.T) {
 	}
 }
 
+// TestSplitKeepsCopiesTogether: what is held out is not in training under another name or label; every image is in one part; of each class there is something
+// in both.
+func TestSplitKeepsCopiesTogether(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		const classes = 3
+		var pixels []byte
+		var labels []int32
+		for i := range 60 {
+			for range rapid.IntRange(1, 6).Draw(t, "copies") {
+				label := int32(i % classes)
+				if rapid.IntRange(0, 9).Draw(t, "elsewhere") == 0 && i >= 2*classes {
+					label = int32((i + 1) % classes)
+				}
+				pixels, labels = append(pixels, byte(i)), append(labels, label)
+			}
+		}
+		d, err := New("copies", []string{"a", "b", "c"}, 1, 1, 1, pixels, labels)
+		if err != nil {
+			t.Fatal(err)
+		}
+		train, held, err := d.Split(.3, rapid.Uint64().Draw(t, "seed"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		trained, distinct := map[byte]bool{}, map[byte]bool{}
+		for i := range train.Len() {
+			px, _ := train.At(i)
+			trained[px[0]] = true
+		}
+		for i := range held.Len() {
+			px, _ := held.At(i)
+			distinct[px[0]] = true
+			if trained[px[0]] {
+				t.Fatalf("image %d is in both parts", px[0])
+			}
+		}
+		if train.Len()+held.Len() != d.Len() || len(distinct) != 18 {
+			t.Errorf("%d and %d of %d images, %d distinct ones held out", train.Len(), held.Len(), d.Len(), len(distinct))
+		}
+		if train.Without(held) != train || d.Without(held).Len() != train.Len() || held.Without(d).Len() != 0 {
+			t.Errorf("%d, %d and %d images without those of another part", train.Without(held).Len(), d.Without(held).Len(), held.Without(d).Len())
+		}
+	})
+}
+
+// TestSplitOfOneImageAndItsCopy: copies do not make a second image.
+func TestSplitOfOneImageAndItsCopy(t *testing.T) {
+	d, err := New("copies", []string{"a", "b"}, 1, 1, 1, []byte{1, 2, 3, 3, 3}, []int32{0, 0, 1, 1, 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := d.Split(.5, 1); !errors.Is(err, ErrClasses) {
+		t.Errorf("a class of three copies of an image: %v", err)
+	}
+}
+
 func TestSubset(t *testing.T) {
 	d := labelled(t, []int{100, 50, 10})
 	for n, want := range map[int][]int{16: {10, 5, 1}, 160: {100, 50, 10}, 1000: {100, 50, 10}, 0: {0, 0, 0}, -3: {0, 0, 0}, 3: {1, 1, 1}} {
