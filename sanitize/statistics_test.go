@@ -123,7 +123,7 @@ func TestStatisticsAreMeasured(t *testing.T) {
 	for k := range 8 {
 		m, v := c.Constants["norm.mean"].Floats()[k], c.Constants["norm.variance"].Floats()[k]
 		deviation := math.Sqrt(float64(v))
-		if math.Abs(float64(m-mean[k])) > .05*deviation || math.Abs(float64(v/variance[k]-1)) > .08 { // of 2,000 images
+		if math.Abs(float64(m-mean[k])) > .05*deviation || math.Abs(float64(v/variance[k]-1)) > .2 { // of 2,000 images, with patches cut out
 			t.Errorf("channel %d: mean %v and variance %v, on augmented images they are %v and %v", k, m, v, mean[k], variance[k])
 		}
 		other = other || math.Abs(float64(asTheyAre[0][k]-mean[k])) > .1*deviation
