@@ -1,8 +1,12 @@
 package webhook
 
 import (
+	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -57,7 +61,7 @@ func (o otherRegistry) attach(repository string, subject ocispec.Descriptor, nam
 func TestASourceThatForbids(t *testing.T) {
 	var refused atomic.Int32
 	other := newFaultyRegistry(t, func(w http.ResponseWriter, r *http.Request) bool {
-		if r.Method != http.MethodGet || !strings.HasPrefix(r.URL.Path, "/v2/in/m/blobs/") || refused.Load() >= 3 {
+		if r.Method != http.MethodGet || !strings.HasPrefix(r.URL.Path, "/v2/in/m/blobs/") || refused.Load() > 0 {
 			return false
 		}
 		refused.Add(1)
@@ -69,6 +73,78 @@ func TestASourceThatForbids(t *testing.T) {
 	s.tell("distribution", distributionEvent("e1", "in/m", "v1", pushed.Digest.String(), time.Now()), bearer)
 	if a := s.arrives("in/m"); a.Source.Digest != pushed.Digest.String() || refused.Load() == 0 {
 		t.Errorf("%+v, refused %d", a, refused.Load())
+	}
+}
+
+// TestADeniedPushEvent: what the policy denies is not brought in again and again.
+func TestADeniedPushEvent(t *testing.T) {
+	other, policies := newOtherRegistry(t), t.TempDir()
+	const rego = `package grindstone.admission
+decision := {"action": "deny", "reasons": ["not from there"]}
+`
+	const release = `package grindstone.release
+decision := {"release": false, "reasons": ["never"]}
+`
+	for name, text := range map[string]string{"admission.rego": rego, "release.rego": release} {
+		if err := os.WriteFile(filepath.Join(policies, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s := startServer(t, t.TempDir(), "-events", other.host, "-policy", policies)
+	pushed := other.push("in/m", "v1", "a")
+	s.tell("distribution", distributionEvent("e1", "in/m", "v1", pushed.Digest.String(), time.Now()), bearer)
+	s.become(pushed.Digest.String(), Denied)
+	var left struct{ Events []Ingestion }
+	for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+		if s.get("/api/v1/events", &left); len(left.Events) == 0 {
+			break
+		} else if i := left.Events[0]; i.Attempts > 0 || time.Now().After(deadline) {
+			t.Fatalf("it is tried again: %+v", i)
+		}
+	}
+}
+
+// TestAPackageOfVeryManyManifests: who pushes an index of an index of an index does not have the server keep all of them in memory.
+func TestAPackageOfVeryManyManifests(t *testing.T) {
+	other := newOtherRegistry(t)
+	s := startServer(t, t.TempDir(), "-events", other.host)
+	put := func(text string) string {
+		d := digest.FromString(text)
+		r := httptest.NewRequest(http.MethodPut, "/v2/in/m/manifests/"+d.String(), strings.NewReader(text))
+		r.Header.Set("Content-Type", ocispec.MediaTypeImageIndex)
+		w := httptest.NewRecorder()
+		if other.handler.ServeHTTP(w, r); w.Code != http.StatusCreated {
+			t.Fatalf("%d %s", w.Code, w.Body)
+		}
+		return fmt.Sprintf(`{"mediaType":%q,"digest":%q,"size":%d}`, ocispec.MediaTypeImageIndex, d, len(text))
+	}
+	index := func(annotation, manifests string) string {
+		return `{"schemaVersion":2,"mediaType":"` + ocispec.MediaTypeImageIndex + `","annotations":{"a":"` + annotation + `"},"manifests":[` + manifests + `]}`
+	}
+	chain := put(index("", ""))
+	for range maxManifests {
+		chain = put(index("", chain))
+	}
+	var large []string
+	for i := range 20 {
+		large = append(large, put(index(fmt.Sprint(i)+strings.Repeat("x", 4_000_000), "")))
+	}
+	for name, listed := range map[string]string{"number": chain, "bytes": strings.Join(large, ",")} {
+		top := index(name, listed)
+		put(top)
+		body := `{"id":"` + name + `","action":"push","target":{"repository":"in/m","digest":"` + digest.FromString(top).String() + `"}}`
+		if status, text := s.tell("acr", body, bearer); status != http.StatusAccepted {
+			t.Fatalf("%d %s", status, text)
+		}
+		var left struct{ Events []Ingestion }
+		for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+			s.get("/api/v1/events", &left)
+			if i := slices.IndexFunc(left.Events, func(i Ingestion) bool { return i.Event.ID == name }); i >= 0 && left.Events[i].State == IngestFailed && strings.Contains(left.Events[i].Error, "manifests") {
+				break
+			} else if time.Now().After(deadline) {
+				t.Fatalf("%s: %+v", name, left)
+			}
+		}
 	}
 }
 
@@ -155,5 +231,66 @@ func TestAReleaseThatIsNotTaken(t *testing.T) {
 				t.Errorf("%+v, %v", r, err)
 			}
 		})
+	}
+}
+
+// TestKilledWhileHandingOver: wherever the server dies, what is released is whole in the registry that gets it, and its tag leads to nothing that does not verify.
+func TestKilledWhileHandingOver(t *testing.T) {
+	for _, point := range []string{"package released", "attestation attached", "attesting done", "tag moved", "releasing done", "released recorded"} {
+		t.Run(point, func(t *testing.T) {
+			t.Parallel()
+			dir, other := t.TempDir(), newOtherRegistry(t)
+			s := startServer(t, dir, "-events", other.host, "-stop", point)
+			pushed := other.push("in/m", "v1", "a")
+			s.tell("distribution", distributionEvent("e1", "in/m", "v1", pushed.Digest.String(), time.Now()), bearer)
+			s.reach()
+			public := s.public()
+			verify := func() (string, error) {
+				r, err := attest.VerifyRef(t.Context(), other.host+"/released/in/m:v1", public, attest.RefOptions{Anonymous: true})
+				if err != nil {
+					return "", err
+				}
+				return r.Digest, nil
+			}
+			_, early := verify()
+			if there := strings.Contains(" tag moved releasing done released recorded", " "+point); there != (early == nil) {
+				t.Errorf("before: %v", early)
+			}
+			s.Kill()
+			s = startServer(t, dir, "-events", other.host)
+			a := s.become(pushed.Digest.String(), Released)
+			if got, err := verify(); err != nil || got != a.Released.Digest {
+				t.Errorf("%s %v, released is %s", got, err, a.Released.Digest)
+			}
+		})
+	}
+}
+
+// TestAReleaseThatIsGone: a registry cleans away what it was given, and gets it once more with the next tag.
+func TestAReleaseThatIsGone(t *testing.T) {
+	var gone atomic.Bool
+	anew := newOtherRegistry(t)
+	other := newFaultyRegistry(t, func(w http.ResponseWriter, r *http.Request) bool {
+		if gone.Load() && strings.HasPrefix(r.URL.Path, "/v2/released/") {
+			anew.handler.ServeHTTP(w, r)
+			return true
+		}
+		return false
+	})
+	s := startServer(t, t.TempDir(), "-events", other.host)
+	for i, tag := range []string{"v1", "v2"} {
+		pushed := other.push("in/m", tag, "a")
+		s.tell("distribution", distributionEvent(tag, "in/m", tag, pushed.Digest.String(), time.Now()), bearer)
+		if i > 0 {
+			for deadline := time.Now().Add(20 * time.Second); len(s.admissions("?tag="+tag)) == 0 && time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
+			}
+		}
+		a := s.become(pushed.Digest.String(), Released)
+		s.tagBecomes("events/distribution/in/m", tag, a.Released.Digest)
+		a = s.become(pushed.Digest.String(), Released)
+		if r, err := attest.VerifyRef(t.Context(), other.host+"/released/in/m:"+tag, s.public(), attest.RefOptions{Anonymous: true}); err != nil || r.Digest != a.Released.Digest {
+			t.Errorf("%s: %+v, %v", tag, r, err)
+		}
+		gone.Store(true)
 	}
 }

@@ -4,12 +4,16 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"oras.land/oras-go/v2"
+	"oras.land/oras-go/v2/content"
 	"oras.land/oras-go/v2/errdef"
 	"oras.land/oras-go/v2/registry/remote"
 	"oras.land/oras-go/v2/registry/remote/auth"
@@ -44,12 +48,14 @@ func (p *Pipeline) ownRelease(source EventSource, repository string) bool {
 }
 
 // leavesOut says why an event is not taken; "" if it is.
-func (e EventSource) leavesOut(p pushevent.Pushed) string {
+func (p *Pipeline) leavesOut(source EventSource, pushed pushevent.Pushed) string {
 	switch {
-	case e.Hub != nil && p.Ref != "refs/heads/"+e.Hub.Branch:
+	case source.Hub != nil && pushed.Ref != "refs/heads/"+source.Hub.Branch:
 		return "another ref"
-	case !e.Matches(p.Repository):
+	case !source.Matches(pushed.Repository):
 		return "repository is not configured"
+	case p.ownRelease(source, pushed.Repository):
+		return "release of this server"
 	}
 	return ""
 }
@@ -116,6 +122,31 @@ func (in *ingester) bring(ctx context.Context, i Ingestion) error {
 	return err
 }
 
+const (
+	maxManifests     = 1000     // of a package: an index, those that it lists, and so on
+	maxManifestBytes = 64 << 20 // of all of them, which are in memory while it is copied
+)
+
+// boundedGraph are the options of a copy that ends when the package has too many manifests.
+func boundedGraph() oras.CopyGraphOptions {
+	var mu sync.Mutex
+	var number, bytes int64
+	options := oras.DefaultCopyGraphOptions
+	options.FindSuccessors = func(ctx context.Context, from content.Fetcher, d ocispec.Descriptor) ([]ocispec.Descriptor, error) {
+		return content.Successors(ctx, content.FetcherFunc(func(ctx context.Context, manifest ocispec.Descriptor) (io.ReadCloser, error) {
+			mu.Lock()
+			number, bytes = number+1, bytes+manifest.Size
+			over := number > maxManifests || bytes > maxManifestBytes
+			mu.Unlock()
+			if over {
+				return nil, fmt.Errorf("%w: the package has more than %d manifests, or they have more than %d bytes", remotefile.ErrUnsupported, maxManifests, maxManifestBytes)
+			}
+			return from.Fetch(ctx, manifest)
+		}), d)
+	}
+	return options
+}
+
 // within bounds an attempt to bring something in, or back.
 func (e EventSource) within(ctx context.Context, format string, args ...any) (context.Context, context.CancelFunc) {
 	setDefault(&e.Timeout, time.Hour)
@@ -143,7 +174,7 @@ func (in *ingester) bringFrom(ctx context.Context, source EventSource, i Ingesti
 	if err != nil {
 		return fmt.Errorf("resolve %s: %w", reference, err)
 	}
-	if err := oras.CopyGraph(ctx, from, to, d, oras.DefaultCopyGraphOptions); err != nil && !deniedByPolicy(err) {
+	if err := oras.CopyGraph(ctx, from, to, d, boundedGraph()); err != nil && !deniedByPolicy(err) {
 		return err
 	} else if err != nil {
 		in.log.Info("what a push event tells of was denied", "event", i.ID, "repository", i.Event.Repository, "error", err)
@@ -188,17 +219,17 @@ func (p *Pipeline) pushBack(ctx context.Context, a *Admission) error {
 	return err
 }
 
-// copyBack copies a released package with its attestations, by digest, to another registry.
+// copyBack copies a released package with its attestation, by digest, to another registry.
 func copyBack(ctx context.Context, a *Admission, source EventSource, repository string, from *remote.Repository) error {
 	to, err := source.Release.repository(source.To + repository)
 	if err != nil {
 		return err
 	}
-	d, err := from.Resolve(ctx, a.Released.Digest)
+	d, err := from.Resolve(ctx, a.Released.Attestation) // whose subject is the package
 	if err != nil {
 		return err
 	}
-	if err := oras.ExtendedCopyGraph(ctx, from, to, d, oras.DefaultExtendedCopyGraphOptions); err != nil {
+	if err := oras.CopyGraph(ctx, from, to, d, oras.DefaultCopyGraphOptions); err != nil {
 		return handingOver(source.releasesTo(), err)
 	}
 	att := strings.Replace(a.Released.Digest, ":", "-", 1) + ".att" // for older verifiers
@@ -214,25 +245,35 @@ func (e EventSource) releasesTo() string {
 	return e.Release.Host
 }
 
-// tagBack moves a tag where a source wants what is released.
+// tagBack moves a tag where a source wants what is released. What is not there any more, as registries clean away what has no tag, or was released before they were
+// configured, is brought there once more.
 func (p *Pipeline) tagBack(ctx context.Context, a *Admission, tag string) error {
 	source, repository, ok := p.eventSource(a.Source.Repository)
-	if !ok {
+	if !ok || source.Models != nil && !source.pushed(a) {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, 30*time.Second) // pushes wait meanwhile
-	defer cancel()
-	if source.Models != nil && !source.pushed(a) {
-		return nil
-	}
+	const limit = 30 * time.Second // other releases wait meanwhile
 	if source.Models != nil {
+		ctx, cancel := context.WithTimeout(ctx, limit)
+		defer cancel()
 		return p.registerVersion(ctx, a, source, tag)
 	}
 	to, err := source.Release.repository(source.To + repository)
 	if err != nil {
 		return err
 	}
-	_, err = oras.Tag(ctx, to, a.Released.Digest, tag)
+	move := func() error {
+		ctx, cancel := context.WithTimeout(ctx, limit)
+		defer cancel()
+		_, err := oras.Tag(ctx, to, a.Released.Digest, tag)
+		return err
+	}
+	if err = move(); errors.Is(err, errdef.ErrNotFound) {
+		if err := p.pushBack(ctx, a); err != nil {
+			return err
+		}
+		err = move()
+	}
 	return handingOver(source.releasesTo(), err)
 }
 
