@@ -101,5 +101,5 @@ func reasons(list []string) string {
 	if len(list) == 0 {
 		return "the policy gives no reason"
 	}
-	return strings.Join(list, "; ")
+	return printable(strings.Join(list, "; "), maxProblem) // the history has it, too
 }
