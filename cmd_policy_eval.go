@@ -68,7 +68,7 @@ func (a *asking) run(cmd *cobra.Command, args []string) error {
 	if err != nil {
 		return err
 	}
-	o.Debug = cmd.ErrOrStderr()
+	o.Debug = &visible{w: cmd.ErrOrStderr()}
 	engine, err := policy.New(cmd.Context(), o)
 	if err != nil {
 		return err
