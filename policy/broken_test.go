@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -59,6 +60,13 @@ func TestPoliciesThatDoNotLoad(t *testing.T) {
 				t.Errorf("error %v, want ErrLoad with %q", err, c.words)
 			}
 		})
+	}
+	circle := dir(t, map[string]string{"a.rego": "package grindstone.admission\ndecision := {}", "r.rego": releaseStub})
+	if err := os.Symlink(".", circle+"/again"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := New(t.Context(), Options{Dir: circle}); !errors.Is(err, ErrLoad) || !strings.Contains(err.Error(), "circle") {
+		t.Errorf("a circle of links: %v", err)
 	}
 	if _, err := New(t.Context(), Options{Dir: "no-such-directory"}); !errors.Is(err, ErrLoad) || !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("missing directory: %v", err)
@@ -249,9 +257,13 @@ func TestSchemasAreNotFetched(t *testing.T) {
 func TestDirectoryAsMountedByKubernetes(t *testing.T) {
 	root := dir(t, map[string]string{
 		"..2026_01_02/a.rego": "package grindstone.admission\ndefault decision := {\"action\": \"admit\"}", "..2026_01_02/r.rego": releaseStub,
+		"..2026_01_02/house/old.rego": "package grindstone.admission\ndecision := {\"action\": \"deny\", \"reasons\": [\"old\"]} if input.tag == \"old\"", "limits.json": "{}",
 		"..2026_01_02/data.yaml": "limits:\n  n: 3\n", "team/data.json": `{"n": 4}`,
 	})
-	for link, target := range map[string]string{"..data": "..2026_01_02", "a.rego": "..data/a.rego", "r.rego": "..data/r.rego", "data.yaml": "..data/data.yaml"} {
+	for link, target := range map[string]string{
+		"..data": "..2026_01_02", "a.rego": "..data/a.rego", "r.rego": "..data/r.rego", "data.yaml": "..data/data.yaml",
+		"house": "..data/house", "notes.txt": "nowhere",
+	} {
 		if err := os.Symlink(target, root+"/"+link); err != nil {
 			t.Fatal(err)
 		}
@@ -259,6 +271,14 @@ func TestDirectoryAsMountedByKubernetes(t *testing.T) {
 	e := engine(t, Options{Dir: root})
 	if d, err := e.Admission(t.Context(), push()); err != nil || d.Action != Admit {
 		t.Errorf("%+v, %v", d, err)
+	}
+	in := push()
+	in.Tag = "old"
+	if d, err := e.Admission(t.Context(), in); err != nil || d.Action != Deny {
+		t.Errorf("without the rules in a linked folder: %+v, %v", d, err)
+	}
+	if !slices.Equal(e.Unread(), []string{"limits.json"}) {
+		t.Errorf("unread %q", e.Unread())
 	}
 	if !strings.HasPrefix(e.URI(), "file:///") {
 		t.Errorf("URI %q", e.URI())
