@@ -49,6 +49,8 @@ func TestPoliciesThatDoNotLoad(t *testing.T) {
 		"http.send":          {map[string]string{"a.rego": "package grindstone.admission\ndecision := http.send({\"method\": \"get\", \"url\": \"http://127.0.0.1\"}).body", "r.rego": releaseStub}, nil, "undefined function http.send"},
 		"net.lookup_ip_addr": {map[string]string{"a.rego": "package grindstone.admission\ndecision := net.lookup_ip_addr(\"localhost\")", "r.rego": releaseStub}, nil, "undefined function net.lookup_ip_addr"},
 		"opa.runtime":        {map[string]string{"a.rego": "package grindstone.admission\ndecision := opa.runtime()", "r.rego": releaseStub}, nil, "undefined function opa.runtime"},
+		"schemas in files":   {map[string]string{"a.rego": "package grindstone.admission\ndecision := {\"action\": \"admit\"} if json.match_schema(input, {\"$ref\": \"file:///etc/passwd\"})[0]"}, nil, "undefined function json.match_schema"},
+		"a file as schema":   {map[string]string{"a.rego": "package grindstone.admission\ndecision := {\"action\": \"admit\"} if json.verify_schema({\"$ref\": \"file:///etc/passwd\"})[0]"}, nil, "undefined function json.verify_schema"},
 		"graphql":            {map[string]string{"a.rego": "package grindstone.admission\ndecision := graphql.parse_query(input.tag)"}, nil, "undefined function graphql.parse_query"},
 		"rego.parse_module":  {map[string]string{"a.rego": "package grindstone.admission\ndecision := rego.parse_module(\"a\", input.tag)"}, nil, "undefined function rego.parse_module"},
 		"bits.lsh":           {map[string]string{"a.rego": "package grindstone.admission\ndecision := bits.lsh(1, input.size)"}, nil, "undefined function bits.lsh"},
@@ -245,10 +247,9 @@ func TestSchemasAreNotFetched(t *testing.T) {
 	if _, err := net.Dial("tcp", server.Listener.Addr().String()); err != nil {
 		t.Fatal(err)
 	}
-	e, err := New(t.Context(), Options{Log: quiet, Dir: admissionOnly(t, `decision := {"action": "admit"} if json.match_schema({}, {"$ref": "`+server.URL+`/s.json"})[0]`)})
-	if err == nil {
-		_, err = e.Admission(t.Context(), push())
-	}
+	_, err := New(t.Context(), Options{Log: quiet, Dir: dir(t, map[string]string{
+		"a.rego": "# METADATA\n# scope: package\n# schemas:\n#   - input: {\"$ref\": \"" + server.URL + "/s.json\"}\npackage grindstone.admission\ndecision := {\"action\": input.tag}", "r.rego": releaseStub,
+	})})
 	if err == nil || calls != 0 {
 		t.Errorf("error %v after %d requests, want an error after none", err, calls)
 	}
