@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -183,11 +184,18 @@ func (c SanitizerConfig) verdict(stopped error, state *os.ProcessState, failure,
 	return held(reason, printable(failure, 1000))
 }
 
+const maxReport = 1 << 20 // bytes; the record has it
+
 // checkOutput compares the report with the files it speaks of and with the decision, and brings both files to stable storage.
 // A verdict says what is wrong.
 func checkOutput(r sanitizerRun, sourceSHA256, transformation string) (*sanitize.Report, error) {
 	bad := func(format string, args ...any) error {
 		return held(ReasonInvalidOutput, "the sanitizer's output is not usable: "+fmt.Sprintf(format, args...))
+	}
+	for path, most := range map[string]int64{r.Report: maxReport, r.Out: math.MaxInt64} { // a pipe would be read for ever
+		if info, err := os.Lstat(path); err == nil && (!info.Mode().IsRegular() || info.Size() > most) {
+			return nil, bad("%s is no file, or has more than %d bytes", filepath.Base(path), most)
+		}
 	}
 	data, err := os.ReadFile(r.Report)
 	if err != nil {
