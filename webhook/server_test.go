@@ -9,6 +9,7 @@ import (
 	"flag"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
 	"os"
@@ -232,6 +233,14 @@ func testModel(name string) []byte {
 // push pushes files by name as one package, as `oras push` does.
 func (s *serverProcess) push(repository, tag string, files map[string][]byte) (ocispec.Descriptor, error) {
 	s.Helper()
+	return s.pushAnnotated(repository, tag, files, nil)
+}
+
+// pushAnnotated is push with annotations of the manifest.
+func (s *serverProcess) pushAnnotated(repository, tag string, files map[string][]byte, annotations map[string]string) (ocispec.Descriptor, error) {
+	s.Helper()
+	all := map[string]string{ocispec.AnnotationCreated: "2026-01-02T03:04:05Z"}
+	maps.Copy(all, annotations)
 	ctx, store := s.Context(), memory.New()
 	var layers []ocispec.Descriptor
 	for name, file := range files {
@@ -243,7 +252,7 @@ func (s *serverProcess) push(repository, tag string, files map[string][]byte) (o
 		layers = append(layers, d)
 	}
 	d, err := oras.PackManifest(ctx, store, oras.PackManifestVersion1_1, "application/vnd.test.model", oras.PackManifestOptions{
-		Layers: layers, ManifestAnnotations: map[string]string{ocispec.AnnotationCreated: "2026-01-02T03:04:05Z"},
+		Layers: layers, ManifestAnnotations: all,
 	})
 	if err != nil {
 		s.Fatal(err)
