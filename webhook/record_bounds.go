@@ -15,6 +15,7 @@ const (
 	maxType    = 255  // runes of a media type, as RFC 6838 has it
 	maxName    = 1024 // of the name of a model of another format
 	maxOthers  = 64   // models of other formats
+	maxFiles   = 1024 // ONNX files, one model under several names among them: the attestation names each
 	maxProblem = 2000 // runes
 )
 
@@ -22,14 +23,22 @@ const (
 // ask for every one of them.
 func (s *Source) bound() {
 	s.MediaType, s.ArtifactType = printable(s.MediaType, maxType), printable(s.ArtifactType, maxType)
+	problem := func(format string, args ...any) {
+		if text := fmt.Sprintf(format, args...); !strings.Contains(s.Problem, text) { // as it does in a record that is read
+			s.Problem = strings.TrimPrefix(s.Problem+"; "+text, "; ")
+		}
+	}
+	s.Problem = printable(s.Problem, maxProblem)
+	if n := len(s.Models); n > maxFiles {
+		problem("it holds %d ONNX files; no more than %d are taken in one package", n, maxFiles)
+	}
 	if n := len(s.OtherModels); n > maxOthers {
-		s.Problem = strings.TrimPrefix(s.Problem+"; "+fmt.Sprintf("it holds %d models of other formats than ONNX, of which only %d are told", n, maxOthers), "; ")
+		problem("it holds %d models of other formats than ONNX, of which only %d are told", n, maxOthers)
 		s.OtherModels = slices.Clone(s.OtherModels[:maxOthers])
 	}
 	for i, m := range s.OtherModels {
 		s.OtherModels[i].Name = printable(m.Name, maxName)
 	}
-	s.Problem = printable(s.Problem, maxProblem)
 }
 
 // ownAnnotations begin the names of the annotations that mean something to this program. They come first.

@@ -64,6 +64,12 @@ func TestWordsOfThePusherAreBounded(t *testing.T) {
 			}
 		})
 	}
+	many := Source{Models: make([]Model, maxFiles+1)}
+	for range 2 {
+		if many.bound(); many.Problem != "it holds 1025 ONNX files; no more than 1024 are taken in one package" {
+			t.Errorf("problem %q", many.Problem)
+		}
+	}
 	if message := reasons(slices.Repeat([]string{strings.Repeat("x", 500)}, 32)); len(message) > maxProblem+4 {
 		t.Errorf("a message of %d bytes", len(message))
 	}
