@@ -3,6 +3,8 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -157,6 +159,13 @@ func TestLoginToTheAPI(t *testing.T) {
 	}
 	if err := list("", "--token", "wrong"); err == nil {
 		t.Error("docker's login took the place of the token that was given")
+	}
+	write(docker, `{"auths": {"registry.test": {"auth": `+login+`}}}`)
+	for url, want := range map[string]bool{"https://registry.test/api": true, "http://registry.test/api": false} {
+		r := httptest.NewRequestWithContext(t.Context(), http.MethodGet, url, nil)
+		if login, err := storedLogin(r); err != nil || (login != "") != want {
+			t.Errorf("%s is shown %q, %v", url, login, err)
+		}
 	}
 	write(docker, "{")
 	if err := list(""); err == nil || !strings.Contains(err.Error(), "the stored logins cannot be read") || !strings.Contains(err.Error(), docker) {

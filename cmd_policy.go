@@ -143,6 +143,7 @@ type policyCheck struct {
 	URI      string           `json:"uri,omitempty"`
 	Digest   string           `json:"digest,omitempty"`
 	Packages []string         `json:"packages,omitempty"`
+	Unread   []string         `json:"unread,omitempty"`
 	Problems []policy.Problem `json:"problems,omitempty"`
 }
 
@@ -172,7 +173,7 @@ Exit code 0 says that a server starts with the policy, 1 that it does not.`,
 			case err != nil:
 				return err
 			default:
-				check = policyCheck{OK: true, URI: engine.URI(), Digest: engine.Digest(), Packages: engine.Packages()}
+				check = policyCheck{OK: true, URI: engine.URI(), Digest: engine.Digest(), Packages: engine.Packages(), Unread: engine.Unread()}
 			}
 			if asJSON {
 				if err := printJSON(cmd.OutOrStdout(), check); err != nil {
@@ -201,6 +202,9 @@ func (c policyCheck) print(w io.Writer, dir string) {
 		return
 	}
 	fmt.Fprintf(w, "policy    %s\ndigest    %s\npackages  %s\n", c.URI, c.Digest, strings.Join(c.Packages, ", "))
+	if len(c.Unread) > 0 {
+		fmt.Fprintf(w, "not read  %s: data is in files named data.json or data.yaml\n", strings.Join(c.Unread, ", "))
+	}
 }
 
 // inFolder is a place in a policy's file as editors take it, with what follows set off; "" without a file.

@@ -68,7 +68,7 @@ func (a *asking) run(cmd *cobra.Command, args []string) error {
 	if err != nil {
 		return err
 	}
-	o.Debug = cmd.ErrOrStderr()
+	o.Debug = &visible{w: cmd.ErrOrStderr()}
 	engine, err := policy.New(cmd.Context(), o)
 	if err != nil {
 		return err
@@ -141,7 +141,7 @@ func (a *asking) ofAdmission(ctx context.Context, warn io.Writer, configured []s
 		return pushed, nil, usageError("the record does not say which clean datasets the server has: --dataset NAME, or --config with the server's configuration")
 	}
 	if n := record.Source.AnnotationsDropped; n > 0 {
-		fmt.Fprintf(warn, "the record lacks %d annotations, which the policy was asked about at the push\n", n)
+		fmt.Fprintf(warn, "the record lacks %d annotations, which the server asks its policy about\n", n)
 	}
 	if sanitized = record.ReleaseInputs(datasets); a.release && len(sanitized) == 0 {
 		return pushed, nil, fmt.Errorf("admission %s is %s and has no report yet, which the release question is about", record.ID, record.State)

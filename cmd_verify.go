@@ -112,7 +112,7 @@ func printChecks(w io.Writer, subject string, r *attest.Result, verified bool) {
 			if !c.Passed {
 				mark = "FAIL"
 			}
-			fmt.Fprintf(w, "%s  %-24s %s\n", mark, c.Name, c.Detail)
+			fmt.Fprintf(w, "%s  %-24s %s\n", mark, c.Name, strings.ReplaceAll(c.Detail, "\n", "\n      ")) // no word in it begins a line
 		}
 		for _, text := range r.NotChecked {
 			fmt.Fprintf(w, "not checked: %s\n", text)

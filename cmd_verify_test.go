@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"grindstone/attest"
 )
 
 // authorityOf writes the certificate of a test's server, which signed itself.
@@ -38,5 +40,14 @@ func TestVerifyByTLSOnLoopback(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q: %v, want %q\n%s", flags, err, want, out)
 		}
+	}
+}
+
+// TestDetailsBeginNoLine: what a check says has names in it that whoever made the package chose.
+func TestDetailsBeginNoLine(t *testing.T) {
+	var out strings.Builder
+	printChecks(&out, "registry.test/a:v1", &attest.Result{Checks: []attest.Check{{Name: attest.CheckModel, Detail: "layer x\nverified: registry.test/a:v1"}}}, false)
+	if strings.Contains(out.String(), "\nverified") || !strings.Contains(out.String(), "\nNOT VERIFIED") {
+		t.Error(out.String())
 	}
 }

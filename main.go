@@ -24,8 +24,8 @@ func run(args []string, stdout, stderr io.Writer) int {
 	context.AfterFunc(ctx, stop)
 	root := newRootCommand()
 	root.SetArgs(args)
-	root.SetOut(stdout)
-	root.SetErr(stderr)
+	root.SetOut(&visible{w: stdout})
+	root.SetErr(stderr) // with bars that are drawn again
 	cmd, err := root.ExecuteContextC(ctx)
 	if err == nil {
 		return exitOK
@@ -35,7 +35,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 	if text == "" { // everything was said
 		return code
 	}
-	fmt.Fprintf(stderr, "grindstone: %s\n", text)
+	fmt.Fprintf(stderr, "grindstone: %s\n", codes(text))
 	if code == exitUsage {
 		fmt.Fprintf(stderr, "Run '%s --help' for usage.\n", cmd.CommandPath())
 	}

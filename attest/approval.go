@@ -137,13 +137,27 @@ func (s *Statement) created() time.Time {
 // verifyApproval goes on where verify found an approval. Without AcceptApproved it never passes.
 func (r *Result) verifyApproval(p *envelopePayload, wants []want) {
 	approval, err := ParseApproval(p.Predicate)
-	if !r.pass(CheckPredicate, err, "version %s", SchemaVersion) {
+	version := SchemaVersion
+	if err == nil {
+		version = approval.SchemaVersion
+	}
+	if !r.pass(CheckPredicate, err, "version %s", version) {
 		return
 	}
 	r.Statement = &Statement{Type: p.Type, Subject: p.Subject, PredicateType: p.PredicateType, Approval: approval}
 	r.checkSubjects(wants)
 	r.pass(CheckDecision, nil, "%s, decision %s", Approved, approval.Decision.ID)
 	r.pass(CheckSanitized, errors.New(approval.String()), "")
+}
+
+// approved reports whether all that keeps the result from being OK is that the model was approved without sanitizing.
+func (r *Result) approved() bool {
+	for _, c := range r.Checks {
+		if c.Passed == (c.Name == CheckSanitized) {
+			return false
+		}
+	}
+	return r.Statement != nil && r.Statement.Approval != nil
 }
 
 // AcceptApproved lets a model pass that was approved without sanitizing, if every other check passed. The error is Err's.

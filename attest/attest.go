@@ -75,6 +75,9 @@ func signStatement(ctx context.Context, k *Key, payload []byte) (*Attestation, e
 	if err != nil {
 		return nil, err
 	}
+	if len(text) > maxBundle {
+		return nil, fmt.Errorf("%w: with all of them the bundle has %d bytes, more than the %d that verifiers read", ErrSubject, len(text), maxBundle)
+	}
 	envelope, err := json.Marshal(dsse.Envelope{
 		PayloadType: payloadType,
 		Payload:     base64.StdEncoding.EncodeToString(payload),

@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -222,8 +223,12 @@ func TestSignRefusesWhatIsIncomplete(t *testing.T) {
 			t.Errorf("%s: %v, want ErrPredicate", name, err)
 		}
 	}
+	many := slices.Clone(subjects)
+	for n := range 4000 {
+		many = append(many, Subject{fmt.Sprint(strings.Repeat("x", 1000), n), sha("model")})
+	}
 	for name, s := range map[string][]Subject{
-		"none": nil, "no name": {{"", sha("x")}}, "no digest": {{"x", ""}}, "prefixed": {{"x", "sha256:" + sha("x")}}, "twice": {{"x", sha("x")}, {"x", sha("x")}},
+		"more than verifiers read": many, "none": nil, "no name": {{"", sha("x")}}, "no digest": {{"x", ""}}, "prefixed": {{"x", "sha256:" + sha("x")}}, "twice": {{"x", sha("x")}, {"x", sha("x")}},
 	} {
 		if a, err := Sign(t.Context(), k, s, predicate()); !errors.Is(err, ErrSubject) || a != nil {
 			t.Errorf("subjects %s: %v, want ErrSubject", name, err)

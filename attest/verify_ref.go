@@ -1,6 +1,7 @@
 package attest
 
 import (
+	"cmp"
 	"context"
 	"crypto"
 	"encoding/json"
@@ -30,7 +31,8 @@ import (
 
 const (
 	maxManifest   = 4 << 20 // bytes
-	maxCandidates = 256     // attestations looked at for one manifest
+	maxCandidates = 256     // attestations looked at among the referrers of a manifest, and behind its legacy tag
+	maxReferrers  = 2048    // referrers looked at
 )
 
 // RefOptions tell how to reach the registry.
@@ -101,7 +103,7 @@ func repository(ref string, o RefOptions) (*remote.Repository, error) {
 		return nil, fmt.Errorf("%q names neither a tag nor a digest", ref)
 	}
 	repo.PlainHTTP = o.PlainHTTP || isLoopback(repo.Reference.Host()) && !o.TLS
-	repo.MaxMetadataBytes = maxManifest
+	repo.MaxMetadataBytes, repo.ReferrerListMaxPages = maxManifest, maxReferrers
 	client := &auth.Client{Client: o.Client, Cache: auth.NewCache()}
 	if o.Client == nil {
 		client.Client = retry.DefaultClient
@@ -165,12 +167,13 @@ type search struct {
 	pub     crypto.PublicKey
 	wants   []want
 	best    *Result
-	tried   int
+	seen    int // referrers
+	tried   int // attestations
 }
 
 var (
 	errDone    = errors.New("done")
-	errTooMany = fmt.Errorf("there are more than %d attestations", maxCandidates)
+	errTooMany = fmt.Errorf("there are more than %d attestations, or %d referrers, and none of those that were looked at passes", maxCandidates, maxReferrers)
 )
 
 func (s *search) run(ctx context.Context) error {
@@ -180,8 +183,9 @@ func (s *search) run(ctx context.Context) error {
 			err = s.referrers(ctx)
 		}
 	}
-	if err == nil {
-		err = s.unreadable(ctx, "tag "+legacyTag(s.subject.Digest), s.legacy(ctx))
+	if err == nil || errors.Is(err, errTooMany) { // whoever may push can attach any number; the tag is not his
+		s.tried = 0
+		err = cmp.Or(s.unreadable(ctx, "tag "+legacyTag(s.subject.Digest), s.legacy(ctx)), err)
 	}
 	if errors.Is(err, errDone) {
 		return nil
@@ -190,7 +194,10 @@ func (s *search) run(ctx context.Context) error {
 }
 
 func (s *search) referrers(ctx context.Context) error {
-	return s.repo.Referrers(ctx, s.subject, "", func(page []ocispec.Descriptor) error {
+	err := s.repo.Referrers(ctx, s.subject, "", func(page []ocispec.Descriptor) error {
+		if s.seen += len(page); s.seen > maxReferrers {
+			return errTooMany
+		}
 		for _, d := range page {
 			if err := s.unreadable(ctx, "referrer "+d.Digest.String(), s.referrer(ctx, d)); err != nil {
 				return err
@@ -198,6 +205,10 @@ func (s *search) referrers(ctx context.Context) error {
 		}
 		return nil
 	})
+	if errors.Is(err, errdef.ErrTooManyPages) {
+		return errTooMany
+	}
+	return err
 }
 
 // lacksReferrers tells registries that do not know the referrers API but do not answer 404, as the distribution spec has it.
@@ -217,9 +228,9 @@ func (s *search) unreadable(ctx context.Context, source string, err error) error
 	return nil
 }
 
-// keep remembers the result that came furthest.
+// keep remembers the result that came furthest. An approval that is sound in all else is further than anything that failed: the caller may accept it.
 func (s *search) keep(r *Result) {
-	if s.best == nil || len(r.Checks) > len(s.best.Checks) || r.OK() {
+	if s.best == nil || r.OK() || !s.best.approved() && (r.approved() || len(r.Checks) > len(s.best.Checks)) {
 		s.best = r
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/olareg/olareg"
 	olaregconfig "github.com/olareg/olareg/config"
@@ -268,6 +269,80 @@ func TestVerifyRefFindsTheGoodAttestation(t *testing.T) {
 	d := reg.attach(t, good)
 	if r, err := reg.verify(t, k, ":v1"); err != nil || r.Source != "referrer "+d.Digest.String() {
 		t.Errorf("%+v, %v", r, err)
+	}
+}
+
+// TestVerifyRefFindsTheApproval: what else is attached to an approved model, though it fails one check only, does not hide the approval.
+func TestVerifyRefFindsTheApproval(t *testing.T) {
+	reg, k := newRegistry(t, true), newKey(t)
+	subject := reg.subject
+	a, err := SignApproval(t.Context(), k, []Subject{{"models/signs", subject.Digest.Encoded()}, {"model.onnx", sha("model")}}, approval())
+	if err != nil {
+		t.Fatal(err)
+	}
+	approved, _, err := a.Artifacts(subject)
+	if err != nil {
+		t.Fatal(err)
+	}
+	reg.subject = reg.pushModel(t, "other", layer{"model.onnx", onnxType, "model"}, layer{"README.md", "text/markdown", "other"})
+	for n := range 9 { // registries list them in any order
+		another, _ := reg.attest(t, k, func(p *Predicate) { p.Decision.ID = fmt.Sprint(n) })
+		another.Manifest = bytes.ReplaceAll(another.Manifest, []byte(reg.subject.Digest), []byte(subject.Digest))
+		reg.attach(t, another)
+	}
+	reg.attach(t, approved)
+	r, err := reg.verify(t, k, ":v1")
+	if !errors.Is(err, ErrVerification) || r.Statement == nil || r.Statement.Approval == nil {
+		t.Fatalf("%+v, %v", r, err)
+	}
+	if err := r.AcceptApproved(); err != nil {
+		t.Errorf("the approval is not accepted: %v", err)
+	}
+}
+
+// TestVerifyRefUnderAFloodOfReferrers: whoever may push can attach as many as he likes, and hides nothing by that.
+func TestVerifyRefUnderAFloodOfReferrers(t *testing.T) {
+	reg, k := newRegistry(t, true), newKey(t)
+	flood := ocispec.Manifest{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageManifest, ArtifactType: BundleMediaType,
+		Config: ocispec.DescriptorEmptyJSON, Subject: &reg.subject}
+	for range maxCandidates + 1 {
+		flood.Layers = append(flood.Layers, ocispec.Descriptor{MediaType: BundleMediaType, Digest: digest.FromString("{}"), Size: 2})
+	}
+	text, err := json.Marshal(flood)
+	if err != nil {
+		t.Fatal(err)
+	}
+	reg.pushManifest(t, flood.MediaType, text, "")
+	if r, err := reg.verify(t, k, ":v1"); !errors.Is(err, errTooMany) || r.OK() {
+		t.Errorf("%+v, %v", r, err)
+	}
+	_, legacy := reg.attest(t, k, nil)
+	reg.attach(t, legacy)
+	if r, err := reg.verify(t, k, ":v1"); err != nil || r.Source != "tag "+legacy.Tag {
+		t.Errorf("%+v, %v", r, err)
+	}
+}
+
+// TestVerifyRefOfAListWithoutEnd: a registry's list of referrers may go on for ever.
+func TestVerifyRefOfAListWithoutEnd(t *testing.T) {
+	reg, k := newRegistry(t, true), newKey(t)
+	pages := 0
+	endless := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !strings.Contains(r.URL.Path, "/referrers/") {
+			reg.server.ServeHTTP(w, r)
+			return
+		}
+		pages++
+		w.Header().Set("Content-Type", ocispec.MediaTypeImageIndex)
+		w.Header().Set("Link", fmt.Sprintf("<%s?page=%d>; rel=\"next\"", r.URL.Path, pages))
+		fmt.Fprint(w, `{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[]}`)
+	}))
+	defer endless.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	reference := strings.TrimPrefix(endless.URL, "http://") + "/models/signs:v1"
+	if r, err := VerifyRef(ctx, reference, k.Public(), RefOptions{Anonymous: true}); !errors.Is(err, errTooMany) || r.OK() {
+		t.Errorf("after %d pages: %+v, %v", pages, r, err)
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -48,6 +49,8 @@ func TestPoliciesThatDoNotLoad(t *testing.T) {
 		"http.send":          {map[string]string{"a.rego": "package grindstone.admission\ndecision := http.send({\"method\": \"get\", \"url\": \"http://127.0.0.1\"}).body", "r.rego": releaseStub}, nil, "undefined function http.send"},
 		"net.lookup_ip_addr": {map[string]string{"a.rego": "package grindstone.admission\ndecision := net.lookup_ip_addr(\"localhost\")", "r.rego": releaseStub}, nil, "undefined function net.lookup_ip_addr"},
 		"opa.runtime":        {map[string]string{"a.rego": "package grindstone.admission\ndecision := opa.runtime()", "r.rego": releaseStub}, nil, "undefined function opa.runtime"},
+		"schemas in files":   {map[string]string{"a.rego": "package grindstone.admission\ndecision := {\"action\": \"admit\"} if json.match_schema(input, {\"$ref\": \"file:///etc/passwd\"})[0]"}, nil, "undefined function json.match_schema"},
+		"a file as schema":   {map[string]string{"a.rego": "package grindstone.admission\ndecision := {\"action\": \"admit\"} if json.verify_schema({\"$ref\": \"file:///etc/passwd\"})[0]"}, nil, "undefined function json.verify_schema"},
 		"graphql":            {map[string]string{"a.rego": "package grindstone.admission\ndecision := graphql.parse_query(input.tag)"}, nil, "undefined function graphql.parse_query"},
 		"rego.parse_module":  {map[string]string{"a.rego": "package grindstone.admission\ndecision := rego.parse_module(\"a\", input.tag)"}, nil, "undefined function rego.parse_module"},
 		"bits.lsh":           {map[string]string{"a.rego": "package grindstone.admission\ndecision := bits.lsh(1, input.size)"}, nil, "undefined function bits.lsh"},
@@ -59,6 +62,13 @@ func TestPoliciesThatDoNotLoad(t *testing.T) {
 				t.Errorf("error %v, want ErrLoad with %q", err, c.words)
 			}
 		})
+	}
+	circle := dir(t, map[string]string{"a.rego": "package grindstone.admission\ndecision := {}", "r.rego": releaseStub})
+	if err := os.Symlink(".", circle+"/again"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := New(t.Context(), Options{Dir: circle}); !errors.Is(err, ErrLoad) || !strings.Contains(err.Error(), "circle") {
+		t.Errorf("a circle of links: %v", err)
 	}
 	if _, err := New(t.Context(), Options{Dir: "no-such-directory"}); !errors.Is(err, ErrLoad) || !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("missing directory: %v", err)
@@ -237,10 +247,9 @@ func TestSchemasAreNotFetched(t *testing.T) {
 	if _, err := net.Dial("tcp", server.Listener.Addr().String()); err != nil {
 		t.Fatal(err)
 	}
-	e, err := New(t.Context(), Options{Log: quiet, Dir: admissionOnly(t, `decision := {"action": "admit"} if json.match_schema({}, {"$ref": "`+server.URL+`/s.json"})[0]`)})
-	if err == nil {
-		_, err = e.Admission(t.Context(), push())
-	}
+	_, err := New(t.Context(), Options{Log: quiet, Dir: dir(t, map[string]string{
+		"a.rego": "# METADATA\n# scope: package\n# schemas:\n#   - input: {\"$ref\": \"" + server.URL + "/s.json\"}\npackage grindstone.admission\ndecision := {\"action\": input.tag}", "r.rego": releaseStub,
+	})})
 	if err == nil || calls != 0 {
 		t.Errorf("error %v after %d requests, want an error after none", err, calls)
 	}
@@ -249,9 +258,13 @@ func TestSchemasAreNotFetched(t *testing.T) {
 func TestDirectoryAsMountedByKubernetes(t *testing.T) {
 	root := dir(t, map[string]string{
 		"..2026_01_02/a.rego": "package grindstone.admission\ndefault decision := {\"action\": \"admit\"}", "..2026_01_02/r.rego": releaseStub,
+		"..2026_01_02/house/old.rego": "package grindstone.admission\ndecision := {\"action\": \"deny\", \"reasons\": [\"old\"]} if input.tag == \"old\"", "limits.json": "{}",
 		"..2026_01_02/data.yaml": "limits:\n  n: 3\n", "team/data.json": `{"n": 4}`,
 	})
-	for link, target := range map[string]string{"..data": "..2026_01_02", "a.rego": "..data/a.rego", "r.rego": "..data/r.rego", "data.yaml": "..data/data.yaml"} {
+	for link, target := range map[string]string{
+		"..data": "..2026_01_02", "a.rego": "..data/a.rego", "r.rego": "..data/r.rego", "data.yaml": "..data/data.yaml",
+		"house": "..data/house", "notes.txt": "nowhere",
+	} {
 		if err := os.Symlink(target, root+"/"+link); err != nil {
 			t.Fatal(err)
 		}
@@ -259,6 +272,14 @@ func TestDirectoryAsMountedByKubernetes(t *testing.T) {
 	e := engine(t, Options{Dir: root})
 	if d, err := e.Admission(t.Context(), push()); err != nil || d.Action != Admit {
 		t.Errorf("%+v, %v", d, err)
+	}
+	in := push()
+	in.Tag = "old"
+	if d, err := e.Admission(t.Context(), in); err != nil || d.Action != Deny {
+		t.Errorf("without the rules in a linked folder: %+v, %v", d, err)
+	}
+	if !slices.Equal(e.Unread(), []string{"limits.json"}) {
+		t.Errorf("unread %q", e.Unread())
 	}
 	if !strings.HasPrefix(e.URI(), "file:///") {
 		t.Errorf("URI %q", e.URI())

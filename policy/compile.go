@@ -14,11 +14,11 @@ import (
 var schemaFiles embed.FS
 
 // capabilities are OPA's without what reaches the network or the process's environment: a decision depends on input and data
-// alone. Schemas may not be fetched either. Nor is there what ends the process on texts or numbers that a pusher can choose: the parsers of GraphQL and
+// alone. Schemas may not be fetched either, nor read from files, as those may that a rule validates with. Nor is there what ends the process on texts or numbers that a pusher can choose: the parsers of GraphQL and
 // Rego, which have no end of their stack, and the shift by any number of bits.
 func capabilities() *ast.Capabilities {
 	caps := ast.CapabilitiesForThisVersion()
-	gone := []string{"http.send", "opa.runtime", "rego.parse_module", "bits.lsh"}
+	gone := []string{"http.send", "opa.runtime", "json.match_schema", "json.verify_schema", "rego.parse_module", "bits.lsh"}
 	caps.Builtins = slices.DeleteFunc(caps.Builtins, func(b *ast.Builtin) bool {
 		return slices.Contains(gone, b.Name) || strings.HasPrefix(b.Name, "net.") || strings.HasPrefix(b.Name, "graphql.")
 	})

@@ -44,7 +44,7 @@ type Options struct {
 type Engine struct {
 	admission, release rego.PreparedEvalQuery
 	digest, uri        string
-	packages           []string
+	packages, unread   []string
 	timeout            time.Duration
 	log                *slog.Logger
 	debug              io.Writer
@@ -67,7 +67,7 @@ func load(ctx context.Context, o Options) (*Engine, error) {
 	if err := src.overlay(o.Data); err != nil {
 		return nil, err
 	}
-	e := &Engine{uri: src.uri, packages: src.packages(), timeout: o.Timeout, log: o.Log, debug: o.Debug}
+	e := &Engine{uri: src.uri, packages: src.packages(), unread: src.unread, timeout: o.Timeout, log: o.Log, debug: o.Debug}
 	if e.timeout <= 0 {
 		e.timeout = DefaultTimeout
 	}
@@ -135,6 +135,9 @@ func (e *Engine) Digest() string { return e.digest }
 
 // Packages are the names of the policy's packages, sorted.
 func (e *Engine) Packages() []string { return slices.Clone(e.packages) }
+
+// Unread are JSON and YAML files in the policy's directory that are no part of it, since they are not named data.
+func (e *Engine) Unread() []string { return slices.Clone(e.unread) }
 
 // URI says where the policy came from: urn:grindstone:policy:default or a file URL.
 func (e *Engine) URI() string { return e.uri }

@@ -38,6 +38,7 @@ type source struct {
 	tests   map[string]*ast.Module
 	texts   map[string][]byte // of modules
 	data    map[string]any
+	unread  []string // JSON and YAML files of other names than data
 }
 
 // read reads the policy in dir, or the embedded one for "". Files and directories whose names begin with a dot are passed over
@@ -57,21 +58,7 @@ func read(dir string) (*source, error) {
 		files, uri = os.DirFS(abs), (&url.URL{Scheme: "file", Path: filepath.ToSlash(abs)}).String()
 	}
 	s := &source{uri: uri, modules: map[string]*ast.Module{}, tests: map[string]*ast.Module{}, texts: map[string][]byte{}, data: map[string]any{}}
-	err := fs.WalkDir(files, ".", func(name string, entry fs.DirEntry, err error) error {
-		switch {
-		case err != nil:
-			return err
-		case name != "." && strings.HasPrefix(entry.Name(), "."):
-			if entry.IsDir() {
-				return fs.SkipDir
-			}
-			return nil
-		case entry.IsDir():
-			return nil
-		}
-		return s.add(files, name)
-	})
-	if err != nil {
+	if err := s.walk(files, ".", 0); err != nil {
 		return nil, err
 	}
 	if len(s.modules) == 0 {
@@ -80,18 +67,59 @@ func read(dir string) (*source, error) {
 	return s, nil
 }
 
+const maxLinks = 8 // to folders, of which one leads to the other
+
+// walk reads the files below a folder, and those below the folders that links in it lead to: Kubernetes makes such links for a ConfigMap's subfolders.
+func (s *source) walk(files fs.FS, root string, links int) error {
+	return fs.WalkDir(files, root, func(name string, entry fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return err
+		case name != root && strings.HasPrefix(entry.Name(), "."):
+			if entry.IsDir() {
+				return fs.SkipDir
+			}
+			return nil
+		case entry.IsDir():
+			return nil
+		}
+		info, err := fs.Stat(files, name) // of what a link leads to
+		switch {
+		case err != nil && errors.Is(err, fs.ErrNotExist) && !isPolicyFile(name):
+			return nil
+		case err != nil:
+			return err
+		case info.IsDir() && links == maxLinks:
+			return fmt.Errorf("%s: links to folders lead in a circle, or through more than %d", name, maxLinks)
+		case info.IsDir():
+			return s.walk(files, name, links+1)
+		case isPolicyFile(name) && !info.Mode().IsRegular():
+			return fmt.Errorf("%s is neither a file nor a folder", name)
+		}
+		return s.add(files, name)
+	})
+}
+
+// isData tells files of data: only those are read.
+func isData(name string) bool {
+	return slices.Contains([]string{"data.json", "data.yaml", "data.yml"}, path.Base(name))
+}
+
+func isPolicyFile(name string) bool { return isData(name) || path.Ext(name) == ".rego" }
+
 // add reads one file: a module, a test, or data, which lies in the data document where it lies in the directory.
 func (s *source) add(files fs.FS, name string) error {
-	base := path.Base(name)
-	isData := base == "data.json" || base == "data.yaml" || base == "data.yml"
-	if !isData && path.Ext(name) != ".rego" {
+	if !isPolicyFile(name) {
+		if slices.Contains([]string{".json", ".yaml", ".yml"}, path.Ext(name)) {
+			s.unread = append(s.unread, name)
+		}
 		return nil
 	}
 	text, err := fs.ReadFile(files, name)
 	if err != nil {
 		return err
 	}
-	if isData {
+	if isData(name) {
 		var data map[string]any
 		if err := util.Unmarshal(text, &data); err != nil {
 			return fmt.Errorf("%s: %w", name, err)

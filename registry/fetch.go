@@ -141,6 +141,15 @@ func (g *Gateway) Discard(ctx context.Context, repository, reference string, gua
 	return nil
 }
 
+// Annotations returns those of a manifest in quarantine. Errors are those of Fetch.
+func (g *Gateway) Annotations(ctx context.Context, repository, reference string) (map[string]string, error) {
+	_, m, err := g.quarantined(ctx, repository, reference)
+	if err != nil {
+		return nil, err
+	}
+	return m.annotations, nil
+}
+
 // quarantined returns a manifest in quarantine by its digest.
 func (g *Gateway) quarantined(ctx context.Context, repository, reference string) (digest.Digest, *manifest, error) {
 	if !validName(repository) {

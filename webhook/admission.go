@@ -196,5 +196,6 @@ func sourceOf(p registry.Push) Source {
 		s.OtherModels = append(s.OtherModels, OtherModel(m))
 	}
 	s.annotate(p.Annotations)
+	s.bound()
 	return s
 }

@@ -1,15 +1,29 @@
 package webhook
 
 import (
+	"context"
 	"time"
 
 	"grindstone/policy"
 )
 
-// AdmissionInput is the policy's first question about the package, as it is asked again: with what the record keeps of the push. datasets are the names of the
+// AdmissionInput is the policy's first question about the package, with what the record keeps of the push. datasets are the names of the
 // configured ones, sorted.
 func (a *Admission) AdmissionInput(datasets []string) policy.AdmissionInput {
 	return a.Source.admissionInput(a.tag(), a.pushedAt(), datasets)
+}
+
+// question is AdmissionInput with all annotations, also those that the record leaves out: a policy that refuses something for what one says must find it again.
+func (p *Pipeline) question(ctx context.Context, a *Admission) (policy.AdmissionInput, error) {
+	in := a.AdmissionInput(p.datasetNames())
+	if a.Source.AnnotationsDropped == 0 {
+		return in, nil
+	}
+	var err error
+	if in.Annotations, err = p.registry.Annotations(ctx, a.Source.Repository, a.Source.Digest); err != nil {
+		return in, p.unreadable(a, err)
+	}
+	return in, nil
 }
 
 // ReleaseInputs are the second question about every model that has been sanitized so far, in the order of the models.

@@ -12,7 +12,11 @@ import (
 // decide follows the admission decision, asking the policy where that has not been done at the push.
 func (p *Pipeline) decide(ctx context.Context, a *Admission) (State, error) {
 	if a.Decision == nil {
-		d, err := p.Policy.Admission(ctx, a.AdmissionInput(p.datasetNames()))
+		in, err := p.question(ctx, a)
+		if err != nil {
+			return "", err
+		}
+		d, err := p.Policy.Admission(ctx, in)
 		if err != nil {
 			return "", p.undecided(err)
 		}
@@ -46,8 +50,12 @@ func (p *Pipeline) reconsider(ctx context.Context, a *Admission) error {
 	if a.PolicyDigest == p.Policy.Digest() {
 		return nil
 	}
+	in, err := p.question(ctx, a)
+	if err != nil {
+		return err
+	}
 	a.PolicyDigest = p.Policy.Digest()
-	d, err := p.Policy.Admission(ctx, a.AdmissionInput(p.datasetNames()))
+	d, err := p.Policy.Admission(ctx, in)
 	if err != nil {
 		return p.undecided(err)
 	}
@@ -101,5 +109,5 @@ func reasons(list []string) string {
 	if len(list) == 0 {
 		return "the policy gives no reason"
 	}
-	return strings.Join(list, "; ")
+	return printable(strings.Join(list, "; "), maxProblem) // the history has it, too
 }

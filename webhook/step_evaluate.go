@@ -14,11 +14,16 @@ func (p *Pipeline) evaluate(ctx context.Context, a *Admission) (State, error) {
 	if err := p.reconsider(ctx, a); err != nil {
 		return "", err
 	}
-	questions := a.ReleaseInputs(p.datasetNames())
+	pushed, err := p.question(ctx, a)
+	if err != nil {
+		return "", err
+	}
+	questions := a.ReleaseInputs(pushed.Datasets)
 	for n, r := range a.results() {
 		if r.Verdict != nil && r.Verdict.Release && r.Verdict.PolicyDigest == p.Policy.Digest() {
 			continue
 		}
+		questions[n].Admission = pushed
 		d, err := p.Policy.Release(ctx, questions[n])
 		if err != nil {
 			return "", p.undecided(err)

@@ -76,6 +76,7 @@ func (s *Store) load(path string) error {
 		return fmt.Errorf("%s: not an admission record of schema version 1", path)
 	}
 	a.Source.annotate(a.Source.Annotations) // of a server that kept all
+	a.Source.bound()
 	s.remember(&a)
 	return nil
 }
