@@ -75,6 +75,9 @@ func (s *Store) load(path string) error {
 	if a.SchemaVersion != 1 || a.ID+".json" != filepath.Base(path) || !slices.Contains(States, a.State) {
 		return fmt.Errorf("%s: not an admission record of schema version 1", path)
 	}
+	if (a.State == Releasing || a.State == Released) && a.Released == nil {
+		return fmt.Errorf("%s: the record of a release does not say what is released", path)
+	}
 	a.Source.annotate(a.Source.Annotations) // of a server that kept all
 	s.remember(&a)
 	return nil
