@@ -2,6 +2,8 @@ package webhook
 
 import (
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -54,5 +56,24 @@ func TestHostileWorker(t *testing.T) {
 	s.get("/metrics", &metrics)
 	if strings.Contains(metrics, "made-up") || !strings.Contains(metrics, `grindstone_sanitize_seconds_sum{outcome="sanitizer-failed"} 0`) {
 		t.Errorf("a worker makes metrics:\n%s", metrics)
+	}
+}
+
+// TestOutputThatChanges: what is released is what was looked at. A sanitizer that leaves a process behind, out of its group, could write to it later.
+func TestOutputThatChanges(t *testing.T) {
+	s := startServer(t, t.TempDir(), "-stop", "attesting recorded")
+	s.pushModel("models/a", "v1", "a")
+	s.reach()
+	s.Kill()
+	written, err := filepath.Glob(filepath.Join(s.dir, "work", "*", "out", "model.onnx"))
+	if err != nil || len(written) != 1 {
+		t.Fatal(written, err)
+	}
+	if err := os.WriteFile(written[0], []byte("another model"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s = startServer(t, s.dir)
+	if a := s.settle()[0]; a.State != Held || a.Reason != ReasonInvalidOutput || !strings.Contains(a.Message, "changed") {
+		t.Errorf("%s %s %s", a.State, a.Reason, a.Message)
 	}
 }

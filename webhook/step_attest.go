@@ -22,21 +22,21 @@ import (
 // predicate is of another type, and whoever verifies refuses it unless asked not to.
 func (p *Pipeline) attest(ctx context.Context, a *Admission) (State, error) {
 	repository := a.Source.Repository
-	replace := map[string]string{}
+	replace, sums := map[string]string{}, map[string]string{} // what was looked at is released, and nothing that was put in its place
 	if !a.Unsanitized() {
 		if !p.outputThere(a) {
 			a.forget()
 			return Sanitizing, nil // the scratch folder is gone: do it again
 		}
 		for i, m := range a.Source.targets() { // one that stays as it is, with its weights in external data, takes its own place
-			replace[m.Digest] = filepath.Join(p.outputDir(a.ID, i), m.Name)
+			replace[m.Digest], sums[m.Digest] = filepath.Join(p.outputDir(a.ID, i), m.Name), a.results()[i].Report.Sanitized.SHA256
 		}
 		for _, f := range a.Changed {
-			replace[f.Digest] = filepath.Join(p.outputDir(a.ID, f.Model), f.Name)
+			replace[f.Digest], sums[f.Digest] = filepath.Join(p.outputDir(a.ID, f.Model), f.Name), f.SHA256
 		}
 	}
 	prepared, err := p.registry.Release(ctx, registry.Release{
-		Repository: repository, Tag: a.tag(), SourceDigest: a.Source.Digest, Replace: replace,
+		Repository: repository, Tag: a.tag(), SourceDigest: a.Source.Digest, Replace: replace, SHA256: sums,
 	})
 	if err != nil {
 		return "", p.unreadable(a, err)
@@ -141,6 +141,10 @@ func (p *Pipeline) uri(repository, digest string) string {
 func (p *Pipeline) unreadable(a *Admission, err error) error {
 	if e := (*registry.IndexError)(nil); errors.As(err, &e) {
 		return held(ReasonNoModel, aboutIndex(e))
+	}
+	if errors.Is(err, registry.ErrReplaced) {
+		p.Log.Error("what a sanitizer wrote has changed since", "admission", a.ID, "error", err)
+		return held(ReasonInvalidOutput, "the sanitizer's output is not usable: it has changed after it was looked at")
 	}
 	if errors.Is(err, registry.ErrNotFound) || errors.Is(err, registry.ErrPackage) || errors.Is(err, registry.ErrDigest) {
 		p.Log.Error("the quarantined package cannot be used", "admission", a.ID, "error", err)
