@@ -164,6 +164,10 @@ func (p *Pipeline) resume() error {
 			a.State == Held && (configurable[a.Reason] || a.Reason == ReasonPolicyHeld && a.PolicyDigest != digest)
 	})
 	for _, a := range unfinished {
+		if a.State == Quarantined && a.PolicyDigest == digest { // nothing has begun: there is nothing to write down, of thousands perhaps
+			p.backlog.add(a.ID)
+			continue
+		}
 		if _, err := p.store.Update(a.ID, func(a *Admission) { a.takenUp(digest, time.Now().UTC()) }); err != nil {
 			return err
 		}
