@@ -136,13 +136,14 @@ func work(ctx context.Context, c Config, dir string, stdout, stderr io.Writer) (
 	}
 	defer jobs.Close()
 	w := webhook.NewWorker(jobs, dir, c.Datasets, c.Queue.Labels, c.sanitizer(), log)
+	w.Needs = []webhook.Check{runtimeCheck()}
 	fmt.Fprintf(stdout, "worker %s takes jobs (%s) from %s\n", w.Name, strings.Join(w.Labels, ", "), withoutPassword(c.Queue.URL))
 	log.Info("the worker starts", "version", readBuildInfo().Version, "worker", w.Name, "labels", w.Labels, "queue", withoutPassword(c.Queue.URL))
 	if listener == nil {
 		err = w.Run(ctx)
 	} else {
 		fmt.Fprintf(stdout, "health and metrics at http://%s\n", listener.Addr())
-		err = w.Serve(ctx, listener, webhook.HTTPConfig{GracePeriod: c.Limits.Grace, Checks: []webhook.Check{runtimeCheck()}, Connections: c.connections()},
+		err = w.Serve(ctx, listener, webhook.HTTPConfig{GracePeriod: c.Limits.Grace, Checks: w.Needs, Connections: c.connections()},
 			readBuildInfo().attested())
 	}
 	log.Info("the worker has stopped")

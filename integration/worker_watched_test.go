@@ -214,3 +214,31 @@ func TestWatchedWorkerBoundsClients(t *testing.T) {
 		t.Error("the log does not say that all connections were taken")
 	}
 }
+
+// TestAWorkerWithoutTheLibrary takes no jobs: it would hold every model for what its machine lacks.
+func TestAWorkerWithoutTheLibrary(t *testing.T) {
+	needRuntime(t)
+	images, at := tinyImages(t), testregistry.FreePort(t)
+	s := startServer(t, "--config", writeConfig(t, t.TempDir(), "trainer: {steps: 60, batch: 32, learning_rate: 0.05}\nsanitizer: {workers: 0}\n"+
+		"policy: {data: {settings: {max_cda_loss: 0.5}}}\nqueue: {listen: \""+at+"\"}\n"), "--data", images)
+	cmd := exec.Command(binary(t), "worker", "--queue", "nats://"+at, "--data", images, "--dir", t.TempDir())
+	cmd.Env = append(os.Environ(), "ORT_LIBRARY="+filepath.Join(t.TempDir(), "nothing"))
+	lacks := testprocess.Start(t, cmd, func(line string) bool { return strings.Contains(line, " takes jobs (") })
+	for deadline := time.Now().Add(30 * time.Second); !strings.Contains(lacks.Stderr.String(), "takes no jobs while something is missing"); time.Sleep(50 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("it does not say what it lacks:\n%s", lacks.Stderr)
+		}
+	}
+	s.pushCrane("models/a", "v1", tiny{name: "a"}.file(t))
+	time.Sleep(3 * time.Second)
+	if a := s.admission("models/a"); a.State.Final() {
+		t.Fatalf("%s %s: %s", a.State, a.Reason, a.Message)
+	}
+	startWatchedWorker(t, "--queue", "nats://"+at, "--data", images)
+	if a := s.await("models/a", 5*time.Minute); a.State != webhook.Released {
+		t.Errorf("%s %s: %s", a.State, a.Reason, a.Message)
+	}
+	if err := lacks.Stop(); err != nil {
+		t.Errorf("it ends with %v", err)
+	}
+}

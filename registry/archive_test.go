@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -121,6 +122,11 @@ func TestModelsInArchives(t *testing.T) {
 			}
 			path, sanitized := sanitize(t)
 			release := Release{Repository: repo, SourceDigest: source, Replace: map[string]string{digest.FromBytes(onnx).String(): path}}
+			release.SHA256 = map[string]string{digest.FromBytes(onnx).String(): digest.FromString("another").Encoded()}
+			if p, err := s.g.Release(t.Context(), release); !errors.Is(err, ErrReplaced) {
+				t.Errorf("a file that has changed is released: %v, %v", p, err)
+			}
+			release.SHA256[digest.FromBytes(onnx).String()] = digest.FromBytes(sanitized).Encoded()
 			p, err := s.g.Release(t.Context(), release)
 			if err != nil {
 				t.Fatal(err)
@@ -281,7 +287,7 @@ func TestRepackOddEntries(t *testing.T) {
 	path, sanitized := sanitize(t)
 	old, rest := tarEntry("m.onnx", "pushed", at(100, "0140644\x00")), concat(pax('g', "comment", "kept"), tarEntry("a", "x"), tarEnd)
 	var out bytes.Buffer
-	if _, err := repack(t.Context(), bytes.NewReader(concat(pax('g', "comment", "first"), old, rest)), map[string]string{"m.onnx": path}, &out); err != nil {
+	if _, err := repack(t.Context(), bytes.NewReader(concat(pax('g', "comment", "first"), old, rest)), map[string]string{"m.onnx": path}, nil, &out); err != nil {
 		t.Fatal(err)
 	}
 	if !bytes.HasSuffix(out.Bytes(), rest) {
@@ -320,7 +326,7 @@ func FuzzRepack(f *testing.F) {
 			return
 		}
 		var same bytes.Buffer
-		diff, err := repack(t.Context(), bytes.NewReader(archive), nil, &same)
+		diff, err := repack(t.Context(), bytes.NewReader(archive), nil, nil, &same)
 		if err != nil {
 			return
 		}

@@ -11,7 +11,8 @@ import (
 
 // Errors that callers of the Go API tell apart with errors.Is.
 var (
-	ErrNotFound = errors.New("not found")                   // no such package, or one that was denied
+	ErrNotFound = errors.New("not found") // no such package, or one that was denied
+	ErrReplaced = errors.New("the file that is to take another's place has changed")
 	ErrPackage  = errors.New("package cannot be processed") // the manifest is malformed or of an unsupported shape
 	ErrDigest   = errors.New("content does not match its digest")
 	ErrLocked   = errors.New("directory is in use by another process")

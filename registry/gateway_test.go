@@ -338,6 +338,7 @@ func TestReleaseRefusesHalfMeasures(t *testing.T) {
 		"another layer only": {Replace: map[string]string{readme: path}},
 		"unknown layer":      {Replace: map[string]string{model: path, digest.FromString("x").String(): path}},
 		"absent file":        {Replace: map[string]string{model: path + ".absent"}},
+		"changed file":       {Replace: map[string]string{model: path}, SHA256: map[string]string{model: strings.Repeat("0", 64)}},
 		"no digest":          {SourceDigest: "v1"},
 		"unknown digest":     {SourceDigest: digest.FromString("x").String()},
 		"name with dots":     {Repository: "models/../" + repo},

@@ -80,12 +80,15 @@ func (g *Gateway) checkIndex(ctx context.Context, repository string, m *manifest
 func (g *Gateway) newLayer(ctx context.Context, r Release, layer digest.Digest, files []layerFile) (*ocispec.Descriptor, repacked, error) {
 	if path, ok := r.Replace[layer.String()]; ok {
 		by, err := g.released.addFile(ctx, r.Repository, path)
+		if err == nil {
+			err = checkReplaced(r.SHA256[layer.String()], by.Digest.Encoded())
+		}
 		return &by, repacked{}, err
 	}
-	names := map[string]string{}
+	names, sums := map[string]string{}, map[string]string{}
 	for _, f := range inArchive(files, layer) {
 		if path, ok := r.Replace[f.Digest]; ok {
-			names[f.Name] = path
+			names[f.Name], sums[f.Name] = path, r.SHA256[f.Digest]
 		}
 	}
 	if len(names) == 0 {
@@ -102,12 +105,20 @@ func (g *Gateway) newLayer(ctx context.Context, r Release, layer digest.Digest, 
 	}
 	defer os.Remove(out.Name())
 	defer out.Close()
-	diff, err := repack(ctx, in, names, out)
+	diff, err := repack(ctx, in, names, sums, out)
 	if err != nil {
 		return nil, repacked{}, err
 	}
 	by, err := g.released.addFile(ctx, r.Repository, out.Name())
 	return &by, diff, err
+}
+
+// checkReplaced compares SHA-256 digests in hex. Without one to compare with, any will do.
+func checkReplaced(want, got string) error {
+	if want != "" && want != got {
+		return fmt.Errorf("%w: its SHA-256 is %s, not %s", ErrReplaced, got, want)
+	}
+	return nil
 }
 
 // maxConfig bounds the configs that are searched for digests, in bytes.

@@ -15,10 +15,11 @@ import (
 // repacked is an archive that was written anew: its digests before and after, without compression, which image configs know.
 type repacked struct{ diffBefore, diffAfter digest.Digest }
 
-// repack writes the archive in a layer to w with some files replaced: by names paths of the files that take their places. All
+// repack writes the archive in a layer to w with some files replaced: by names paths of the files that take their places, and sums
+// what their SHA-256 must be, where it matters. All
 // other entries keep their bytes, headers and order, and so does what follows the last one. The compression stays the same kind. The
 // same input makes the same output, so that a release can be repeated.
-func repack(ctx context.Context, layer io.Reader, by map[string]string, w io.Writer) (repacked, error) {
+func repack(ctx context.Context, layer io.Reader, by, sums map[string]string, w io.Writer) (repacked, error) {
 	in, kind, err := expand(withContext(ctx, layer))
 	if err != nil {
 		return repacked{}, err
@@ -71,7 +72,7 @@ func repack(ctx context.Context, layer io.Reader, by map[string]string, w io.Wri
 			return repacked{}, err
 		}
 		dropPadding = true
-		if err := addEntry(target, h, file); err != nil {
+		if err := addEntry(target, h, file, sums[path.Clean(h.Name)]); err != nil {
 			return repacked{}, err
 		}
 	}
@@ -83,7 +84,7 @@ func repack(ctx context.Context, layer io.Reader, by map[string]string, w io.Wri
 }
 
 // addEntry writes a file with the header of another.
-func addEntry(w io.Writer, h *tar.Header, file string) error {
+func addEntry(w io.Writer, h *tar.Header, file, sum string) error {
 	f, err := os.Open(file)
 	if err != nil {
 		return err
@@ -105,8 +106,11 @@ func addEntry(w io.Writer, h *tar.Header, file string) error {
 		}
 	}
 	padding := make([]byte, -fresh.Size&(tarBlock-1))
-	_, err = io.Copy(w, io.MultiReader(&head, f, bytes.NewReader(padding)))
-	return err
+	got := digest.SHA256.Digester()
+	if _, err = io.Copy(w, io.MultiReader(&head, io.TeeReader(f, got.Hash()), bytes.NewReader(padding))); err != nil {
+		return err
+	}
+	return checkReplaced(sum, got.Digest().Encoded())
 }
 
 // tap copies what is read through it.

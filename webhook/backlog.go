@@ -74,8 +74,9 @@ func (q *backlog) take(ctx context.Context) (string, bool) {
 func (q *backlog) first() (string, bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
+	busy := q.busy()
 	for i, id := range q.ids {
-		if !q.working[id] && !q.busy(id) {
+		if !q.working[id] && (len(busy) == 0 || !busy[q.identity(id)]) {
 			q.ids = append(q.ids[:i:i], q.ids[i+1:]...)
 			delete(q.waiting, id)
 			q.working[id] = true
@@ -88,18 +89,18 @@ func (q *backlog) first() (string, bool) {
 	return "", false
 }
 
-// busy reports whether as many admissions of the same identity as may be are being worked on: those of others go first.
-func (q *backlog) busy(id string) bool {
+// busy are the identities of whom as many admissions as may be are being worked on: those of others go first.
+func (q *backlog) busy() map[string]bool {
+	busy, works := map[string]bool{}, map[string]int{}
 	if q.each == 0 {
-		return false
+		return busy
 	}
-	who, n := q.identity(id), 0
-	for other := range q.working {
-		if q.identity(other) == who {
-			n++
-		}
+	for id := range q.working {
+		who := q.identity(id)
+		works[who]++
+		busy[who] = who != "" && works[who] >= q.each
 	}
-	return who != "" && n >= q.each
+	return busy
 }
 
 func (q *backlog) done(id string) {

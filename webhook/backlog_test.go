@@ -3,6 +3,7 @@ package webhook
 import (
 	"context"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -35,6 +36,24 @@ func TestBacklogPerIdentity(t *testing.T) {
 	q.done("a-2")
 	if id := take(); id != "a-3" {
 		t.Errorf("after a-2 comes %q", id)
+	}
+}
+
+// TestALongBacklog: to look through what waits of identities that have enough in work asks once who each is.
+func TestALongBacklog(t *testing.T) {
+	q, asked := newBacklog(), 0
+	q.limit(8, func(string) string { asked++; return "alice" })
+	for i := range 1000 {
+		q.add(strconv.Itoa(i))
+	}
+	for range 8 {
+		if _, ok := q.first(); !ok {
+			t.Fatal("nothing to do")
+		}
+	}
+	asked = 0
+	if id, ok := q.first(); ok || asked > 1100 {
+		t.Errorf("%q %v, asked %d times", id, ok, asked)
 	}
 }
 

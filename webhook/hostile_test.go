@@ -1,7 +1,11 @@
 package webhook
 
 import (
+	"archive/tar"
+	"bytes"
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -54,5 +58,58 @@ func TestHostileWorker(t *testing.T) {
 	s.get("/metrics", &metrics)
 	if strings.Contains(metrics, "made-up") || !strings.Contains(metrics, `grindstone_sanitize_seconds_sum{outcome="sanitizer-failed"} 0`) {
 		t.Errorf("a worker makes metrics:\n%s", metrics)
+	}
+}
+
+// TestOutputThatChanges: what is released is what was looked at. A sanitizer that leaves a process behind, out of its group, could write to it later.
+func TestOutputThatChanges(t *testing.T) {
+	s := startServer(t, t.TempDir(), "-stop", "attesting recorded")
+	s.pushModel("models/a", "v1", "a")
+	s.reach()
+	s.Kill()
+	written, err := filepath.Glob(filepath.Join(s.dir, "work", "*", "out", "model.onnx"))
+	if err != nil || len(written) != 1 {
+		t.Fatal(written, err)
+	}
+	if err := os.WriteFile(written[0], []byte("another model"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s = startServer(t, s.dir)
+	if a := s.settle()[0]; a.State != Held || a.Reason != ReasonInvalidOutput || !strings.Contains(a.Message, "changed") {
+		t.Errorf("%s %s %s", a.State, a.Reason, a.Message)
+	}
+}
+
+// TestManyFilesBesideAModel: a package whose names are more than a message of the queue holds does not wait for good. Where this process does the work, they need not be told.
+func TestManyFilesBesideAModel(t *testing.T) {
+	var archive bytes.Buffer
+	w := tar.NewWriter(&archive)
+	add := func(name string, content []byte) {
+		if err := w.WriteHeader(&tar.Header{Name: name, Mode: 0o600, Size: int64(len(content))}); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := w.Write(content); err != nil {
+			t.Fatal(err)
+		}
+	}
+	add("model.onnx", testModel("a"))
+	for i := range 6000 {
+		add(fmt.Sprintf("images/%s/%d.png", strings.Repeat("x", 180), i), nil)
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	shared, _ := sharedQueue(t, t.TempDir())
+	for name, c := range map[string]struct {
+		server *serverProcess
+		state  State
+		reason Reason
+	}{"others do the work": {shared, Held, ReasonNoModel}, "alone": {startServer(t, t.TempDir()), Released, ""}} {
+		if _, err := c.server.push("models/a", "v1", map[string][]byte{"models.tar": archive.Bytes()}); err != nil {
+			t.Fatal(err)
+		}
+		if a := c.server.settle()[0]; a.State != c.state || a.Reason != c.reason {
+			t.Errorf("%s: %s %s: %s", name, a.State, a.Reason, a.Message)
+		}
 	}
 }

@@ -2,8 +2,10 @@ package webhook
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"net/http"
+	"runtime/debug"
 	"strconv"
 	"sync"
 
@@ -37,6 +39,12 @@ func (t inProcess) RoundTrip(r *http.Request) (*http.Response, error) {
 		defer stop()
 		defer write.Close()
 		defer inner.Body.Close()
+		defer func() { // as net/http does for a connection
+			if p := recover(); p != nil {
+				write.CloseWithError(fmt.Errorf("panic: %v\n%s", p, debug.Stack()))
+				w.WriteHeader(http.StatusInternalServerError)
+			}
+		}()
 		t.handler.ServeHTTP(w, inner)
 		w.WriteHeader(http.StatusOK)
 	}()

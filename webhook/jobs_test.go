@@ -1,6 +1,7 @@
 package webhook
 
 import (
+	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -125,5 +126,50 @@ func TestARunThatCannotBeRecorded(t *testing.T) {
 	s.checkReleased("models/a", "v1", "a", a)
 	if n := strings.Count(s.Stderr.String(), `msg="job done"`); n != 1 {
 		t.Errorf("%d runs", n)
+	}
+}
+
+// TestDamagedRecords: a record that is JSON and lacks what its state needs takes nothing down. Its model is held, and others go on.
+func TestDamagedRecords(t *testing.T) {
+	s := startServer(t, t.TempDir(), "-sanitizer", "hang", "-queue-listen", freePort(t), "-workers", "0")
+	s.pushModel("models/a", "v1", "a")
+	s.pushModel("models/b", "v1", "b")
+	for len(s.admissions("?state=sanitizing")) < 2 {
+		time.Sleep(20 * time.Millisecond)
+	}
+	if err := s.Stop(); err != nil {
+		t.Error(err)
+	}
+	records, err := filepath.Glob(filepath.Join(s.dir, "state", "admissions", "*.json"))
+	if err != nil || len(records) != 2 {
+		t.Fatal(records, err)
+	}
+	for path, change := range map[string]func(map[string]any){
+		records[0]: func(a map[string]any) { a["decision"] = nil },
+		records[1]: func(a map[string]any) { a["source"].(map[string]any)["models"] = nil },
+	} {
+		var record map[string]any
+		text, err := os.ReadFile(path)
+		if err == nil {
+			err = json.Unmarshal(text, &record)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		change(record)
+		if text, err = json.Marshal(record); err == nil {
+			err = os.WriteFile(path, text, 0o600)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	s = startServer(t, s.dir)
+	good := s.pushModel("models/c", "v1", "c").Digest.String()
+	s.become(good, Released)
+	for _, a := range s.settle() {
+		if a.Source.Digest != good && (a.State != Held || a.Reason != ReasonInternal || strings.Contains(a.Message, "panic")) {
+			t.Errorf("%s %s %s", a.State, a.Reason, a.Message)
+		}
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"sync"
@@ -166,6 +167,10 @@ func (p *Pipeline) resume() error {
 			a.State == Held && (configurable[a.Reason] || a.Reason == ReasonPolicyHeld && a.PolicyDigest != digest)
 	})
 	for _, a := range unfinished {
+		if a.State == Quarantined && a.PolicyDigest == digest { // nothing has begun: there is nothing to write down, of thousands perhaps
+			p.backlog.add(a.ID)
+			continue
+		}
 		if _, err := p.store.Update(a.ID, func(a *Admission) { a.takenUp(digest, time.Now().UTC()) }); err != nil {
 			return err
 		}
@@ -263,7 +268,7 @@ func (p *Pipeline) advance(ctx context.Context, id string, last bool) (final boo
 		return false, err
 	}
 	from := a.State
-	next, err := steps[from](p, ctx, work)
+	next, err := p.step(ctx, from, work)
 	p.passing(string(from) + " done")
 	locked := from == Releasing || err != nil
 	if locked { // no tag may be pushed, or given away, between the last look at the tags and recording the end
@@ -313,6 +318,16 @@ func (p *Pipeline) advance(ctx context.Context, id string, last bool) (final boo
 		p.yield(a)
 	}
 	return next.Final(), nil
+}
+
+// step does the work of a state. A panic is an error: a package, or a record that was damaged, must not take down the server, and again at each start.
+func (p *Pipeline) step(ctx context.Context, from State, work *Admission) (next State, err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("panic: %v\n%s", r, debug.Stack())
+		}
+	}()
+	return steps[from](p, ctx, work)
 }
 
 // commit records what a step found and the state that follows, unless an operator has decided meanwhile.

@@ -22,8 +22,8 @@ import (
 // predicate is of another type, and whoever verifies refuses it unless asked not to.
 func (p *Pipeline) attest(ctx context.Context, a *Admission) (State, error) {
 	repository := a.Source.Repository
-	release := registry.Release{Repository: repository, Tag: a.tag(), SourceDigest: a.Source.Digest, Replace: map[string]string{}}
-	switch {
+	release := registry.Release{Repository: repository, Tag: a.tag(), SourceDigest: a.Source.Digest, Replace: map[string]string{}, SHA256: map[string]string{}}
+	switch { // what was looked at is released, and nothing that was put in its place
 	case a.Unsanitized():
 	case a.Twin != nil:
 		twin := registry.Twin{Source: a.Twin.Source, Released: a.Twin.Released}
@@ -40,10 +40,10 @@ func (p *Pipeline) attest(ctx context.Context, a *Admission) (State, error) {
 			return Sanitizing, nil // the scratch folder is gone: do it again
 		}
 		for i, m := range a.Source.targets() { // one that stays as it is, with its weights in external data, takes its own place
-			release.Replace[m.Digest] = filepath.Join(p.outputDir(a.ID, i), m.Name)
+			release.Replace[m.Digest], release.SHA256[m.Digest] = filepath.Join(p.outputDir(a.ID, i), m.Name), a.results()[i].Report.Sanitized.SHA256
 		}
 		for _, f := range a.Changed {
-			release.Replace[f.Digest] = filepath.Join(p.outputDir(a.ID, f.Model), f.Name)
+			release.Replace[f.Digest], release.SHA256[f.Digest] = filepath.Join(p.outputDir(a.ID, f.Model), f.Name), f.SHA256
 		}
 	}
 	prepared, err := p.registry.Release(ctx, release)
@@ -150,6 +150,10 @@ func (p *Pipeline) uri(repository, digest string) string {
 func (p *Pipeline) unreadable(a *Admission, err error) error {
 	if e := (*registry.IndexError)(nil); errors.As(err, &e) {
 		return held(ReasonNoModel, aboutIndex(e))
+	}
+	if errors.Is(err, registry.ErrReplaced) {
+		p.Log.Error("what a sanitizer wrote has changed since", "admission", a.ID, "error", err)
+		return held(ReasonInvalidOutput, "the sanitizer's output is not usable: it has changed after it was looked at")
 	}
 	if errors.Is(err, registry.ErrNotFound) || errors.Is(err, registry.ErrPackage) || errors.Is(err, registry.ErrDigest) {
 		p.Log.Error("the quarantined package cannot be used", "admission", a.ID, "error", err)

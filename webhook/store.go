@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -53,32 +54,50 @@ func readStore(dir string) (s *Store, broken []error, err error) {
 	if err != nil {
 		return nil, nil, fmt.Errorf("admission store: %w", err)
 	}
+	paths := make(chan string)
+	var reading sync.WaitGroup
+	for range runtime.GOMAXPROCS(0) { // there may be a hundred thousand
+		reading.Go(func() {
+			for path := range paths {
+				a, err := readRecord(path)
+				s.mu.Lock()
+				if err != nil {
+					broken = append(broken, err)
+				} else {
+					s.remember(a)
+				}
+				s.mu.Unlock()
+			}
+		})
+	}
 	for _, e := range entries {
 		if strings.HasSuffix(e.Name(), ".json") {
-			if err := s.load(filepath.Join(dir, e.Name())); err != nil {
-				broken = append(broken, err)
-			}
+			paths <- filepath.Join(dir, e.Name())
 		}
 	}
+	close(paths)
+	reading.Wait()
 	return s, broken, nil
 }
 
-func (s *Store) load(path string) error {
+func readRecord(path string) (*Admission, error) {
 	data, err := os.ReadFile(path)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	var a Admission
 	if err := json.Unmarshal(data, &a); err != nil {
-		return fmt.Errorf("%s: %w", path, err)
+		return nil, fmt.Errorf("%s: %w", path, err)
 	}
 	if a.SchemaVersion != 1 || a.ID+".json" != filepath.Base(path) || !slices.Contains(States, a.State) {
-		return fmt.Errorf("%s: not an admission record of schema version 1", path)
+		return nil, fmt.Errorf("%s: not an admission record of schema version 1", path)
+	}
+	if (a.State == Releasing || a.State == Released) && a.Released == nil {
+		return nil, fmt.Errorf("%s: the record of a release does not say what is released", path)
 	}
 	a.Source.annotate(a.Source.Annotations) // of a server that kept all
 	a.Source.bound()
-	s.remember(&a)
-	return nil
+	return &a, nil
 }
 
 // remember puts a into the memory of the store. The caller holds the lock.

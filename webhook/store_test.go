@@ -81,6 +81,7 @@ func TestStoreKeepsWhatItCannotRead(t *testing.T) {
 		"0191.json":         `{"schema_version": 2, "id": "0191", "state": "released"}`,
 		"0192.json":         `{"schema_version": 1, "id": "other", "state": "released"}`,
 		"0193.json":         `{"schema_version": 1, "id": "0193", "state": "nonsense"}`,
+		"0194.json":         `{"schema_version": 1, "id": "0194", "state": "released"}`,
 		tempPrefix + "1234": "cut off",
 	}
 	for name, text := range files {
@@ -89,7 +90,7 @@ func TestStoreKeepsWhatItCannotRead(t *testing.T) {
 		}
 	}
 	again, broken, err := OpenStore(dir)
-	if err != nil || len(broken) != 4 {
+	if err != nil || len(broken) != 5 {
 		t.Fatal(err, broken)
 	}
 	if _, ok := again.Get(a.ID); !ok {

@@ -30,6 +30,7 @@ type Worker struct {
 	Datasets  map[string]string
 	Sanitizer SanitizerConfig
 	Log       *slog.Logger
+	Needs     []Check // jobs are taken when they hold: what the machine lacks would be the verdict on every model
 
 	metrics *workerMetrics
 }
@@ -58,6 +59,9 @@ const transfers = 2 * time.Hour
 // Run works until ctx is done, on as many jobs at a time as the sanitizer's configuration says. What is interrupted goes back to the
 // queue.
 func (w *Worker) Run(ctx context.Context) error {
+	if !w.complete(ctx) {
+		return nil
+	}
 	var group sync.WaitGroup
 	defer group.Wait()
 	for range max(1, w.Sanitizer.Workers) {
@@ -72,6 +76,27 @@ func (w *Worker) Run(ctx context.Context) error {
 	}
 	<-ctx.Done()
 	return nil
+}
+
+// complete waits until the worker has what it needs. It is false when ctx is done before.
+func (w *Worker) complete(ctx context.Context) bool {
+	for pause := time.Second; ctx.Err() == nil; pause = min(2*pause, 30*time.Second) {
+		var missing []any
+		for _, c := range examine(ctx, w.Needs) {
+			if !c.Ready {
+				missing = append(missing, c.Name, c.Reason)
+			}
+		}
+		if len(missing) == 0 {
+			return true
+		}
+		w.Log.Warn("the worker takes no jobs while something is missing; it looks again", missing...)
+		select {
+		case <-ctx.Done():
+		case <-time.After(pause):
+		}
+	}
+	return false
 }
 
 // work does one job after the other.

@@ -263,6 +263,29 @@ func TestKilledQueue(t *testing.T) {
 	checkQueueEmpty(t, url)
 }
 
+// TestLostQueue: the queue comes back without its files, while servers and workers run. It is filled again.
+func TestLostQueue(t *testing.T) {
+	files, at := filepath.Join(t.TempDir(), "queue"), freePort(t)
+	q, url := startProcess(t, "queue", files, at), "nats://"+at
+	startWorker(t, url, "slow-2s")
+	s := startServer(t, t.TempDir(), "-queue", url, "-workers", "0")
+	s.pushModel("models/a", "v1", "a") // in work
+	s.pushModel("models/b", "v1", "b") // waits
+	for len(s.admissions("?state=sanitizing")) < 2 {
+		time.Sleep(20 * time.Millisecond)
+	}
+	time.Sleep(time.Second)
+	q.Kill()
+	if err := os.RemoveAll(files); err != nil {
+		t.Fatal(err)
+	}
+	startProcess(t, "queue", files, at)
+	for _, a := range s.settle() {
+		s.checkReleased(a.Source.Repository, "v1", strings.TrimPrefix(a.Source.Repository, "models/"), a)
+	}
+	checkQueueEmpty(t, url)
+}
+
 // TestDeadLetter: a model that takes its workers down is held in the end, and can be retried.
 func TestDeadLetter(t *testing.T) {
 	s, url := sharedQueue(t, t.TempDir())

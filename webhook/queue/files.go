@@ -31,6 +31,8 @@ func transferTime(size int64) time.Duration {
 	return 10*time.Second + time.Duration(size>>20)*time.Second
 }
 
+const chunkSize = 128 << 10 // bytes, where the cluster takes messages of that size
+
 // ofServer is the metadata of a file that names the server whose job it belongs to.
 const ofServer = "server"
 
@@ -70,6 +72,7 @@ func (q *Queue) putFile(ctx context.Context, meta jetstream.ObjectMeta, path str
 	}
 	ctx, cancel := context.WithTimeout(ctx, transferTime(info.Size()))
 	defer cancel()
+	meta.Opts = &jetstream.ObjectMetaOptions{ChunkSize: uint32(min(chunkSize, q.conn.MaxPayload()-maxHeader))} //nolint:gosec // it is small
 	_, err = q.files.Put(ctx, meta, f)
 	return err
 }

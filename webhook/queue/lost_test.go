@@ -371,3 +371,21 @@ func TestAFolderMadeAnew(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestSmallMessages: a cluster that takes small messages only carries models all the same.
+func TestSmallMessages(t *testing.T) {
+	all, url := nodes(t, 1)
+	all[0].Cluster, all[0].Routes, all[0].MaxPayload = server.ClusterOpts{}, nil, 16<<10
+	runNode(t, all[0])
+	asker, worker := open(t, Config{URL: url}), open(t, Config{URL: url})
+	finishAll(t, worker, "w")
+	j := job(t, "a-0")
+	if err := os.WriteFile(filepath.Join(j.Dir, "in", "sub", "m.onnx"), make([]byte, 1<<20), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	if _, err := asker.Ask(ctx, j, Listener{}); err != nil {
+		t.Error(err)
+	}
+}
