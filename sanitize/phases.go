@@ -147,10 +147,16 @@ func (r *run) augmentation() []string {
 }
 
 func (r *run) runPlan(ctx context.Context, t *train.Trainer, plan train.Plan, seed uint64, done func([]train.Metrics)) error {
-	augment := r.augment()
-	feed := data.NewFeeder(ctx, r.trainSet, r.pre, data.FeedOptions{Batch: r.Batch, StepsPerChunk: StepsPerRun, Steps: plan.Steps, Augment: &augment, Seed: seed})
+	feed := r.feeder(ctx, data.FeedOptions{Batch: r.Batch, StepsPerChunk: StepsPerRun, Steps: plan.Steps, Seed: seed})
 	defer feed.Close()
 	return t.Run(ctx, feed, r.targets, plan, done)
+}
+
+// feeder delivers training images, augmented.
+func (r *run) feeder(ctx context.Context, o data.FeedOptions) *data.Feeder {
+	a := r.augment()
+	o.Augment = &a
+	return data.NewFeeder(ctx, r.trainSet, r.pre, o)
 }
 
 // rates are the candidates of the search, from high to low. Short trials favour high rates: 0.2 wins them on the NAD network and ends two

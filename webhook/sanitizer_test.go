@@ -46,7 +46,7 @@ func TestSanitizerArgs(t *testing.T) {
 		{policy.Parameters{GrindEpochs: 1, Batch: 32}, policy.Parameters{Epochs: 5, GrindEpochs: 2, Batch: 64}, "--epochs 5 --grind-epochs 1 --batch 32"},
 		{policy.Parameters{LearningRate: .5}, policy.Parameters{Steps: 900, LearningRate: .1}, "--steps 900 --lr 0.5"},
 	} {
-		p := &Pipeline{Defaults: tt.config}
+		p := &Pipeline{PipelineConfig: PipelineConfig{Defaults: tt.config}}
 		if got := strings.Join(p.sanitizerArgs(&Admission{Decision: &policy.AdmissionDecision{Parameters: tt.policy}}), " "); got != tt.want {
 			t.Errorf("policy %+v, configuration %+v: %s, want %s", tt.policy, tt.config, got, tt.want)
 		}
