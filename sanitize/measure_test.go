@@ -3,6 +3,7 @@ package sanitize
 import (
 	"errors"
 	"math"
+	"math/rand/v2"
 	"slices"
 	"strconv"
 	"strings"
@@ -183,6 +184,39 @@ func TestOtherOrder(t *testing.T) {
 	} {
 		if got := otherOrder(tt.predicted, d); (got == "") != (tt.says == "") || !strings.Contains(got, tt.says) {
 			t.Errorf("%s: %q, want %q", name, got, tt.says)
+		}
+	}
+}
+
+// TestOrderOfManyClasses: of few images a class, errors are not taken for another order.
+func TestOrderOfManyClasses(t *testing.T) {
+	const classes = 1000
+	random := rand.New(rand.NewPCG(1, 1))
+	names := make([]string, classes)
+	for i := range names {
+		names[i] = strconv.Itoa(i)
+	}
+	for _, each := range []int{1, 2, 3, 5, 10} {
+		labels, predicted, exchanged := make([]int32, classes*each), make([]int, classes*each), make([]int, classes*each)
+		for i := range labels {
+			labels[i], predicted[i] = int32(i%classes), i%classes
+			if random.IntN(10) < 3 { // confused with one of its few likes
+				predicted[i] = (i%classes ^ 1<<random.IntN(2)) % classes
+			}
+			exchanged[i] = (predicted[i] + classes/4) % classes
+			if i%classes < classes/4 { // these are in their places
+				exchanged[i] = predicted[i]
+			}
+		}
+		d, err := data.New("many", names, 1, 1, 1, make([]byte, len(labels)), labels)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := otherOrder(predicted, d); got != "" {
+			t.Errorf("%d images a class: %s", each, got)
+		}
+		if got := otherOrder(exchanged, d); got == "" && each == 10 {
+			t.Errorf("%d images a class, three quarters of the classes moved: nothing found", each)
 		}
 	}
 }

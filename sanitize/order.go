@@ -15,13 +15,16 @@ func otherOrder(predicted []int, d *data.Dataset) string {
 		_, label := d.At(i)
 		called[[2]int{label, p}]++
 	}
-	most := make([]int, len(d.Classes)) // label -> what most of its images are for the model
+	most := make([]int, len(d.Classes)) // label -> what its images are for the model, clearly more often than the label
 	for label := range most {
 		most[label] = label
 	}
 	for k, n := range called {
 		label, p := k[0], k[1]
-		now := called[[2]int{label, most[label]}]
+		own, now := called[[2]int{label, label}], called[[2]int{label, most[label]}]
+		if (n-own)*(n-own) < 4*(n+own) || n <= own { // two standard deviations: of few images errors are not clear
+			continue
+		}
 		if n > now || n == now && most[label] != label && p < most[label] {
 			most[label] = p
 		}
