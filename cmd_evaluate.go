@@ -61,6 +61,9 @@ Runtime library.`,
 					return err
 				}
 			}
+			if err := zero(cmd, "samples"); err != nil {
+				return err
+			}
 			run := ort.Options{Threads: threads}
 			var err error
 			if run.Provider, err = ort.ParseProvider(provider); err != nil {
