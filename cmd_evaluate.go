@@ -61,6 +61,9 @@ Runtime library.`,
 					return err
 				}
 			}
+			if err := zero(cmd, "samples"); err != nil {
+				return err
+			}
 			run := ort.Options{Threads: threads}
 			var err error
 			if run.Provider, err = ort.ParseProvider(provider); err != nil {
@@ -110,8 +113,13 @@ Runtime library.`,
 				return err
 			}
 			result := evaluation{File: args[0], Dataset: d.Name, Digest: d.Digest(), Images: d.Len(), Preprocessing: info, Sandbox: sandboxed, Evaluation: e}
-			if e.AtChance() {
+			switch {
+			case e.OtherOrder() != "":
+				result.Warning = "the dataset's classes are not in the model's order: " + e.OtherOrder()
+			case e.AtChance():
 				result.Warning = "the model is no better than guessing; check that the dataset's classes, in alphabetical order, are the model's, and its preprocessing (--preprocess)"
+			}
+			if result.Warning != "" {
 				fmt.Fprintf(people, "warning: %s\n", result.Warning)
 			}
 			if asJSON {

@@ -149,7 +149,7 @@ func parseSize(s string, h, w *int) error {
 	if s == "" {
 		return nil
 	}
-	if n, err := fmt.Sscanf(s, "%dx%d", h, w); n != 2 || err != nil || *h < 1 || *w < 1 {
+	if _, err := fmt.Sscanf(s, "%dx%d", h, w); err != nil || *h < 1 || *w < 1 || fmt.Sprintf("%dx%d", *h, *w) != s {
 		return fmt.Errorf("size %q is not of the form HEIGHTxWIDTH", s)
 	}
 	return nil

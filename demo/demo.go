@@ -161,6 +161,9 @@ func (s *story) castOwn(ctx context.Context) error {
 	}
 	s.test, s.clean, s.outcome.Images = held, s.Data, held.Name
 	if s.Trigger != nil {
+		if s.Trigger.Target >= c.Classes {
+			return fmt.Errorf("%w: the trigger's target is a class from 0 to %d, not %d (--target)", sanitize.ErrOptions, c.Classes-1, s.Trigger.Target)
+		}
 		t, err := data.LoadTrigger(s.Trigger.Image, s.Trigger.Mask, c.Height, c.Width, c.Channels)
 		if err != nil {
 			return err

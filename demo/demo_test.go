@@ -55,6 +55,12 @@ func TestOwnStory(t *testing.T) {
 		t.Errorf("CDA %v, by the preprocessing of the first model it is %v", got.CDA, want.CDA)
 	}
 
+	s.Trigger = &Trigger{Image: "mark.png", Mask: "mask.png", Target: 10}
+	if err := s.castOwn(t.Context()); !errors.Is(err, sanitize.ErrOptions) {
+		t.Errorf("a target that is no class: %v", err)
+	}
+	s.Trigger = nil
+
 	broken := filepath.Join(dir, "test", d.Classes[0], "00000.png")
 	image, err := os.ReadFile(broken)
 	if err != nil {

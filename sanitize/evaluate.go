@@ -47,10 +47,14 @@ type Evaluation struct {
 	ARR   *Rate `json:"arr,omitempty"`       // attack recovery rate: triggered images classified as their true class
 
 	chance float64 // the accuracy that guessing would have
+	order  string  // what tells that the classes are not in the model's order
 }
 
 // AtChance reports whether the clean accuracy is not clearly better than guessing.
 func (e *Evaluation) AtChance() bool { return atChance(e.CDA, e.chance) }
+
+// OtherOrder says which class of the dataset is another one of the model, where the classes are clearly not in its order; else "".
+func (e *Evaluation) OtherOrder() string { return e.order }
 
 func atChance(r Rate, chance float64) bool {
 	return r.Low <= chance || r.Value < chance+min(chance/2, (1-chance)/20)
@@ -90,7 +94,7 @@ func EvaluateTelling(ctx context.Context, c *classifier.Classifier, values map[s
 	if err != nil {
 		return nil, err
 	}
-	e := &Evaluation{CDA: accuracy(clean, d), chance: guessing(clean, d)}
+	e := &Evaluation{CDA: accuracy(clean, d), chance: guessing(clean, d), order: otherOrder(clean, d)}
 	if attack == nil {
 		return e, nil
 	}

@@ -1,6 +1,7 @@
 package sanitize
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -186,7 +187,11 @@ func (r *run) before(ctx context.Context) error {
 	}
 	r.report.Before.CDA = e.CDA
 	if e.AtChance() {
-		return fmt.Errorf("%w: %v where guessing has %.2f %%; check that the dataset's classes, in alphabetical order, are the model's, and its preprocessing (--preprocess)", ErrAtChance, e.CDA, 100*e.chance)
+		return fmt.Errorf("%w: %v where guessing has %.2f %%; %s", ErrAtChance, e.CDA, 100*e.chance,
+			cmp.Or(e.order, "check that the dataset's classes, in alphabetical order, are the model's, and its preprocessing (--preprocess)"))
+	}
+	if e.order != "" {
+		return fmt.Errorf("%w: %s", ErrClasses, e.order)
 	}
 	return nil
 }

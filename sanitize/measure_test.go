@@ -3,6 +3,9 @@ package sanitize
 import (
 	"errors"
 	"math"
+	"math/rand/v2"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -137,6 +140,83 @@ func TestSchedule(t *testing.T) {
 	} {
 		if steps, grind := tt.o.schedule(tt.images); steps != tt.steps || grind != tt.grind {
 			t.Errorf("%s: %d steps, %d of them grinding, want %d and %d", tt.name, steps, grind, tt.steps, tt.grind)
+		}
+	}
+}
+
+// TestOtherOrder: classes in another order are told from a model's errors.
+func TestOtherOrder(t *testing.T) {
+	names := make([]string, 12)
+	labels := make([]int32, 1200)
+	for i := range names {
+		names[i] = strconv.Itoa(i)
+	}
+	slices.Sort(names) // 0, 1, 10, 11, 2, ...
+	for i := range labels {
+		labels[i] = int32(i % 12)
+	}
+	d, err := data.New("digits", names, 1, 1, 1, make([]byte, 1200), labels)
+	if err != nil {
+		t.Fatal(err)
+	}
+	predict := func(right int, class func(label int) int) []int { // of each ten images
+		predicted := make([]int, len(labels))
+		for i, l := range labels {
+			if predicted[i] = class(int(l)); i/12%10 >= right {
+				predicted[i] = (predicted[i] + i/12) % 12
+			}
+		}
+		return predicted
+	}
+	same := func(label int) int { return label }
+	for name, tt := range map[string]struct {
+		predicted []int
+		says      string
+	}{
+		"the model's order":       {predict(9, same), ""},
+		"a bad model":             {predict(3, same), ""},
+		"by number":               {predict(9, func(label int) int { n, _ := strconv.Atoi(names[label]); return n }), `"10", class 2 in`},
+		"by number, a bad model":  {predict(4, func(label int) int { n, _ := strconv.Atoi(names[label]); return n }), `"10", class 2 in`},
+		"two exchanged":           {predict(9, func(label int) int { return []int{0, 1, 2, 3, 5, 4, 6, 7, 8, 9, 10, 11}[label] }), `"2", class 4 in`},
+		"one taken for another":   {predict(9, func(label int) int { return []int{0, 1, 2, 3, 5, 5, 6, 7, 8, 9, 10, 11}[label] }), ""},
+		"always the same":         {predict(10, func(int) int { return 3 }), ""},
+		"a model of more classes": {predict(9, func(label int) int { return label + 12 }), ""},
+	} {
+		if got := otherOrder(tt.predicted, d); (got == "") != (tt.says == "") || !strings.Contains(got, tt.says) {
+			t.Errorf("%s: %q, want %q", name, got, tt.says)
+		}
+	}
+}
+
+// TestOrderOfManyClasses: of few images a class, errors are not taken for another order.
+func TestOrderOfManyClasses(t *testing.T) {
+	const classes = 1000
+	random := rand.New(rand.NewPCG(1, 1))
+	names := make([]string, classes)
+	for i := range names {
+		names[i] = strconv.Itoa(i)
+	}
+	for _, each := range []int{1, 2, 3, 5, 10} {
+		labels, predicted, exchanged := make([]int32, classes*each), make([]int, classes*each), make([]int, classes*each)
+		for i := range labels {
+			labels[i], predicted[i] = int32(i%classes), i%classes
+			if random.IntN(10) < 3 { // confused with one of its few likes
+				predicted[i] = (i%classes ^ 1<<random.IntN(2)) % classes
+			}
+			exchanged[i] = (predicted[i] + classes/4) % classes
+			if i%classes < classes/4 { // these are in their places
+				exchanged[i] = predicted[i]
+			}
+		}
+		d, err := data.New("many", names, 1, 1, 1, make([]byte, len(labels)), labels)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := otherOrder(predicted, d); got != "" {
+			t.Errorf("%d images a class: %s", each, got)
+		}
+		if got := otherOrder(exchanged, d); got == "" && each == 10 {
+			t.Errorf("%d images a class, three quarters of the classes moved: nothing found", each)
 		}
 	}
 }

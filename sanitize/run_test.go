@@ -479,6 +479,16 @@ func TestRunRefuses(t *testing.T) {
 	}{
 		{"labels that mean nothing", func(o *Options) { o.Data = relabelled(three, func(i int, _ int32) int32 { return int32(i / 3 % 3) }) }, ErrAtChance, "--preprocess"},
 		{"classes in another order", func(o *Options) { o.Data = relabelled(three, func(_ int, l int32) int32 { return (l + 1) % 3 }) }, ErrAtChance, "alphabetical"},
+		{"two classes exchanged", func(o *Options) {
+			var pixels []byte
+			var labels []int32
+			for i := range toy.images.Len() {
+				if px, l := toy.images.At(i); l == 0 || i < 150 {
+					pixels, labels = append(pixels, px...), append(labels, []int32{0, 2, 1}[l])
+				}
+			}
+			o.Data = write(data.New("exchanged", three, toySide, toySide, 3, pixels, labels))
+		}, ErrClasses, `most images of "b", class 1 in`},
 		{"too many classes", func(o *Options) {
 			o.Data = relabelled([]string{"a", "b", "c", "d"}, func(i int, l int32) int32 { return int32(i % 4) })
 		}, ErrClasses, "has 4, the model 3"},

@@ -95,7 +95,7 @@ func TestStatisticsAreMeasured(t *testing.T) {
 	if err := os.WriteFile(o.Model, raw, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	o.Steps, o.LearningRate, o.NoAugment = new(200), .1, false
+	o.Steps, o.LearningRate, o.NoAugment, o.Mirror = new(200), .1, false, MirrorOff
 	r, err := Run(t.Context(), o)
 	if err != nil {
 		t.Fatal(err)
