@@ -97,8 +97,9 @@ func TestHeads(t *testing.T) {
 		{name: "weights in Constant nodes", opset: 17, build: func(n *net) string {
 			w := onnx.NewFloat("", []int64{4, 5}, make([]float32, 20))
 			n.Add(&onnx.Node{Op: "Constant", Outputs: []string{"w"}, Attrs: []*onnx.Attr{onnx.T("value", w)}})
-			return n.Named("logits", "MatMul", []string{n.pooled(n.stem(-1)), "w"})
-		}, logits: "logits", feature: "feature", width: 4, weights: "w", foldable: 1},
+			n.Add(&onnx.Node{Op: "Constant", Outputs: []string{"b"}, Attrs: []*onnx.Attr{onnx.Fs("value_floats", 1, 2, 3, 4, 5)}})
+			return n.Named("logits", "Add", []string{n.Op("MatMul", []string{n.pooled(n.stem(-1)), "w"}), "b"})
+		}, logits: "logits", feature: "feature", width: 4, weights: "w b", foldable: 1},
 		{name: "scores with an image of one pixel, by pooling", opset: 17, build: func(n *net) string {
 			y := n.Op("Conv", []string{n.stem(-1), n.weight("w", 5, 4, 1, 1), n.weight("b", 5)})
 			return n.Named("scores", "GlobalAveragePool", []string{n.Op("Relu", []string{y})})
