@@ -43,7 +43,8 @@ type Classifier struct {
 
 	Input                   string
 	Layout                  Layout
-	Height, Width, Channels int // of the input image; 0 where the model leaves it open
+	Height, Width, Channels int  // of the input image; 0 where the model leaves it open
+	Bytes                   bool // the input is of bytes, which the model itself makes floats of
 
 	Output  string // the model's own class output
 	Logits  string // class scores before a closing Softmax, LogSoftmax or ArgMax, [batch, Classes]
@@ -162,8 +163,13 @@ func (c *Classifier) findInput(g *onnx.Graph, o Options) error {
 		return fmt.Errorf("%w: expected one input, the model has %d %q", ErrInput, len(images), names)
 	}
 	in := images[0]
-	if in.Type != onnx.Float && !narrow(in.Type) {
-		return &onnx.Error{What: "input " + in.Name, Err: fmt.Errorf("%w: element type %v, only float, float16 and bfloat16 are supported", ErrInput, in.Type)}
+	switch {
+	case in.Type == onnx.Uint8:
+		if err := c.readBytes(in.Name); err != nil {
+			return err
+		}
+	case in.Type != onnx.Float && !otherFloat(in.Type):
+		return &onnx.Error{What: "input " + in.Name, Err: fmt.Errorf("%w: element type %v, only float, float16, bfloat16, double and uint8 are supported", ErrInput, in.Type)}
 	}
 	if len(in.Shape) > 0 {
 		c.FixedBatch = max(in.Shape[0].Size, 0)

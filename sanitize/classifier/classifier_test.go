@@ -361,10 +361,15 @@ func TestRefusals(t *testing.T) {
 		}, err: classifier.ErrInput, says: `"mask"`},
 		{name: "no input", build: func(n *net) string { return n.dense(n.weight("x", 2, 4), 4, 5) }, err: classifier.ErrInput, says: "has 0"},
 		{name: "rank 3", build: func(n *net) string { n.Input("x", onnx.Float, -1, 3, 64); return flat(n, "x", 192) }, err: classifier.ErrInput, says: "rank 3"},
-		{name: "bytes", build: func(n *net) string {
+		{name: "computing with bytes", build: func(n *net) string {
 			n.Input("x", onnx.Uint8, -1, 3, 8, 8)
+			half := n.Named("half", "Div", []string{"x", n.Const(onnx.NewUint8("two", nil, []uint8{2}))})
+			return flat(n, n.Op("Cast", []string{half}, onnx.I("to", 1)), 192)
+		}, err: classifier.ErrInput, says: `node "Div -> half": Div`},
+		{name: "other integers", build: func(n *net) string {
+			n.Input("x", onnx.Int32, -1, 3, 8, 8)
 			return flat(n, n.Op("Cast", []string{"x"}, onnx.I("to", 1)), 192)
-		}, err: classifier.ErrInput, says: "uint8"},
+		}, err: classifier.ErrInput, says: "int32"},
 		{name: "7 channels", build: func(n *net) string { n.Input("x", onnx.Float, -1, 7, 8, 8); return flat(n, "x", 7*64) }, err: classifier.ErrInput, says: "channels"},
 		{name: "the head reads the image", build: func(n *net) string {
 			n.Input("x", onnx.Float, -1, 3, 8, 8)
@@ -509,12 +514,6 @@ func TestFrozen(t *testing.T) {
 			v := n.Named("computed", "Abs", []string{n.weight("variance", 4)})
 			n.Add(&onnx.Node{Name: "layer", Op: "BatchNormalization", Inputs: []string{x, n.weight("a", 4), n.weight("b", 4), n.weight("c", 4), v}, Outputs: []string{"y"}})
 			return "y"
-		},
-		`node "layer": MatMul: weight "w"`: func(n *net, x string) string {
-			w := n.Const(onnx.NewDouble("w", []int64{8, 8}, make([]float64, 64)))
-			x = n.Op("Cast", []string{x}, onnx.I("to", int64(onnx.Double)))
-			n.Add(&onnx.Node{Name: "layer", Op: "MatMul", Inputs: []string{x, w}, Outputs: []string{"wide"}})
-			return n.Op("Cast", []string{"wide"}, onnx.I("to", int64(onnx.Float)))
 		},
 	} {
 		n := newNet()
