@@ -3,6 +3,7 @@ package sanitize
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"grindstone/sanitize/classifier"
 	"grindstone/sanitize/data"
@@ -26,13 +27,29 @@ func CheckPreprocess(name string) error {
 	return first
 }
 
+// keepsBytes reports whether a preprocessing makes bytes of bytes.
+func keepsBytes(p data.Preprocess) bool {
+	for k, scale := range p.Scale {
+		if low, high := p.Shift[k], 255*scale+p.Shift[k]; min(low, high) != 0 || max(low, high) != 255 {
+			return false
+		}
+	}
+	return true
+}
+
 // FindPreprocess returns the preprocessing of that name or, for "" and "auto", the common candidate under which the model classifies
-// clean images best.
+// clean images best. A model that takes bytes gets bytes.
 func FindPreprocess(ctx context.Context, c *classifier.Classifier, name string, d *data.Dataset, run ort.Options) (data.Preprocess, Preprocessing, error) {
 	candidates := data.Candidates(data.Layout(c.Layout), c.Height, c.Width, c.Channels)
 	if name != "" && name != "auto" {
 		p, err := data.ParsePreprocess(name, data.Layout(c.Layout), c.Height, c.Width, c.Channels)
+		if err == nil && c.Bytes && !keepsBytes(p) {
+			err = fmt.Errorf("preprocessing %q: %w: the model takes bytes; leave it out, or take bytes or bytes-bgr", name, data.ErrOption)
+		}
 		return p, Preprocessing{Name: name, Layout: string(c.Layout), From: "flag"}, err
+	}
+	if c.Bytes {
+		candidates = slices.DeleteFunc(candidates, func(p data.Preprocess) bool { return !keepsBytes(p) })
 	}
 	probe := d
 	if d.Len() > probeImages {

@@ -1,7 +1,9 @@
 package sanitize
 
 import (
+	"errors"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 
@@ -126,6 +128,17 @@ func TestPreprocessByName(t *testing.T) {
 	}
 	if _, _, err := FindPreprocess(t.Context(), c, "mnist", nil, cpu); err == nil {
 		t.Error("a preprocessing of grey images was taken for colour")
+	}
+
+	c.Bytes = true // a model that takes bytes cannot be given anything else
+	if _, _, err := FindPreprocess(t.Context(), c, "unit", nil, cpu); !errors.Is(err, data.ErrOption) {
+		t.Errorf("a range of 0 to 1 for bytes: %v", err)
+	}
+	if p, _, err := FindPreprocess(t.Context(), c, "bytes-bgr", nil, cpu); err != nil || p.Name != "bytes-bgr" {
+		t.Errorf("%s, %v", p.Name, err)
+	}
+	if p, _, err := FindPreprocess(t.Context(), c, "auto", images(t, "cifar10", 32, 3).Subset(20, 1), cpu); err != nil || !strings.HasPrefix(p.Name, "bytes") {
+		t.Errorf("%s, %v", p.Name, err)
 	}
 }
 

@@ -37,6 +37,11 @@ Beside the table:
   An input that no node reads any more is no obstacle.
 - PyTorch's dynamo exporter folds the keys' bias of Swin v2, which is zero, into a constant, and that is trained. Where images do not fill the windows (8 by 8
   patches of the last stages: 256 pixels do, 224 do not), the normalization of a padded position divides by next to nothing, and that bias gets gradients of 1e11.
+- Weights that a file computes when it runs (normalized, standardized or divided by their spectral norm, low-rank updates that are not merged, pruned ones under their mask) are trained by
+  the tensors that they are computed of. Vectors that estimate a spectral norm stay as they are.
+- A layer without a gradient rule, such as LSTM and GRU, is an obstacle wherever it is, since it would keep its weights; `--freeze-below` leaves it as it is.
+- Models of float16, bfloat16 and double are trained in float32, and written in their own type. Inputs of bytes (uint8) are read where the model makes floats of them before it computes.
+- Files that ONNX Runtime has optimized and saved are read up to its level "extended"; level "all" is for one kind of processor.
 - An If is read where its condition is a constant; other control flow is an obstacle where it lies on the way.
 - A ConvTranspose whose output_padding or output_shape reaches beyond what its windows cover by a stride or more is refused before it runs: ONNX Runtime
   1.27 reads beyond its buffers there.

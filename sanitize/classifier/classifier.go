@@ -43,7 +43,8 @@ type Classifier struct {
 
 	Input                   string
 	Layout                  Layout
-	Height, Width, Channels int // of the input image; 0 where the model leaves it open
+	Height, Width, Channels int  // of the input image; 0 where the model leaves it open
+	Bytes                   bool // the input is of bytes, which the model itself makes floats of
 
 	Output  string // the model's own class output
 	Logits  string // class scores before a closing Softmax, LogSoftmax or ArgMax, [batch, Classes]
@@ -162,8 +163,13 @@ func (c *Classifier) findInput(g *onnx.Graph, o Options) error {
 		return fmt.Errorf("%w: expected one input, the model has %d %q", ErrInput, len(images), names)
 	}
 	in := images[0]
-	if in.Type != onnx.Float && !narrow(in.Type) {
-		return &onnx.Error{What: "input " + in.Name, Err: fmt.Errorf("%w: element type %v, only float, float16 and bfloat16 are supported", ErrInput, in.Type)}
+	switch {
+	case in.Type == onnx.Uint8:
+		if err := c.readBytes(in.Name); err != nil {
+			return err
+		}
+	case in.Type != onnx.Float && !otherFloat(in.Type):
+		return &onnx.Error{What: "input " + in.Name, Err: fmt.Errorf("%w: element type %v, only float, float16, bfloat16, double and uint8 are supported", ErrInput, in.Type)}
 	}
 	if len(in.Shape) > 0 {
 		c.FixedBatch = max(in.Shape[0].Size, 0)
@@ -171,11 +177,15 @@ func (c *Classifier) findInput(g *onnx.Graph, o Options) error {
 	if len(in.Shape) == 2 {
 		return c.readRows(in, o)
 	}
+	if in.Shape == nil {
+		return &onnx.Error{What: "input " + in.Name, Err: fmt.Errorf("%w: the file does not say its shape; export it with one, such as [batch, 3, 224, 224]", ErrInput)}
+	}
 	if len(in.Shape) != 4 {
 		return &onnx.Error{What: "input " + in.Name, Err: fmt.Errorf("%w: rank %d, an image batch has rank 4, or 2 with images as rows", ErrInput, len(in.Shape))}
 	}
 	c.Input = in.Name
-	if !c.setImage(in.Shape[1].Size, in.Shape[2].Size, in.Shape[3].Size) {
+	axes := in.Sizes()[1:]
+	if !c.setImage(axes...) && !c.setImage(c.convolved(in.Name, axes)...) {
 		return &onnx.Error{What: "input " + in.Name, Err: fmt.Errorf("%w: neither NCHW nor NHWC with 1, 3 or 4 channels: %v", ErrInput, in.Shape)}
 	}
 	if o.Height > 0 {
@@ -203,6 +213,29 @@ func (c *Classifier) setImage(axes ...int64) bool {
 		return false
 	}
 	return true
+}
+
+// convolved returns the axes of an image, one of which has no size in the file, with the number of channels that the first convolution takes.
+func (c *Classifier) convolved(input string, axes []int64) []int64 {
+	data, by, at := grad.Reach(c.Nodes, []string{input}), producers(c.Nodes), 0
+	for _, n := range c.Nodes {
+		switch {
+		case !data[n.Input(0)] || n.Domain != "":
+		case n.Op == "Transpose" && slices.Equal(n.Ints("perm"), []int64{0, 3, 1, 2}):
+			at = 2
+		case n.Op == "Conv":
+			w := c.Constants[c.Unmoved(by, n.Inputs[1])]
+			if w == nil || len(w.Shape) != 4 || axes[at] > 0 {
+				return axes
+			}
+			axes = slices.Clone(axes)
+			axes[at] = w.Shape[1] * n.Int("group", 1)
+			return axes
+		case c.isLinear(by, n):
+			return axes
+		}
+	}
+	return axes
 }
 
 // ImageShape is the shape of a batch of n images.

@@ -97,8 +97,9 @@ func TestHeads(t *testing.T) {
 		{name: "weights in Constant nodes", opset: 17, build: func(n *net) string {
 			w := onnx.NewFloat("", []int64{4, 5}, make([]float32, 20))
 			n.Add(&onnx.Node{Op: "Constant", Outputs: []string{"w"}, Attrs: []*onnx.Attr{onnx.T("value", w)}})
-			return n.Named("logits", "MatMul", []string{n.pooled(n.stem(-1)), "w"})
-		}, logits: "logits", feature: "feature", width: 4, weights: "w", foldable: 1},
+			n.Add(&onnx.Node{Op: "Constant", Outputs: []string{"b"}, Attrs: []*onnx.Attr{onnx.Fs("value_floats", 1, 2, 3, 4, 5)}})
+			return n.Named("logits", "Add", []string{n.Op("MatMul", []string{n.pooled(n.stem(-1)), "w"}), "b"})
+		}, logits: "logits", feature: "feature", width: 4, weights: "w b", foldable: 1},
 		{name: "scores with an image of one pixel, by pooling", opset: 17, build: func(n *net) string {
 			y := n.Op("Conv", []string{n.stem(-1), n.weight("w", 5, 4, 1, 1), n.weight("b", 5)})
 			return n.Named("scores", "GlobalAveragePool", []string{n.Op("Relu", []string{y})})
@@ -360,10 +361,19 @@ func TestRefusals(t *testing.T) {
 		}, err: classifier.ErrInput, says: `"mask"`},
 		{name: "no input", build: func(n *net) string { return n.dense(n.weight("x", 2, 4), 4, 5) }, err: classifier.ErrInput, says: "has 0"},
 		{name: "rank 3", build: func(n *net) string { n.Input("x", onnx.Float, -1, 3, 64); return flat(n, "x", 192) }, err: classifier.ErrInput, says: "rank 3"},
-		{name: "bytes", build: func(n *net) string {
+		{name: "channels that no convolution tells", build: func(n *net) string {
+			n.Input("x", onnx.Float, -1, -1, 8, 8)
+			return flat(n, "x", 192)
+		}, err: classifier.ErrInput, says: "neither NCHW nor NHWC"},
+		{name: "computing with bytes", build: func(n *net) string {
 			n.Input("x", onnx.Uint8, -1, 3, 8, 8)
+			half := n.Named("half", "Div", []string{"x", n.Const(onnx.NewUint8("two", nil, []uint8{2}))})
+			return flat(n, n.Op("Cast", []string{half}, onnx.I("to", 1)), 192)
+		}, err: classifier.ErrInput, says: `node "Div -> half": Div`},
+		{name: "other integers", build: func(n *net) string {
+			n.Input("x", onnx.Int32, -1, 3, 8, 8)
 			return flat(n, n.Op("Cast", []string{"x"}, onnx.I("to", 1)), 192)
-		}, err: classifier.ErrInput, says: "uint8"},
+		}, err: classifier.ErrInput, says: "int32"},
 		{name: "7 channels", build: func(n *net) string { n.Input("x", onnx.Float, -1, 7, 8, 8); return flat(n, "x", 7*64) }, err: classifier.ErrInput, says: "channels"},
 		{name: "the head reads the image", build: func(n *net) string {
 			n.Input("x", onnx.Float, -1, 3, 8, 8)
@@ -418,6 +428,12 @@ func TestRefusals(t *testing.T) {
 			}
 		})
 	}
+	n := newNet()
+	m := n.model(t, 17, n.dense(n.pooled(n.stem(-1)), 4, 5))
+	m.Graph.Inputs[0].Shape = nil
+	if _, err := classifier.New(m, classifier.Options{}); !errors.Is(err, classifier.ErrInput) || !strings.Contains(err.Error(), "does not say its shape") {
+		t.Errorf("an input without a shape: %v", err)
+	}
 	if _, err := classifier.New(newNet().Model(17), classifier.Options{}); !errors.Is(err, classifier.ErrInput) {
 		t.Errorf("empty graph: %v", err)
 	}
@@ -452,6 +468,28 @@ func TestUnsupported(t *testing.T) {
 	m.Graph.Outputs = m.Graph.Outputs[1:2]
 	if err := read(t, m, classifier.Options{}).CheckTrainable(); err != nil {
 		t.Errorf("operators off the way: %v", err)
+	}
+}
+
+// TestOpenChannels: the number of channels that the file leaves open is the first convolution's.
+func TestOpenChannels(t *testing.T) {
+	for name, tt := range map[string]struct {
+		shape  []int64
+		before func(n *net) string
+		layout classifier.Layout
+		size   int
+	}{
+		"NCHW":     {[]int64{-1, -1, 8, 8}, func(*net) string { return "x" }, classifier.NCHW, 0},
+		"NHWC":     {[]int64{-1, 8, 8, -1}, func(n *net) string { return n.Op("Transpose", []string{"x"}, onnx.Is("perm", 0, 3, 1, 2)) }, classifier.NHWC, 0},
+		"all open": {[]int64{-1, -1, -1, -1}, func(n *net) string { return n.Op("Mul", []string{"x", n.Float(2)}) }, classifier.NCHW, 8},
+	} {
+		n := newNet()
+		n.Input("x", onnx.Float, tt.shape...)
+		y := n.Op("Conv", []string{tt.before(n), n.weight("w", 4, 3, 3, 3), n.weight("b", 4)})
+		c := read(t, n.model(t, 17, n.dense(n.pooled(n.Op("Relu", []string{y})), 4, 5)), classifier.Options{Height: tt.size, Width: tt.size})
+		if c.Layout != tt.layout || c.Channels != 3 || c.Height != 8 || c.Width != 8 {
+			t.Errorf("%s: %s %dx%dx%d", name, c.Layout, c.Height, c.Width, c.Channels)
+		}
 	}
 }
 
@@ -508,12 +546,6 @@ func TestFrozen(t *testing.T) {
 			v := n.Named("computed", "Abs", []string{n.weight("variance", 4)})
 			n.Add(&onnx.Node{Name: "layer", Op: "BatchNormalization", Inputs: []string{x, n.weight("a", 4), n.weight("b", 4), n.weight("c", 4), v}, Outputs: []string{"y"}})
 			return "y"
-		},
-		`node "layer": MatMul: weight "w"`: func(n *net, x string) string {
-			w := n.Const(onnx.NewDouble("w", []int64{8, 8}, make([]float64, 64)))
-			x = n.Op("Cast", []string{x}, onnx.I("to", int64(onnx.Double)))
-			n.Add(&onnx.Node{Name: "layer", Op: "MatMul", Inputs: []string{x, w}, Outputs: []string{"wide"}})
-			return n.Op("Cast", []string{"wide"}, onnx.I("to", int64(onnx.Float)))
 		},
 	} {
 		n := newNet()

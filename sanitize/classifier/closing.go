@@ -6,14 +6,19 @@ import (
 	"grindstone/sanitize/onnx"
 )
 
-// closes lists the operators that may stand between the class scores and an output of the model.
-var closes = map[string]bool{"Softmax": true, "LogSoftmax": true, "ArgMax": true, "Identity": true, "Cast": true, "QuantizeLinear": true, "DequantizeLinear": true}
+// closes lists the operators that may stand between the class scores and an output of the model; TopK gives the likeliest ones.
+var closes = map[string]bool{"Softmax": true, "LogSoftmax": true, "ArgMax": true, "Identity": true, "Cast": true, "TopK": true, "QuantizeLinear": true, "DequantizeLinear": true}
+
+// rounds reports whether a node is of the QDQ form; those of 16 bits are ONNX Runtime's own (roundOr).
+func rounds(n *onnx.Node) bool {
+	return (n.Domain == "" || n.Domain == onnx.Contrib) && (n.Op == "QuantizeLinear" || n.Op == "DequantizeLinear")
+}
 
 // closed returns the value behind which a node closes a classifier, "" if it does nothing of the kind. Converters of scikit-learn look up the
 // class's label, and pair labels with probabilities.
 func closed(by map[string]*onnx.Node, n *onnx.Node) string {
 	switch {
-	case n.Domain == "" && closes[n.Op]:
+	case (n.Domain == "" || rounds(n)) && closes[n.Op]:
 		return n.Input(0)
 	case n.Domain == "ai.onnx.ml" && (n.Op == "ZipMap" || n.Op == "LabelEncoder"):
 		return n.Input(0)

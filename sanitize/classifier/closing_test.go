@@ -45,6 +45,17 @@ func TestClosings(t *testing.T) {
 	}
 }
 
+// TestLikeliest: a network that gives the likeliest classes alone is read before it chooses them.
+func TestLikeliest(t *testing.T) {
+	n := newNet()
+	p := n.Op("Softmax", []string{n.dense(n.pooled(n.stem(-1)), 4, 5)}, onnx.I("axis", 1))
+	top := n.OpN("TopK", 2, []string{p, n.Int64s(3)})
+	n.Output(top[1], onnx.Int64, -1, 3)
+	if c := read(t, n.model(t, 17, top[0]), classifier.Options{}); c.Logits != "logits" || c.Classes != 5 || c.CheckTrainable() != nil {
+		t.Errorf("logits %s of %d classes", c.Logits, c.Classes)
+	}
+}
+
 // TestNoClosing: without a Softmax below, such operators are part of the head; and what reorders classes closes nothing.
 func TestNoClosing(t *testing.T) {
 	n := newNet()

@@ -16,6 +16,9 @@ func (c *Classifier) checkOpened(file *Classifier) error {
 	images := make([]float32, (n+2)*size)
 	for i := range images {
 		images[i] = float32(1+math.Sin(float64(i)*float64(i))) / 2 // each image another
+		if c.Bytes {
+			images[i] = float32(math.Round(float64(255 * images[i])))
+		}
 	}
 	want, err := file.scores(n, images[size:(n+1)*size])
 	if err != nil {

@@ -59,6 +59,9 @@ func (s *scores) likelier(t *scores) bool {
 	if s.depth != t.depth {
 		return s.depth > t.depth
 	}
+	if s.depth > 0 && len(s.nodes) == len(t.nodes) {
+		return len(s.closing) < len(t.closing)
+	}
 	if s.depth > 0 {
 		return len(s.nodes) < len(t.nodes)
 	}

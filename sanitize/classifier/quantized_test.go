@@ -146,3 +146,18 @@ func TestQuantizedRefuses(t *testing.T) {
 		}
 	}
 }
+
+// TestRoundedScores: scores that the file rounds, to integers of any size, are read in both forms.
+func TestRoundedScores(t *testing.T) {
+	for _, kind := range []onnx.DataType{onnx.Uint8, onnx.Uint16} {
+		for _, rounded := range []bool{false, true} {
+			n := newNet()
+			in := []string{n.dense(n.pooled(n.stem(-1)), 4, 5), n.Float(.01), n.Const(onnx.NewInts("zero", kind, nil, []int64{100}))}
+			in[0] = n.Op("QuantizeLinear", in)
+			c := read(t, n.model(t, 21, n.Op("DequantizeLinear", in)), classifier.Options{Rounded: rounded})
+			if c.Logits != "logits" || c.Feature != "feature" {
+				t.Errorf("%v, rounded %v: logits %s, feature layer %s", kind, rounded, c.Logits, c.Feature)
+			}
+		}
+	}
+}

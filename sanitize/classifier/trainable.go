@@ -62,7 +62,7 @@ func (c *Classifier) findChangeable() {
 		c.changeable[t.Name] = true
 	}
 	for _, n := range c.Source.Graph.Nodes {
-		if a := n.Attr("value"); n.Op == "Constant" && n.Domain == "" && a != nil && a.Tensor != nil {
+		if n.HoldsFloats() {
 			c.changeable[n.Output(0)] = true
 		}
 	}

@@ -188,13 +188,14 @@ type upgrade struct {
 	sequences map[string]*Node  // by what they make, the SplitToSequence nodes so far
 	said      map[string]*Value // what the file says of values, where it says a shape
 	ranks     map[string]int    // of what the graph's nodes make, the first so many
-	ranked    int
+	computed  map[string]bool   // likewise: of constants alone
+	noted     int
 }
 
 func newUpgrade(g *Graph) *upgrade {
 	u := &upgrade{
 		graph:     &Graph{Name: g.Name, Initializers: slices.Clone(g.Initializers), Inputs: g.Inputs, Outputs: g.Outputs, Values: g.Values},
-		constants: map[string]*Tensor{}, sequences: map[string]*Node{}, said: map[string]*Value{}, ranks: map[string]int{},
+		constants: map[string]*Tensor{}, sequences: map[string]*Node{}, said: map[string]*Value{}, ranks: map[string]int{}, computed: map[string]bool{},
 	}
 	for _, v := range slices.Concat(g.Values, g.Outputs, g.Inputs) {
 		if v.Shape != nil {

@@ -10,7 +10,7 @@ import (
 
 var argumentUpgrades = map[string]step{
 	"AveragePool":        {(*upgrade).averagePool, "windows that end beyond padding that counts: by Pad, divided as since 19, and by Slice where some would begin there; no dilations"},
-	"BatchNormalization": {(*upgrade).batchNormalization, "at inference; no statistics per activation (spatial=0), but of rows"},
+	"BatchNormalization": {(*upgrade).batchNormalization, "at inference, but of weights that are standardized by their own statistics; no statistics per activation (spatial=0), but of rows"},
 	"Cast":               {(*upgrade).cast, "saturation and rounding of later versions concern other types"},
 	"CastLike":           {(*upgrade).cast, "as Cast"},
 	"Clip":               {(*upgrade).clip, "bounds as attributes until 10"},
@@ -174,9 +174,34 @@ func (u *upgrade) batchNormalization(n *Node) (*Node, error) {
 	if n.Int("spatial", 1) == 0 && u.rank(n.Input(1)) != 1 {
 		return nil, errors.New("spatial=0 (statistics per activation) is not supported")
 	}
+	if n.Int("training_mode", 0) != 0 && u.fixed(n.Inputs[0]) && u.rank(n.Inputs[0]) > 1 {
+		return u.standardized(n)
+	}
 	c := n.replace(n.Inputs, "spatial", "training_mode", "is_test", "consumed_inputs")
 	c.Outputs = n.Outputs[:1]
 	return c, nil
+}
+
+// standardized: weights that are standardized (Qiao et al. 2019) are normalized by their own statistics whenever the file runs. PyTorch fills in a scale of
+// ones and a shift of zeros, which are no weights.
+func (u *upgrade) standardized(n *Node) (*Node, error) {
+	x, axes, shape := n.Inputs[0], []int64{0}, []int64{1, -1}
+	for a := 2; a < u.rank(x); a++ {
+		axes, shape = append(axes, int64(a)), append(shape, 1)
+	}
+	only := func(value string, number float32) bool {
+		t := u.initializer(value)
+		return t != nil && t.Type.IsFloat() && !slices.ContainsFunc(t.Floats(), func(v float32) bool { return v != number })
+	}
+	centered := u.op(n, "Sub", []string{x, u.op(n, "ReduceMean", []string{x}, Is("axes", axes...))})
+	y := u.op(n, "Div", []string{centered, u.rootMeanSquare(n, centered, n.Float("epsilon", 1e-5), axes...)})
+	if !only(n.Inputs[1], 1) {
+		y = u.op(n, "Mul", []string{y, u.op(n, "Reshape", []string{n.Inputs[1], u.ints(n, "scale", shape)})})
+	}
+	if !only(n.Inputs[2], 0) {
+		y = u.op(n, "Add", []string{y, u.op(n, "Reshape", []string{n.Inputs[2], u.ints(n, "shift", shape)})})
+	}
+	return n.last("Identity", []string{y})
 }
 
 func (u *upgrade) cast(n *Node) (*Node, error) {

@@ -89,6 +89,13 @@ func TestNormalizeKeepsTheFunction(t *testing.T) {
 		{"BatchNormalization at opset 15", 15, func(b *onnx.Builder, x string) string {
 			return b.Op("BatchNormalization", []string{x, channels(b, 1), channels(b, 2), channels(b, -1), channels(b, 0.5)}, onnx.I("training_mode", 0))
 		}},
+		{"BatchNormalization of weights by their own statistics", 15, func(b *onnx.Builder, x string) string {
+			w := b.Op("Reshape", []string{b.Floats([]int64{3, 2, 2}, []float32{1, 2, 3, 4, 9, 8, 7, 0, 1, 1, 2, 0}), b.Int64s(1, 3, -1)})
+			y := b.OpN("BatchNormalization", 3, []string{w, channels(b, 1), channels(b, 2), channels(b, -1), channels(b, 0.5)}, onnx.I("training_mode", 1), onnx.F("epsilon", 0.1))[0]
+			one, zero := b.Floats([]int64{3}, []float32{1, 1, 1}), b.Floats([]int64{3}, []float32{0, 0, 0})
+			z := b.OpN("BatchNormalization", 3, []string{w, one, zero, channels(b, -1), channels(b, 0.5)}, onnx.I("training_mode", 1))[0]
+			return b.Op("Add", []string{b.Op("Mul", []string{x, b.Op("ReduceMean", []string{b.Op("Exp", []string{y})})}), b.Op("ReduceMax", []string{z})})
+		}},
 		{"BatchNormalization of rows per activation", 7, func(b *onnx.Builder, x string) string {
 			rows := b.Op("Flatten", []string{x}, onnx.I("axis", 3))
 			v := func(v float32) string { return b.Floats([]int64{5}, []float32{v, v + 1, v + 2, v + 3, v + 4}) }

@@ -1,6 +1,9 @@
 package onnx
 
-import "strings"
+import (
+	"slices"
+	"strings"
+)
 
 // likeFirst lists operators whose outputs have as many axes as their first input.
 var likeFirst = setOf(`Abs AveragePool BatchNormalization Cast CastLike Ceil Celu Clip Concat Conv ConvTranspose CumSum DepthToSpace DequantizeLinear Elu Erf Exp Floor
@@ -21,14 +24,26 @@ func setOf(words string) map[string]bool {
 
 // rank of a value: what the file says, or what follows from the nodes so far; -1 if neither tells.
 func (u *upgrade) rank(value string) int {
-	for ; u.ranked < len(u.graph.Nodes); u.ranked++ {
-		n := u.graph.Nodes[u.ranked]
+	u.note()
+	return u.known(value)
+}
+
+// fixed reports whether a value is computed of the file's constants alone.
+func (u *upgrade) fixed(value string) bool {
+	u.note()
+	return u.initializer(value) != nil || u.computed[value]
+}
+
+// note notes ranks, and what is computed of constants, of what the nodes so far make.
+func (u *upgrade) note() {
+	for ; u.noted < len(u.graph.Nodes); u.noted++ {
+		n := u.graph.Nodes[u.noted]
 		rank := u.rankOf(n)
+		varies := slices.ContainsFunc(n.Reads(), func(in string) bool { return in != "" && u.initializer(in) == nil && !u.computed[in] })
 		for _, out := range n.Outputs {
-			u.ranks[out] = rank
+			u.ranks[out], u.computed[out] = rank, !varies
 		}
 	}
-	return u.known(value)
 }
 
 // known is the rank of a value, once those of the nodes so far have been noted.

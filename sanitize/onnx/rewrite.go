@@ -10,7 +10,7 @@ import (
 )
 
 // Rewrite returns the bytes that the model was parsed from with only the data of the named weights replaced. A weight is an initializer
-// of the main graph, or the output of a Constant node that holds a tensor. Everything else survives as it was: order, unknown fields,
+// of the main graph, or the output of a Constant node that holds a tensor or floats. Everything else survives as it was: order, unknown fields,
 // doc strings, the field that holds the data. With no weights, or unchanged ones, the bytes are identical.
 //
 // A replacement has the shape of the original; floats are rounded to the original's element type. Weights kept in external files
@@ -112,13 +112,13 @@ func (r *rewriter) graphField(f field) ([]byte, error) {
 	return f.body, nil
 }
 
-// constant rewrites the tensor of a Constant node whose output is among the weights.
+// constant rewrites the tensor, or the floats, of a Constant node whose output is among the weights.
 func (r *rewriter) constant(f field) ([]byte, error) {
 	n := &Node{}
 	if err := (&decoder{}).node(n, f); err != nil {
 		return nil, err
 	}
-	if n.Op != "Constant" || n.Domain != "" || len(n.Outputs) != 1 || r.weights[n.Outputs[0]] == nil || n.typed("value", AttrTensor) == nil {
+	if r.weights[n.Output(0)] == nil || !n.HoldsFloats() {
 		return f.body, nil
 	}
 	return splice(f.body, func(f field) ([]byte, error) {
@@ -126,16 +126,66 @@ func (r *rewriter) constant(f field) ([]byte, error) {
 			return f.body, nil
 		}
 		a := &Attr{}
-		if err := (&decoder{}).attr(a, f); err != nil || a.Name != "value" {
-			return f.body, err
+		if err := (&decoder{}).attr(a, f); err != nil {
+			return nil, err
 		}
-		return splice(f.body, func(f field) ([]byte, error) {
-			if f.num != 5 {
-				return f.body, nil
+		switch a.Name {
+		case "value_float", "value_floats":
+			body, err := r.floats(f, constantValue(n))
+			if err != nil {
+				return nil, &Error{What: "tensor " + strconv.Quote(n.Outputs[0]), Err: err}
 			}
-			return r.tensor(f, n.Outputs[0])
-		})
+			return body, r.use(n.Outputs[0])
+		case "value":
+			return splice(f.body, func(f field) ([]byte, error) {
+				if f.num != 5 {
+					return f.body, nil
+				}
+				return r.tensor(f, n.Outputs[0])
+			})
+		}
+		return f.body, nil
 	})
+}
+
+// HoldsFloats reports whether a node is a Constant whose value Rewrite can replace.
+func (n *Node) HoldsFloats() bool {
+	return n.Op == "Constant" && n.Domain == "" && len(n.Outputs) == 1 &&
+		(n.typed("value", AttrTensor) != nil || n.typed("value_float", AttrFloat) != nil || n.typed("value_floats", AttrFloats) != nil)
+}
+
+// floats rewrites an attribute that holds a number or a list of them, in as many pieces as it was.
+func (r *rewriter) floats(f field, old *Tensor) ([]byte, error) {
+	want, err := fitting(r.weights[old.Name], old)
+	if err != nil || bytes.Equal(old.Raw, want.Raw) {
+		return f.body, err
+	}
+	raw, num := want.Raw, protowire.Number(7)
+	if len(old.Shape) == 0 {
+		num = 2
+	}
+	var out []byte
+	err = fields(f.body, func(f field) error {
+		if f.num != num {
+			out = append(out, f.whole...)
+			return nil
+		}
+		size := 4
+		if f.typ == protowire.BytesType {
+			size = len(f.body)
+		}
+		if len(raw) < size {
+			return malformed("a number is given twice")
+		}
+		if f.typ == protowire.BytesType {
+			out = append(out, f.with(raw[:size])...)
+		} else {
+			out = append(protowire.AppendTag(out, f.num, f.typ), raw[:size]...)
+		}
+		raw = raw[size:]
+		return nil
+	})
+	return out, err
 }
 
 // tensor rewrites a TensorProto; name "" takes the tensor's own.
@@ -156,17 +206,20 @@ func (r *rewriter) tensor(f field, name string) ([]byte, error) {
 	if err != nil {
 		return nil, &Error{What: "tensor " + strconv.Quote(name), Err: err}
 	}
-	if r.used[name] {
-		return nil, &Error{What: "tensor " + strconv.Quote(name), Err: malformed("the name is used twice")}
-	}
-	r.used[name] = true
-	return body, nil
+	return body, r.use(name)
 }
 
-func (r *rewriter) replace(msg []byte, old *Tensor, e elements, want *Tensor) ([]byte, error) {
-	if err := old.fill(e); err != nil {
-		return nil, err
+// use notes that a weight has found its place.
+func (r *rewriter) use(name string) error {
+	if r.used[name] {
+		return &Error{What: "tensor " + strconv.Quote(name), Err: malformed("the name is used twice")}
 	}
+	r.used[name] = true
+	return nil
+}
+
+// fitting is a weight with the element type of the tensor that it replaces, whose shape it must have.
+func fitting(want, old *Tensor) (*Tensor, error) {
 	if !slices.Equal(old.Shape, want.Shape) {
 		return nil, fmt.Errorf("%w: shape %v where the model has %v", ErrMismatch, want.Shape, old.Shape)
 	}
@@ -174,7 +227,14 @@ func (r *rewriter) replace(msg []byte, old *Tensor, e elements, want *Tensor) ([
 	if old.Type == String || int64(len(want.Raw)) != n*want.Type.Size() {
 		return nil, fmt.Errorf("%w: %d bytes of data for shape %v of type %v", ErrMismatch, len(want.Raw), want.Shape, want.Type)
 	}
-	want, err := want.Convert(old.Type)
+	return want.Convert(old.Type)
+}
+
+func (r *rewriter) replace(msg []byte, old *Tensor, e elements, want *Tensor) ([]byte, error) {
+	if err := old.fill(e); err != nil {
+		return nil, err
+	}
+	want, err := fitting(want, old)
 	if err != nil {
 		return nil, err
 	}

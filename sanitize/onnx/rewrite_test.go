@@ -56,6 +56,40 @@ func TestRewriteKeepsTheRest(t *testing.T) {
 	}
 }
 
+// TestRewriteFloats: a Constant node may hold numbers without a tensor around them: one, or a list, packed or not. Unknown fields between them stay.
+func TestRewriteFloats(t *testing.T) {
+	one := func(n uint8, bits ...byte) []byte { return append([]byte{n<<3 | 5}, bits...) }
+	packed := msg(1, str(4, "Constant"), str(2, "p"), msg(5, str(1, "value_floats"), num(99, 5), msg(7, []byte{0, 0, 128, 63, 0, 0, 0, 64}), num(20, 6)))
+	loose := msg(1, str(4, "Constant"), str(2, "l"), msg(5, str(1, "value_floats"), one(7, 0, 0, 128, 63), num(99, 5), one(7, 0, 0, 0, 64), num(20, 6)))
+	single := msg(1, str(4, "Constant"), str(2, "s"), msg(5, num(20, 1), one(2, 0, 0, 128, 63), str(1, "value_float")))
+	data := append(msg(7, append(append(append(str(2, "g"), packed...), loose...), single...)), num(1, 8)...)
+	m, err := Parse(data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	weights := map[string]*Tensor{"p": NewFloat("", []int64{2}, []float32{3, 4}), "l": NewFloat("", []int64{2}, []float32{5, 6}), "s": NewFloat("", nil, []float32{7})}
+	out, err := m.Rewrite(weights)
+	if err != nil || len(out) != len(data) {
+		t.Fatalf("%d bytes where there were %d (%v)", len(out), len(data), err)
+	}
+	got, err := Parse(out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, n := range got.Graph.Nodes {
+		if v := constantValue(n); !bytes.Equal(v.Raw, weights[v.Name].Raw) {
+			t.Errorf("%s became %v", v.Name, v.Floats())
+		}
+	}
+	back, err := got.Rewrite(map[string]*Tensor{"p": NewFloat("", []int64{2}, []float32{1, 2}), "l": NewFloat("", []int64{2}, []float32{1, 2}), "s": NewFloat("", nil, []float32{1})})
+	if err != nil || !bytes.Equal(back, data) {
+		t.Errorf("written back: %x, want %x (%v)", back, data, err)
+	}
+	if _, err := m.Rewrite(map[string]*Tensor{"p": NewFloat("", []int64{3}, []float32{1, 2, 3})}); !errors.Is(err, ErrMismatch) {
+		t.Errorf("three numbers for two: %v", err)
+	}
+}
+
 func TestRewriteRefuses(t *testing.T) {
 	m, err := Parse(handmade())
 	if err != nil {
