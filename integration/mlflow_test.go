@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
@@ -221,6 +222,17 @@ func TestMLflow(t *testing.T) {
 		s.awaitTag(repository, "v1")
 		if v := s.version(name, "sanitized"); v.Tags["grindstone.source.version"] != third {
 			t.Errorf("an older version took the alias: %+v", v)
+		}
+	})
+	t.Run("a model that is made anew", func(t *testing.T) {
+		s := s.in(t)
+		s.api("DELETE", "/api/2.0/mlflow/registered-models/delete", `{"name": "`+name+`"}`)
+		for _, want := range []string{"1", "3"} { // 2 is the released version of the first
+			version, _ := s.push(name, tiny{name: "anew " + want})
+			eventually(t, "the alias is at what was made of version "+want, func() bool {
+				text := s.api("GET", "/api/2.0/mlflow/registered-models/get?name="+url.QueryEscape(name), "")
+				return version == want && strings.Contains(text, `"aliases"`) && s.version(name, "sanitized").Tags["grindstone.source.version"] == want
+			})
 		}
 	})
 }

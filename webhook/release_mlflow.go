@@ -3,10 +3,12 @@ package webhook
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -17,6 +19,7 @@ import (
 
 	"grindstone/attest"
 	"grindstone/webhook/mlflow"
+	"grindstone/webhook/remotefile"
 )
 
 // Registered is what a released package has become in a model registry.
@@ -138,29 +141,35 @@ func (p *Pipeline) registerVersion(ctx context.Context, a *Admission, source Eve
 	}
 	p.passing("version registered")
 	registered.Versions[was] = made
-	if p.newerRegistered(a.Source.Repository, was) {
-		return nil
+	if newer, err := p.newerRegistered(ctx, source.Models.Server, a.Source.Repository, was); err != nil || newer {
+		return handingOver(source.releasesTo(), err)
 	}
 	return handingOver(source.releasesTo(), source.Models.Server.SetAlias(ctx, model, source.Models.Alias, made))
 }
 
-// newerRegistered reports whether a later version than that was released.
-func (p *Pipeline) newerRegistered(repository, version string) bool {
+// newerRegistered reports whether a later version than that was released and is still there: who deletes a model and makes it anew begins with version 1 again.
+func (p *Pipeline) newerRegistered(ctx context.Context, server *mlflow.Server, repository, version string) (bool, error) {
 	number := func(text string) int {
 		n, _ := strconv.Atoi(text) // the parser of events takes numbers only
 		return n
 	}
-	return len(p.store.List(func(a *Admission) bool {
-		if a.Source.Repository != repository || a.Released == nil || a.Released.Registered == nil {
-			return false
-		}
-		for was := range a.Released.Registered.Versions {
-			if number(was) > number(version) {
-				return true
+	registered := p.store.List(func(a *Admission) bool {
+		return a.Source.Repository == repository && a.Released != nil && a.Released.Registered != nil
+	})
+	for _, a := range slices.Backward(registered) {
+		for was, made := range a.Released.Registered.Versions {
+			if number(was) <= number(version) {
+				continue
+			}
+			run, err := server.RunOf(ctx, a.Source.Annotations[mlflowModel], made)
+			if err == nil && run == a.Released.Registered.Run.ID {
+				return true, nil
+			} else if err != nil && !errors.Is(err, remotefile.ErrNotFound) {
+				return false, err
 			}
 		}
-		return false
-	})) > 0
+	}
+	return false, nil
 }
 
 func (p *Pipeline) versionDescription(a *Admission, was string) string {

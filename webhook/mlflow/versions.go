@@ -126,6 +126,17 @@ func (s *Server) Register(ctx context.Context, v Version, once string) (string, 
 	return made.Version.Version, err
 }
 
+// RunOf is the run that a version of a registered model is of.
+func (s *Server) RunOf(ctx context.Context, model, version string) (string, error) {
+	var answer struct {
+		Version struct {
+			RunID string `json:"run_id"`
+		} `json:"model_version"`
+	}
+	err := s.get(ctx, "model-versions/get", url.Values{"name": {model}, "version": {version}}, &answer)
+	return answer.Version.RunID, err
+}
+
 // SetAlias points an alias of a registered model at a version.
 func (s *Server) SetAlias(ctx context.Context, model, alias, version string) error {
 	return s.post(ctx, "registered-models/alias", map[string]string{"name": model, "alias": alias, "version": version}, nil)
