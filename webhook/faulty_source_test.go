@@ -3,6 +3,8 @@ package webhook
 import (
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -69,6 +71,34 @@ func TestASourceThatForbids(t *testing.T) {
 	s.tell("distribution", distributionEvent("e1", "in/m", "v1", pushed.Digest.String(), time.Now()), bearer)
 	if a := s.arrives("in/m"); a.Source.Digest != pushed.Digest.String() || refused.Load() == 0 {
 		t.Errorf("%+v, refused %d", a, refused.Load())
+	}
+}
+
+// TestADeniedPushEvent: what the policy denies is not brought in again and again.
+func TestADeniedPushEvent(t *testing.T) {
+	other, policies := newOtherRegistry(t), t.TempDir()
+	const rego = `package grindstone.admission
+decision := {"action": "deny", "reasons": ["not from there"]}
+`
+	const release = `package grindstone.release
+decision := {"release": false, "reasons": ["never"]}
+`
+	for name, text := range map[string]string{"admission.rego": rego, "release.rego": release} {
+		if err := os.WriteFile(filepath.Join(policies, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s := startServer(t, t.TempDir(), "-events", other.host, "-policy", policies)
+	pushed := other.push("in/m", "v1", "a")
+	s.tell("distribution", distributionEvent("e1", "in/m", "v1", pushed.Digest.String(), time.Now()), bearer)
+	s.become(pushed.Digest.String(), Denied)
+	var left struct{ Events []Ingestion }
+	for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+		if s.get("/api/v1/events", &left); len(left.Events) == 0 {
+			break
+		} else if i := left.Events[0]; i.Attempts > 0 || time.Now().After(deadline) {
+			t.Fatalf("it is tried again: %+v", i)
+		}
 	}
 }
 

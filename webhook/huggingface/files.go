@@ -86,7 +86,7 @@ func (h *Hub) Download(ctx context.Context, model, commit string, f File, w io.W
 	defer transfer.Stop()
 	answer, err := h.get(ctx, "/"+remotefile.Escaped(model)+"/resolve/"+commit+"/"+remotefile.Escaped(f.Path), nil)
 	if err != nil {
-		return err
+		return fmt.Errorf("download %s: %w", f.Path, remotefile.Why(ctx, err))
 	}
 	defer answer.Body.Close()
 	sum, want := f.hash()

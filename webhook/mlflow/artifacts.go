@@ -108,7 +108,7 @@ func (s *Server) Download(ctx context.Context, name string, limit int64, w io.Wr
 	transfer.Patiently() // MLflow fetches the whole file from its bucket before it sends anything
 	answer, err := s.do(ctx, http.MethodGet, artifactsPath+"/"+remotefile.Escaped(name), nil, nil, 0)
 	if err != nil {
-		return err
+		return fmt.Errorf("download %s: %w", name, remotefile.Why(ctx, err))
 	}
 	defer answer.Body.Close()
 	return remotefile.Copy(ctx, w, transfer.Reader(answer.Body), name, limit)
@@ -124,7 +124,7 @@ func (s *Server) Upload(ctx context.Context, name string, r io.Reader, size int6
 	}
 	answer, err := s.do(ctx, http.MethodPut, artifactsPath+"/"+remotefile.Escaped(name), nil, body, size)
 	if err != nil {
-		return fmt.Errorf("upload %s: %w", name, err)
+		return fmt.Errorf("upload %s: %w", name, remotefile.Why(ctx, err))
 	}
 	return answer.Body.Close()
 }

@@ -41,11 +41,9 @@ func Escaped(name string) string {
 // Copy copies the content of a file, which comes under ctx, to w. More than limit bytes are ErrUnsupported.
 func Copy(ctx context.Context, w io.Writer, r io.Reader, name string, limit int64) error {
 	n, err := io.Copy(w, io.LimitReader(r, limit+1))
-	switch cause := context.Cause(ctx); {
-	case err != nil && cause != nil:
-		return fmt.Errorf("download %s: %w", name, cause)
+	switch {
 	case err != nil:
-		return fmt.Errorf("download %s: %w", name, err)
+		return fmt.Errorf("download %s: %w", name, Why(ctx, err))
 	case n > limit:
 		return fmt.Errorf("%w: %s is larger than %d bytes", ErrUnsupported, name, limit)
 	}
@@ -74,6 +72,14 @@ func WhileMoving(ctx context.Context) (context.Context, *Transfer) {
 
 // Patiently gives the server time for what nothing is seen of here, until the next read.
 func (t *Transfer) Patiently() { t.timer.Reset(answerTime) }
+
+// Why is the error of what was done under a context of WhileMoving: that nothing moved, where that ended it.
+func Why(ctx context.Context, err error) error {
+	if cause := context.Cause(ctx); err != nil && cause != nil {
+		return cause
+	}
+	return err
+}
 
 // Stop ends the watch, and the context.
 func (t *Transfer) Stop() {

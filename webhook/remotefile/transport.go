@@ -2,7 +2,7 @@ package remotefile
 
 import (
 	"context"
-	"fmt"
+	"errors"
 	"io"
 	"net/http"
 )
@@ -29,10 +29,8 @@ func (t Transport) RoundTrip(r *http.Request) (*http.Response, error) {
 	}
 	answer, err := t.Base.RoundTrip(watched)
 	if err != nil {
-		defer transfer.Stop()
-		if cause := context.Cause(ctx); cause != nil {
-			err = fmt.Errorf("%s %s: %w", r.Method, r.URL.Host, cause)
-		}
+		err = Why(ctx, err)
+		transfer.Stop()
 		return nil, err
 	}
 	coming := answer.Body
@@ -58,8 +56,8 @@ type stalls struct {
 
 func (s stalls) Read(p []byte) (int, error) {
 	n, err := s.r.Read(p)
-	if cause := context.Cause(s.ctx); err != nil && cause != nil {
-		err = cause
+	if err != nil && !errors.Is(err, io.EOF) {
+		err = Why(s.ctx, err)
 	}
 	return n, err
 }
