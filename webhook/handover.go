@@ -36,37 +36,49 @@ var urlQuery = regexp.MustCompile(`(https?://[^\s"?]+)\?[^\s"]*`)
 // withoutQueries leaves the queries of URLs out of a text: those of redirects are signed.
 func withoutQueries(text string) string { return urlQuery.ReplaceAllString(text, "$1") }
 
-// handovers count how often what is released was not taken.
+// handovers are the releases that were not taken, and wait for another attempt.
 type handovers struct {
-	mu     sync.Mutex
-	failed map[string]int // by admission
+	mu   sync.Mutex
+	byID map[string]handover // of admissions
 }
 
-// next is the pause before another attempt; ok is false when there have been enough.
-func (h *handovers) next(id string) (pause time.Duration, ok bool) {
+type handover struct {
+	failed int // attempts
+	next   time.Time
+}
+
+// fail notes a failed attempt and returns the pause before the next one; ok is false when there have been enough.
+func (h *handovers) fail(id string) (pause time.Duration, ok bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	n := h.failed[id]
+	n := h.byID[id].failed
 	if n >= len(ingestPauses) {
-		delete(h.failed, id)
+		delete(h.byID, id)
 		return 0, false
 	}
-	if h.failed == nil {
-		h.failed = map[string]int{}
+	if h.byID == nil {
+		h.byID = map[string]handover{}
 	}
-	h.failed[id] = n + 1
+	h.byID[id] = handover{n + 1, time.Now().Add(ingestPauses[n])}
 	return ingestPauses[n], true
+}
+
+// waits reports whether it is too early for another attempt.
+func (h *handovers) waits(id string) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return time.Now().Before(h.byID[id].next)
 }
 
 func (h *handovers) done(id string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	delete(h.failed, id)
+	delete(h.byID, id)
 }
 
 // postpone has the present step of an admission taken up again after a pause, in which others are worked on. It reports false when that was done often enough.
 func (p *Pipeline) postpone(a *Admission, why *notTaken) bool {
-	pause, ok := p.handovers.next(a.ID)
+	pause, ok := p.handovers.fail(a.ID)
 	if !ok {
 		p.Log.Error("what is released is not taken, and is not offered any more", "admission", a.ID, "state", a.State, "error", why)
 		return false

@@ -7,6 +7,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"grindstone/webhook/remotefile"
@@ -78,4 +79,28 @@ func TestSignedAddressesAreNotShown(t *testing.T) {
 	if strings.Contains(text, "letmein") || strings.Contains(s.Stderr.String(), "letmein") {
 		t.Errorf("%s\n%s", text, s.Stderr.String())
 	}
+}
+
+// TestPausesOfHandovers: a release that is not taken is offered at every pause, not more often whoever asks, and not for ever.
+func TestPausesOfHandovers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var h handovers
+		begun := time.Now()
+		for n, want := range ingestPauses {
+			if h.waits("a") || h.waits("b") {
+				t.Fatalf("attempt %d has to wait", n)
+			}
+			if pause, ok := h.fail("a"); !ok || pause != want || !h.waits("a") {
+				t.Fatalf("attempt %d: %v %v", n, pause, ok)
+			}
+			time.Sleep(want)
+		}
+		if _, ok := h.fail("a"); ok || time.Since(begun) < 3*time.Hour || len(h.byID) != 0 {
+			t.Errorf("another one after %v; %d are remembered", time.Since(begun), len(h.byID))
+		}
+		h.fail("a")
+		if h.done("a"); h.waits("a") {
+			t.Error("it waits after it was taken")
+		}
+	})
 }

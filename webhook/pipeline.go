@@ -216,6 +216,9 @@ func (p *Pipeline) interrupt(id string) {
 
 // process takes the admission from state to state until a final one or until ctx is done.
 func (p *Pipeline) process(ctx context.Context, id string) {
+	if p.handovers.waits(id) {
+		return // it comes back then
+	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	p.running.Store(id, cancel)
