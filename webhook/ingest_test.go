@@ -452,3 +452,25 @@ func TestReleasesAreNoPushes(t *testing.T) {
 		t.Errorf("a registry that nothing is released to: %d taken, %v", taken, err)
 	}
 }
+
+// TestSourcesShareTheLanes: a source that has told of many, and whose attempts take long, does not keep others waiting behind all of them.
+func TestSourcesShareTheLanes(t *testing.T) {
+	in := eventRecords(t, t.TempDir())
+	for n, source := range []string{"harbor", "harbor", "harbor", "zot", "zot", "acr"} {
+		in.remember(&Ingestion{ID: fmt.Sprint(n), Source: source, State: IngestPending, Event: pushevent.Pushed{Repository: fmt.Sprint("m", n), Tag: "v1"}})
+	}
+	var order []string
+	for range 5 {
+		due, _ := in.due(time.Now())
+		for _, i := range due {
+			order = append(order, i.ID)
+		}
+		for _, i := range due[len(due)-1:] { // one lane stays closed
+			in.remove(i)
+			in.leave(i)
+		}
+	}
+	if got := strings.Join(order, " "); got != "0 3 4 5 1 2" {
+		t.Errorf("in the order %s", got)
+	}
+}

@@ -84,13 +84,13 @@ type ingester struct {
 	mu   sync.Mutex
 	byID map[string]*Ingestion // values are never changed in place
 	seen map[string]string     // ids by their keys
-	busy map[string]bool       // lanes in which an attempt is under way
+	busy map[string]string     // lanes in which an attempt is under way, with their sources
 }
 
 func newIngester(p *Pipeline) (*ingester, error) {
 	in := &ingester{
 		IngestConfig: p.Ingest, p: p, dir: filepath.Join(p.Dir, "state", ingestFolder), log: p.Log, wake: make(chan struct{}, 1),
-		byID: map[string]*Ingestion{}, seen: map[string]string{}, busy: map[string]bool{},
+		byID: map[string]*Ingestion{}, seen: map[string]string{}, busy: map[string]string{},
 	}
 	in.defaults()
 	if err := os.MkdirAll(in.dir, 0o700); err != nil {
@@ -269,7 +269,8 @@ func (in *ingester) work(ctx context.Context) {
 	}
 }
 
-// due are the events to be tried now, oldest first, whose lanes it closes, and the time until it has to be asked again.
+// due are the events to be tried now, whose lanes it closes, and the time until it has to be asked again. The oldest go first, but a source with many, which may be
+// down, leaves room for the others.
 //
 // A lane has one attempt at a time, so that the pushes of a tag come in the order in which they are looked up at the source. One that waits for its next
 // attempt does not keep its lane closed.
@@ -278,16 +279,33 @@ func (in *ingester) due(now time.Time) (due []*Ingestion, pause time.Duration) {
 	defer in.mu.Unlock()
 	in.expire(now)
 	pause = time.Hour
+	var ready []*Ingestion
 	for _, i := range slices.SortedFunc(maps.Values(in.byID), byIngestionID) {
-		lane := in.lane(i)
 		switch {
-		case i.State != IngestPending || in.busy[lane]:
+		case i.State != IngestPending:
 		case i.NextAt.After(now):
 			pause = min(pause, i.NextAt.Sub(now))
-		case len(in.busy) < in.AtOnce:
-			in.busy[lane] = true
-			due = append(due, i)
+		default:
+			ready = append(ready, i)
 		}
+	}
+	atWork := map[string]int{} // lanes, by source
+	for _, source := range in.busy {
+		atWork[source]++
+	}
+	for len(in.busy) < in.AtOnce {
+		var next *Ingestion
+		for _, i := range ready {
+			if _, busy := in.busy[in.lane(i)]; !busy && (next == nil || atWork[i.Source] < atWork[next.Source]) {
+				next = i
+			}
+		}
+		if next == nil {
+			break
+		}
+		in.busy[in.lane(next)] = next.Source
+		atWork[next.Source]++
+		due = append(due, next)
 	}
 	return due, pause
 }
