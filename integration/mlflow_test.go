@@ -224,6 +224,23 @@ func TestMLflow(t *testing.T) {
 			t.Errorf("an older version took the alias: %+v", v)
 		}
 	})
+	t.Run("down when a model is to be registered", func(t *testing.T) {
+		s := s.in(t)
+		version, repository := s.push("patient", tiny{det: true, name: "patient"})
+		a := s.awaitTag(repository, "v"+version)
+		s.mlflow.Kill()
+		begun := time.Now()
+		s.admissions("approve", a.ID, "--reason", "for the test")
+		eventually(t, "it waits", func() bool {
+			s.get("/api/v1/admissions/"+a.ID, &a)
+			return a.State == webhook.Attesting && strings.Contains(a.History[len(a.History)-1].Message, strings.TrimPrefix(s.mlflow.URL, "http://")+" does not take")
+		})
+		time.Sleep(time.Until(begun.Add(10 * time.Second)))
+		s.mlflow.Start()
+		if a := s.awaitTag(repository, "v"+version); a.State != webhook.Released || s.version("patient", "sanitized").Tags["grindstone.admission"] != a.ID {
+			t.Errorf("%s %s: %s", a.State, a.Reason, a.Message)
+		}
+	})
 	t.Run("a model that is made anew", func(t *testing.T) {
 		s := s.in(t)
 		s.api("DELETE", "/api/2.0/mlflow/registered-models/delete", `{"name": "`+name+`"}`)

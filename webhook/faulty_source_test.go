@@ -1,10 +1,12 @@
 package webhook
 
 import (
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -102,6 +104,50 @@ decision := {"release": false, "reasons": ["never"]}
 	}
 }
 
+// TestAPackageOfVeryManyManifests: who pushes an index of an index of an index does not have the server keep all of them in memory.
+func TestAPackageOfVeryManyManifests(t *testing.T) {
+	other := newOtherRegistry(t)
+	s := startServer(t, t.TempDir(), "-events", other.host)
+	put := func(text string) string {
+		d := digest.FromString(text)
+		r := httptest.NewRequest(http.MethodPut, "/v2/in/m/manifests/"+d.String(), strings.NewReader(text))
+		r.Header.Set("Content-Type", ocispec.MediaTypeImageIndex)
+		w := httptest.NewRecorder()
+		if other.handler.ServeHTTP(w, r); w.Code != http.StatusCreated {
+			t.Fatalf("%d %s", w.Code, w.Body)
+		}
+		return fmt.Sprintf(`{"mediaType":%q,"digest":%q,"size":%d}`, ocispec.MediaTypeImageIndex, d, len(text))
+	}
+	index := func(annotation, manifests string) string {
+		return `{"schemaVersion":2,"mediaType":"` + ocispec.MediaTypeImageIndex + `","annotations":{"a":"` + annotation + `"},"manifests":[` + manifests + `]}`
+	}
+	chain := put(index("", ""))
+	for range maxManifests {
+		chain = put(index("", chain))
+	}
+	var large []string
+	for i := range 20 {
+		large = append(large, put(index(fmt.Sprint(i)+strings.Repeat("x", 4_000_000), "")))
+	}
+	for name, listed := range map[string]string{"number": chain, "bytes": strings.Join(large, ",")} {
+		top := index(name, listed)
+		put(top)
+		body := `{"id":"` + name + `","action":"push","target":{"repository":"in/m","digest":"` + digest.FromString(top).String() + `"}}`
+		if status, text := s.tell("acr", body, bearer); status != http.StatusAccepted {
+			t.Fatalf("%d %s", status, text)
+		}
+		var left struct{ Events []Ingestion }
+		for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+			s.get("/api/v1/events", &left)
+			if i := slices.IndexFunc(left.Events, func(i Ingestion) bool { return i.Event.ID == name }); i >= 0 && left.Events[i].State == IngestFailed && strings.Contains(left.Events[i].Error, "manifests") {
+				break
+			} else if time.Now().After(deadline) {
+				t.Fatalf("%s: %+v", name, left)
+			}
+		}
+	}
+}
+
 // TestWhatIsAttachedInQuarantineStaysThere: a package goes back to the registry that it came from without what others attached to it, which is held: both
 // come from a source that does not tell who pushed.
 func TestWhatIsAttachedInQuarantineStaysThere(t *testing.T) {
@@ -183,6 +229,38 @@ func TestAReleaseThatIsNotTaken(t *testing.T) {
 			}
 			if r, err := attest.VerifyRef(t.Context(), other.host+"/released/in/m:v1", s.public(), attest.RefOptions{Anonymous: true}); err != nil || r.Digest != a.Released.Digest {
 				t.Errorf("%+v, %v", r, err)
+			}
+		})
+	}
+}
+
+// TestKilledWhileHandingOver: wherever the server dies, what is released is whole in the registry that gets it, and its tag leads to nothing that does not verify.
+func TestKilledWhileHandingOver(t *testing.T) {
+	for _, point := range []string{"package released", "attestation attached", "attesting done", "tag moved", "releasing done", "released recorded"} {
+		t.Run(point, func(t *testing.T) {
+			t.Parallel()
+			dir, other := t.TempDir(), newOtherRegistry(t)
+			s := startServer(t, dir, "-events", other.host, "-stop", point)
+			pushed := other.push("in/m", "v1", "a")
+			s.tell("distribution", distributionEvent("e1", "in/m", "v1", pushed.Digest.String(), time.Now()), bearer)
+			s.reach()
+			public := s.public()
+			verify := func() (string, error) {
+				r, err := attest.VerifyRef(t.Context(), other.host+"/released/in/m:v1", public, attest.RefOptions{Anonymous: true})
+				if err != nil {
+					return "", err
+				}
+				return r.Digest, nil
+			}
+			_, early := verify()
+			if there := strings.Contains(" tag moved releasing done released recorded", " "+point); there != (early == nil) {
+				t.Errorf("before: %v", early)
+			}
+			s.Kill()
+			s = startServer(t, dir, "-events", other.host)
+			a := s.become(pushed.Digest.String(), Released)
+			if got, err := verify(); err != nil || got != a.Released.Digest {
+				t.Errorf("%s %v, released is %s", got, err, a.Released.Digest)
 			}
 		})
 	}

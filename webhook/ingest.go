@@ -4,12 +4,16 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"oras.land/oras-go/v2"
+	"oras.land/oras-go/v2/content"
 	"oras.land/oras-go/v2/errdef"
 	"oras.land/oras-go/v2/registry/remote"
 	"oras.land/oras-go/v2/registry/remote/auth"
@@ -115,6 +119,31 @@ func (in *ingester) bring(ctx context.Context, i Ingestion) error {
 	return err
 }
 
+const (
+	maxManifests     = 1000     // of a package: an index, those that it lists, and so on
+	maxManifestBytes = 64 << 20 // of all of them, which are in memory while it is copied
+)
+
+// boundedGraph are the options of a copy that ends when the package has too many manifests.
+func boundedGraph() oras.CopyGraphOptions {
+	var mu sync.Mutex
+	var number, bytes int64
+	options := oras.DefaultCopyGraphOptions
+	options.FindSuccessors = func(ctx context.Context, from content.Fetcher, d ocispec.Descriptor) ([]ocispec.Descriptor, error) {
+		return content.Successors(ctx, content.FetcherFunc(func(ctx context.Context, manifest ocispec.Descriptor) (io.ReadCloser, error) {
+			mu.Lock()
+			number, bytes = number+1, bytes+manifest.Size
+			over := number > maxManifests || bytes > maxManifestBytes
+			mu.Unlock()
+			if over {
+				return nil, fmt.Errorf("%w: the package has more than %d manifests, or they have more than %d bytes", remotefile.ErrUnsupported, maxManifests, maxManifestBytes)
+			}
+			return from.Fetch(ctx, manifest)
+		}), d)
+	}
+	return options
+}
+
 // within bounds an attempt to bring something in, or back.
 func (e EventSource) within(ctx context.Context, format string, args ...any) (context.Context, context.CancelFunc) {
 	setDefault(&e.Timeout, time.Hour)
@@ -142,7 +171,7 @@ func (in *ingester) bringFrom(ctx context.Context, source EventSource, i Ingesti
 	if err != nil {
 		return fmt.Errorf("resolve %s: %w", reference, err)
 	}
-	if err := oras.CopyGraph(ctx, from, to, d, oras.DefaultCopyGraphOptions); err != nil && !deniedByPolicy(err) {
+	if err := oras.CopyGraph(ctx, from, to, d, boundedGraph()); err != nil && !deniedByPolicy(err) {
 		return err
 	} else if err != nil {
 		in.log.Info("what a push event tells of was denied", "event", i.ID, "repository", i.Event.Repository, "error", err)
@@ -187,17 +216,17 @@ func (p *Pipeline) pushBack(ctx context.Context, a *Admission) error {
 	return err
 }
 
-// copyBack copies a released package with its attestations, by digest, to another registry.
+// copyBack copies a released package with its attestation, by digest, to another registry.
 func copyBack(ctx context.Context, a *Admission, source EventSource, repository string, from *remote.Repository) error {
 	to, err := source.Release.repository(source.To + repository)
 	if err != nil {
 		return err
 	}
-	d, err := from.Resolve(ctx, a.Released.Digest)
+	d, err := from.Resolve(ctx, a.Released.Attestation) // whose subject is the package
 	if err != nil {
 		return err
 	}
-	if err := oras.ExtendedCopyGraph(ctx, from, to, d, oras.DefaultExtendedCopyGraphOptions); err != nil {
+	if err := oras.CopyGraph(ctx, from, to, d, oras.DefaultCopyGraphOptions); err != nil {
 		return handingOver(source.releasesTo(), err)
 	}
 	att := strings.Replace(a.Released.Digest, ":", "-", 1) + ".att" // for older verifiers
