@@ -1,6 +1,7 @@
 package webhook
 
 import (
+	"context"
 	"crypto/subtle"
 	"errors"
 	"io"
@@ -16,7 +17,8 @@ import (
 )
 
 const (
-	maxEventBody    = 1 << 20 // bytes
+	maxEventBody    = 1 << 20          // bytes
+	eventBodyTime   = 10 * time.Second // for it to come: it is in memory before it is known to be the source's
 	signatureWindow = 5 * time.Minute
 )
 
@@ -44,14 +46,18 @@ func (s *Server) receiveEvents(c echo.Context) error {
 		return notFound("no source of push events %q is configured", printable(kind, 40))
 	}
 	source, r := s.pipeline.Events[n], c.Request()
-	body, err := io.ReadAll(http.MaxBytesReader(c.Response(), r.Body, maxEventBody))
+	unauthorized := &httpError{Status: http.StatusUnauthorized, Code: "UNAUTHORIZED", Message: "the request does not show the source's secret, or its signature is wrong or old"}
+	if !source.announced(r, time.Now()) {
+		return unauthorized
+	}
+	body, err := io.ReadAll(inTime{http.MaxBytesReader(c.Response(), r.Body, maxEventBody), time.Now().Add(eventBodyTime)})
 	if tooLarge := (*http.MaxBytesError)(nil); errors.As(err, &tooLarge) {
 		return &httpError{Status: http.StatusRequestEntityTooLarge, Code: "TOO_LARGE", Message: "the body of an event is limited to 1 MiB"}
 	} else if err != nil {
 		return badRequest("the body cannot be read")
 	}
 	if !source.authentic(r, body, time.Now()) {
-		return &httpError{Status: http.StatusUnauthorized, Code: "UNAUTHORIZED", Message: "the request does not show the source's secret, or its signature is wrong or old"}
+		return unauthorized
 	}
 	events, err := pushevent.Parsers[kind](r.Header, body)
 	if err != nil {
@@ -80,18 +86,41 @@ func (s *Server) receiveEvents(c echo.Context) error {
 	return c.JSON(http.StatusAccepted, map[string]int{"events": len(events), "taken": taken})
 }
 
+// inTime reads what comes before a point in time.
+type inTime struct {
+	io.Reader
+	until time.Time
+}
+
+func (r inTime) Read(p []byte) (int, error) {
+	if time.Now().After(r.until) {
+		return 0, context.DeadlineExceeded
+	}
+	return r.Reader.Read(p)
+}
+
 // authentic reports whether a request shows the source's secret: as a signature of Standard Webhooks, where there is one, which is the only way for
 // MLflow; as X-Webhook-Secret, the only way for Hugging Face; as a bearer token, the password of Basic, or the whole Authorization header; for Quay,
 // which can send none of them, as the query's token. Secrets are compared in constant time.
 func (e EventSource) authentic(r *http.Request, body []byte, now time.Time) bool {
-	switch e.Kind {
-	case "mlflow": // it can do nothing but sign
-		return signed(r, "X-Mlflow-", "X-Mlflow-Delivery-Id", []byte(e.Secret), body, now)
-	case "huggingface": // it can do nothing but show it
-		return same(r.Header.Get("X-Webhook-Secret"), e.Secret)
+	if s, ok := e.signature(r); ok {
+		return s.fresh(now) && s.of(body)
 	}
-	if r.Header.Get("Webhook-Signature") != "" {
-		return signed(r, "Webhook-", "Webhook-Id", webhookKey(e.Secret), body, now)
+	return e.shown(r)
+}
+
+// announced reports whether a request can be authentic, as far as its head tells. The bodies of others are not read.
+func (e EventSource) announced(r *http.Request, now time.Time) bool {
+	if s, ok := e.signature(r); ok {
+		return s.fresh(now)
+	}
+	return e.shown(r)
+}
+
+// shown reports whether the head of a request has the secret itself.
+func (e EventSource) shown(r *http.Request) bool {
+	if e.Kind == "huggingface" { // it can do nothing but show it so
+		return same(r.Header.Get("X-Webhook-Secret"), e.Secret)
 	}
 	authorization := r.Header.Get("Authorization")
 	if _, password, ok := r.BasicAuth(); ok {
@@ -107,15 +136,35 @@ func (e EventSource) authentic(r *http.Request, body []byte, now time.Time) bool
 	return ok
 }
 
-// signed checks the signature of a request over id, time and body, whose headers have the prefix, and that it is not old.
-func signed(r *http.Request, prefix, idHeader string, key, body []byte, now time.Time) bool {
-	id, stamp := r.Header.Get(idHeader), r.Header.Get(prefix+"Timestamp")
-	seconds, err := strconv.ParseInt(stamp, 10, 64)
-	if age := now.Sub(time.Unix(seconds, 0)); err != nil || id == "" || age > signatureWindow || age < -signatureWindow {
-		return false
+// signature is what a request is signed with, over its id, time and body.
+type signature struct {
+	id, stamp, given string
+	key              []byte
+}
+
+// signature reads that of a request which has to be signed, or is.
+func (e EventSource) signature(r *http.Request) (s signature, ok bool) {
+	h := r.Header
+	switch {
+	case e.Kind == "mlflow": // it can do nothing but sign
+		return signature{h.Get("X-Mlflow-Delivery-Id"), h.Get("X-Mlflow-Timestamp"), h.Get("X-Mlflow-Signature"), []byte(e.Secret)}, true
+	case e.Kind != "huggingface" && h.Get("Webhook-Signature") != "":
+		return signature{h.Get("Webhook-Id"), h.Get("Webhook-Timestamp"), h.Get("Webhook-Signature"), webhookKey(e.Secret)}, true
 	}
-	want, ok := "v1,"+webhookMAC(key, id, stamp, body), false
-	for given := range strings.FieldsSeq(r.Header.Get(prefix + "Signature")) {
+	return s, false
+}
+
+// fresh reports whether the signature has an id, by which duplicates are known, and is not old.
+func (s signature) fresh(now time.Time) bool {
+	seconds, err := strconv.ParseInt(s.stamp, 10, 64)
+	age := now.Sub(time.Unix(seconds, 0))
+	return err == nil && s.id != "" && age <= signatureWindow && age >= -signatureWindow
+}
+
+// of checks the signature.
+func (s signature) of(body []byte) bool {
+	want, ok := "v1,"+webhookMAC(s.key, s.id, s.stamp, body), false
+	for given := range strings.FieldsSeq(s.given) {
 		ok = same(given, want) || ok
 	}
 	return ok

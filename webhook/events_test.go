@@ -4,12 +4,14 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/olareg/olareg"
@@ -20,6 +22,7 @@ import (
 	"oras.land/oras-go/v2/registry/remote"
 
 	"grindstone/attest"
+	"grindstone/registry"
 )
 
 // otherRegistry is a registry that is not fronted.
@@ -321,5 +324,62 @@ func TestInProcess(t *testing.T) {
 	if answer, err := hang.Do(r); err == nil {
 		answer.Body.Close()
 		t.Error("a request whose context ended is answered")
+	}
+}
+
+// readBody says how often it was read; each time it takes a while, and gives a byte.
+type readBody struct {
+	reads int
+	pause time.Duration
+}
+
+func (b *readBody) Read(p []byte) (int, error) {
+	b.reads++
+	time.Sleep(b.pause)
+	p[0] = ' '
+	return 1, nil
+}
+
+// TestBodiesOfStrangers: a body is kept in memory before its signature can be checked. Without the secret, or with a signature of long ago, it is not read; and it has to come soon.
+func TestBodiesOfStrangers(t *testing.T) {
+	dir := t.TempDir()
+	p, err := NewPipeline(PipelineConfig{Dir: dir, Events: []EventSource{{Kind: "harbor", Secret: testSecret}, {Kind: "mlflow", Secret: testSecret}, {Kind: "huggingface", Secret: testSecret}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	gateway, err := registry.New(registry.Config{Dir: dir, Intercept: func(string) bool { return true }, Admitter: p})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer gateway.Close()
+	server := NewServer(ServerConfig{}, p, gateway, slog.New(slog.DiscardHandler))
+	for name, c := range map[string]struct {
+		kind string
+		age  time.Duration // of the signature
+		head string
+		want int
+	}{
+		"no secret":            {"harbor", 0, "", http.StatusUnauthorized},
+		"another secret":       {"huggingface", 0, "X-Webhook-Secret", http.StatusUnauthorized},
+		"an old signature":     {"harbor", time.Hour, "Webhook", http.StatusUnauthorized},
+		"mlflow, old":          {"mlflow", time.Hour, "X-Mlflow", http.StatusUnauthorized},
+		"mlflow, not signed":   {"mlflow", 0, "", http.StatusUnauthorized},
+		"a body that trickles": {"mlflow", 0, "X-Mlflow", http.StatusBadRequest},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				body := &readBody{pause: time.Second}
+				r := httptest.NewRequest(http.MethodPost, "/api/v1/events/"+c.kind, body)
+				for _, key := range []string{"", "-Id", "-Delivery-Id", "-Signature"} {
+					r.Header.Set(c.head+key, "v1,AAAA")
+				}
+				r.Header.Set(c.head+"-Timestamp", fmt.Sprint(time.Now().Add(-c.age).Unix()))
+				w, begun := httptest.NewRecorder(), time.Now()
+				server.ServeHTTP(w, r)
+				if w.Code != c.want || c.want == http.StatusUnauthorized && body.reads > 0 || time.Since(begun) > 2*eventBodyTime {
+					t.Errorf("%d %s after %d reads in %v", w.Code, w.Body, body.reads, time.Since(begun))
+				}
+			})
+		})
 	}
 }
