@@ -265,3 +265,32 @@ func TestKilledWhileHandingOver(t *testing.T) {
 		})
 	}
 }
+
+// TestAReleaseThatIsGone: a registry cleans away what it was given, and gets it once more with the next tag.
+func TestAReleaseThatIsGone(t *testing.T) {
+	var gone atomic.Bool
+	anew := newOtherRegistry(t)
+	other := newFaultyRegistry(t, func(w http.ResponseWriter, r *http.Request) bool {
+		if gone.Load() && strings.HasPrefix(r.URL.Path, "/v2/released/") {
+			anew.handler.ServeHTTP(w, r)
+			return true
+		}
+		return false
+	})
+	s := startServer(t, t.TempDir(), "-events", other.host)
+	for i, tag := range []string{"v1", "v2"} {
+		pushed := other.push("in/m", tag, "a")
+		s.tell("distribution", distributionEvent(tag, "in/m", tag, pushed.Digest.String(), time.Now()), bearer)
+		if i > 0 {
+			for deadline := time.Now().Add(20 * time.Second); len(s.admissions("?tag="+tag)) == 0 && time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
+			}
+		}
+		a := s.become(pushed.Digest.String(), Released)
+		s.tagBecomes("events/distribution/in/m", tag, a.Released.Digest)
+		a = s.become(pushed.Digest.String(), Released)
+		if r, err := attest.VerifyRef(t.Context(), other.host+"/released/in/m:"+tag, s.public(), attest.RefOptions{Anonymous: true}); err != nil || r.Digest != a.Released.Digest {
+			t.Errorf("%s: %+v, %v", tag, r, err)
+		}
+		gone.Store(true)
+	}
+}

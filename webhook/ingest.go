@@ -242,25 +242,35 @@ func (e EventSource) releasesTo() string {
 	return e.Release.Host
 }
 
-// tagBack moves a tag where a source wants what is released.
+// tagBack moves a tag where a source wants what is released. What is not there any more, as registries clean away what has no tag, or was released before they were
+// configured, is brought there once more.
 func (p *Pipeline) tagBack(ctx context.Context, a *Admission, tag string) error {
 	source, repository, ok := p.eventSource(a.Source.Repository)
-	if !ok {
+	if !ok || source.Models != nil && !source.pushed(a) {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, 30*time.Second) // pushes wait meanwhile
-	defer cancel()
-	if source.Models != nil && !source.pushed(a) {
-		return nil
-	}
+	const limit = 30 * time.Second // other releases wait meanwhile
 	if source.Models != nil {
+		ctx, cancel := context.WithTimeout(ctx, limit)
+		defer cancel()
 		return p.registerVersion(ctx, a, source, tag)
 	}
 	to, err := source.Release.repository(source.To + repository)
 	if err != nil {
 		return err
 	}
-	_, err = oras.Tag(ctx, to, a.Released.Digest, tag)
+	move := func() error {
+		ctx, cancel := context.WithTimeout(ctx, limit)
+		defer cancel()
+		_, err := oras.Tag(ctx, to, a.Released.Digest, tag)
+		return err
+	}
+	if err = move(); errors.Is(err, errdef.ErrNotFound) {
+		if err := p.pushBack(ctx, a); err != nil {
+			return err
+		}
+		err = move()
+	}
 	return handingOver(source.releasesTo(), err)
 }
 
