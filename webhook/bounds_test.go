@@ -80,7 +80,8 @@ func TestEventsLeftOut(t *testing.T) {
 		"another branch of a hub":      {EventSource{Matches: everything, Hub: &ModelHub{Branch: "main"}}, pushevent.Pushed{Repository: "in/m", Ref: "refs/heads/test"}, "another ref"},
 		"a tag of a hub like a branch": {EventSource{Matches: everything, Hub: &ModelHub{Branch: "main"}}, pushevent.Pushed{Repository: "in/m", Ref: "refs/tags/main"}, "another ref"},
 	} {
-		if why := c.source.leavesOut(c.pushed); why != c.why {
+		p := &Pipeline{PipelineConfig: PipelineConfig{Events: []EventSource{c.source}}}
+		if why := p.leavesOut(c.source, c.pushed); why != c.why {
 			t.Errorf("%s: %q, want %q", name, why, c.why)
 		}
 	}

@@ -47,12 +47,14 @@ func (p *Pipeline) ownRelease(source EventSource, repository string) bool {
 }
 
 // leavesOut says why an event is not taken; "" if it is.
-func (e EventSource) leavesOut(p pushevent.Pushed) string {
+func (p *Pipeline) leavesOut(source EventSource, pushed pushevent.Pushed) string {
 	switch {
-	case e.Hub != nil && p.Ref != "refs/heads/"+e.Hub.Branch:
+	case source.Hub != nil && pushed.Ref != "refs/heads/"+source.Hub.Branch:
 		return "another ref"
-	case !e.Matches(p.Repository):
+	case !source.Matches(pushed.Repository):
 		return "repository is not configured"
+	case p.ownRelease(source, pushed.Repository):
+		return "release of this server"
 	}
 	return ""
 }

@@ -144,12 +144,8 @@ func (in *ingester) take(source EventSource, events []pushevent.Pushed) (int, er
 	}
 	for _, e := range events {
 		i := &Ingestion{ID: uuid.Must(uuid.NewV7()).String(), Source: source.Kind, Event: e, State: IngestPending, SeenUntil: now.Add(source.Window)}
-		why, before := source.leavesOut(e), in.byID[in.seen[i.key()]]
-		switch {
-		case why != "":
-		case in.p.ownRelease(source, e.Repository):
-			why = "release of this server"
-		case in.repeats(i, before, now):
+		why, before := in.p.leavesOut(source, e), in.byID[in.seen[i.key()]]
+		if why == "" && in.repeats(i, before, now) {
 			why = "seen before"
 		}
 		if why != "" {
