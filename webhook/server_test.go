@@ -16,6 +16,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -236,14 +237,13 @@ func (s *serverProcess) push(repository, tag string, files map[string][]byte) (o
 	return s.pushAnnotated(repository, tag, files, nil)
 }
 
-// pushAnnotated is push with annotations of the manifest.
+// pushAnnotated pushes files with further annotations of the manifest.
 func (s *serverProcess) pushAnnotated(repository, tag string, files map[string][]byte, annotations map[string]string) (ocispec.Descriptor, error) {
 	s.Helper()
-	all := map[string]string{ocispec.AnnotationCreated: "2026-01-02T03:04:05Z"}
-	maps.Copy(all, annotations)
 	ctx, store := s.Context(), memory.New()
 	var layers []ocispec.Descriptor
-	for name, file := range files {
+	for _, name := range slices.Sorted(maps.Keys(files)) {
+		file := files[name]
 		d := content.NewDescriptorFromBytes("application/octet-stream", file)
 		if err := store.Push(ctx, d, bytes.NewReader(file)); err != nil && !errors.Is(err, errdef.ErrAlreadyExists) {
 			s.Fatal(err)
@@ -251,6 +251,8 @@ func (s *serverProcess) pushAnnotated(repository, tag string, files map[string][
 		d.Annotations = map[string]string{ocispec.AnnotationTitle: name}
 		layers = append(layers, d)
 	}
+	all := map[string]string{ocispec.AnnotationCreated: "2026-01-02T03:04:05Z"}
+	maps.Copy(all, annotations)
 	d, err := oras.PackManifest(ctx, store, oras.PackManifestVersion1_1, "application/vnd.test.model", oras.PackManifestOptions{
 		Layers: layers, ManifestAnnotations: all,
 	})

@@ -22,22 +22,31 @@ import (
 // predicate is of another type, and whoever verifies refuses it unless asked not to.
 func (p *Pipeline) attest(ctx context.Context, a *Admission) (State, error) {
 	repository := a.Source.Repository
-	replace := map[string]string{}
-	if !a.Unsanitized() {
+	release := registry.Release{Repository: repository, Tag: a.tag(), SourceDigest: a.Source.Digest, Replace: map[string]string{}}
+	switch {
+	case a.Unsanitized():
+	case a.Twin != nil:
+		twin := registry.Twin{Source: a.Twin.Source, Released: a.Twin.Released}
+		if there, err := p.registry.Twins(ctx, repository, a.Source.Digest, twin); err != nil {
+			return "", p.unreadable(a, err)
+		} else if !there { // it was deleted meanwhile
+			a.forget()
+			return Sanitizing, nil
+		}
+		release.Twin = &twin
+	default:
 		if !p.outputThere(a) {
 			a.forget()
 			return Sanitizing, nil // the scratch folder is gone: do it again
 		}
 		for i, m := range a.Source.targets() { // one that stays as it is, with its weights in external data, takes its own place
-			replace[m.Digest] = filepath.Join(p.outputDir(a.ID, i), m.Name)
+			release.Replace[m.Digest] = filepath.Join(p.outputDir(a.ID, i), m.Name)
 		}
 		for _, f := range a.Changed {
-			replace[f.Digest] = filepath.Join(p.outputDir(a.ID, f.Model), f.Name)
+			release.Replace[f.Digest] = filepath.Join(p.outputDir(a.ID, f.Model), f.Name)
 		}
 	}
-	prepared, err := p.registry.Release(ctx, registry.Release{
-		Repository: repository, Tag: a.tag(), SourceDigest: a.Source.Digest, Replace: replace,
-	})
+	prepared, err := p.registry.Release(ctx, release)
 	if err != nil {
 		return "", p.unreadable(a, err)
 	}
