@@ -33,6 +33,7 @@ func TestPoliciesThatDoNotLoad(t *testing.T) {
 	}{
 		"no module":          {map[string]string{"data.json": "{}"}, nil, "holds no .rego file"},
 		"syntax":             {map[string]string{"a.rego": "package grindstone.admission\ndecision := {"}, nil, "a.rego:2"},
+		"syntax twice":       {map[string]string{"a.rego": "package grindstone.admission\ndecision := {", "b.rego": "package grindstone.release\n\ndecision :="}, nil, "b.rego:3"},
 		"Rego v0":            {map[string]string{"a.rego": "package grindstone.admission\ndecision = d { d := {} }"}, nil, "a.rego:2"},
 		"unknown function":   {map[string]string{"a.rego": "package grindstone.admission\ndecision := guess(1)", "r.rego": releaseStub}, nil, "undefined function guess"},
 		"unsafe variable":    {map[string]string{"a.rego": "package grindstone.admission\ndecision := x", "r.rego": releaseStub}, nil, "x is unsafe"},
@@ -115,24 +116,26 @@ func TestDecisionsThatAreNone(t *testing.T) {
 		"unknown field":        {"decision := {\"action\": \"admit\", \"reason\": \"x\"}", ErrInvalid, "reason"},
 		"field of other case":  {"decision := {\"Action\": \"admit\"}", ErrInvalid, "Action"},
 		"field by folding":     {"decision := {\"action\": \"deny\", \"rea\u017fons\": [\"x\"]}", ErrInvalid, "unknown field"},
-		"wrong type":           {"decision := {\"action\": [\"admit\"]}", ErrInvalid, "action"},
+		"wrong type":           {"decision := {\"action\": [\"admit\"]}", ErrInvalid, "field action is of type array, and has to be a string"},
+		"rules for fields":     {"decision.action := \"admit\" if input.repository == \"other\"\ndecision.reasons := [\"x\"]", ErrInvalid, "action is missing"},
 		"reasons of wrong type": {"decision := {\"action\": \"deny\", \"reasons\": \"x\"}",
 			ErrInvalid, "reasons"},
-		"deny without reason":     {"decision := {\"action\": \"deny\"}", ErrInvalid, "reason"},
-		"empty reason":            {"decision := {\"action\": \"quarantine\", \"reasons\": [\"\"]}", ErrInvalid, "reason"},
-		"admit with method":       {"decision := {\"action\": \"admit\", \"method\": \"feature-grinding\"}", ErrInvalid, "takes no method"},
-		"unknown method":          {with("method", `"pruning"`), ErrInvalid, "pruning"},
-		"unknown transformation":  {with("transformation", `"shuffle"`), ErrInvalid, "shuffle"},
-		"unknown dataset":         {with("dataset", `"other"`), ErrInvalid, `dataset "other" is not configured`},
-		"unknown parameter":       {with("parameters", `{"epoch": 1}`), ErrInvalid, "epoch"},
-		"fractional parameter":    {with("parameters", `{"epochs": 1.5}`), ErrInvalid, "epochs"},
-		"negative parameter":      {with("parameters", `{"steps": -1}`), ErrInvalid, "parameters.steps"},
-		"unknown provider":        {with("parameters", `{"provider": "tpu"}`), ErrInvalid, "tpu"},
-		"builtin error":           {"decision := {\"action\": \"admit\"} if to_number(input.repository) > 1", ErrEvaluation, "to_number"},
-		"division by zero":        {"decision := {\"action\": \"admit\"} if 1 / count(input.annotations) > 1", ErrEvaluation, "divide by zero"},
-		"function output differs": {"f(_) := 1\nf(_) := 2\ndecision := {\"action\": \"admit\"} if f(input.tag) == 1", ErrConflict, ""},
-		"slow":                    {"decision := {\"action\": \"admit\"} if count([1 | some i in numbers.range(1, 100000); some j in numbers.range(1, 100000); i * j < 0]) == 0", ErrTimeout, ""},
-		"slow builtin":            {"decision := {\"action\": \"admit\"} if count(numbers.range(1, 1000000000)) == 0", ErrTimeout, ""},
+		"deny without reason":      {"decision := {\"action\": \"deny\"}", ErrInvalid, "reason"},
+		"empty reason":             {"decision := {\"action\": \"quarantine\", \"reasons\": [\"\"]}", ErrInvalid, "reason"},
+		"admit with method":        {"decision := {\"action\": \"admit\", \"method\": \"feature-grinding\"}", ErrInvalid, "takes no method"},
+		"unknown method":           {with("method", `"pruning"`), ErrInvalid, "pruning"},
+		"unknown transformation":   {with("transformation", `"shuffle"`), ErrInvalid, "shuffle"},
+		"unknown dataset":          {with("dataset", `"other"`), ErrInvalid, `dataset "other" is not configured`},
+		"unknown parameter":        {with("parameters", `{"epoch": 1}`), ErrInvalid, "epoch"},
+		"fractional parameter":     {with("parameters", `{"epochs": 1.5}`), ErrInvalid, "field parameters.epochs is of type number 1.5, and has to be a whole number"},
+		"parameters of wrong type": {with("parameters", `[1]`), ErrInvalid, "field parameters is of type array, and has to be an object"},
+		"negative parameter":       {with("parameters", `{"steps": -1}`), ErrInvalid, "parameters.steps"},
+		"unknown provider":         {with("parameters", `{"provider": "tpu"}`), ErrInvalid, "tpu"},
+		"builtin error":            {"decision := {\"action\": \"admit\"} if to_number(input.repository) > 1", ErrEvaluation, "to_number"},
+		"division by zero":         {"decision := {\"action\": \"admit\"} if 1 / count(input.annotations) > 1", ErrEvaluation, "divide by zero"},
+		"function output differs":  {"f(_) := 1\nf(_) := 2\ndecision := {\"action\": \"admit\"} if f(input.tag) == 1", ErrConflict, ""},
+		"slow":                     {"decision := {\"action\": \"admit\"} if count([1 | some i in numbers.range(1, 100000); some j in numbers.range(1, 100000); i * j < 0]) == 0", ErrTimeout, ""},
+		"slow builtin":             {"decision := {\"action\": \"admit\"} if count(numbers.range(1, 1000000000)) == 0", ErrTimeout, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			e := engine(t, Options{Dir: admissionOnly(t, c.body), Timeout: 300 * time.Millisecond})
@@ -168,6 +171,14 @@ func TestBuiltinThatBreaksDown(t *testing.T) {
 		func(rego.BuiltinContext, *ast.Term) (*ast.Term, error) { panic("out of order") })
 	e := engine(t, Options{Dir: admissionOnly(t, "decision := {\"action\": \"admit\"} if test.break_down(input.tag)")})
 	if d, err := e.Admission(t.Context(), push()); !errors.Is(err, ErrEvaluation) || !strings.Contains(err.Error(), "out of order") || d.Action != "" {
+		t.Errorf("%+v, %v", d, err)
+	}
+}
+
+// TestRulesForFields: a decision may be put together of rules for its fields.
+func TestRulesForFields(t *testing.T) {
+	e := engine(t, Options{Dir: admissionOnly(t, "decision.action := \"deny\"\ndecision.reasons contains \"x\" if input.tag == \"v1\"")})
+	if d, err := e.Admission(t.Context(), push()); err != nil || d.Action != Deny || d.Reasons[0] != "x" {
 		t.Errorf("%+v, %v", d, err)
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"reflect"
 	"regexp"
 	"slices"
 	"strings"
@@ -199,7 +200,28 @@ func decode(value any, out any) error {
 	}
 	d := json.NewDecoder(bytes.NewReader(text))
 	d.DisallowUnknownFields()
-	return d.Decode(out)
+	err = d.Decode(out)
+	if wrong := (*json.UnmarshalTypeError)(nil); errors.As(err, &wrong) {
+		return fmt.Errorf("field %s is of type %s, and has to be %s", wrong.Field, wrong.Value, typeName(wrong.Type.Kind()))
+	}
+	return err
+}
+
+func typeName(k reflect.Kind) string {
+	switch k {
+	case reflect.Int:
+		return "a whole number (5, not 5.0)"
+	case reflect.Float64:
+		return "a number"
+	case reflect.Bool:
+		return "a boolean"
+	case reflect.String:
+		return "a string"
+	case reflect.Slice:
+		return "a list"
+	default:
+		return "an object"
+	}
 }
 
 // checkNames refuses spellings that encoding/json would match without regard to case.

@@ -96,7 +96,7 @@ func load(ctx context.Context, o Options) (*Engine, error) {
 }
 
 func prepare(ctx context.Context, c *ast.Compiler, store storage.Store, rule string) (rego.PreparedEvalQuery, error) {
-	if len(c.GetRulesForVirtualDocument(ast.MustParseRef(rule))) == 0 {
+	if len(c.GetRules(ast.MustParseRef(rule))) == 0 { // also rules for single fields of it
 		return rego.PreparedEvalQuery{}, fmt.Errorf("the policy has no rule %s", rule)
 	}
 	return rego.New(

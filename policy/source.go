@@ -38,7 +38,8 @@ type source struct {
 	tests   map[string]*ast.Module
 	texts   map[string][]byte // of modules
 	data    map[string]any
-	unread  []string // JSON and YAML files of other names than data
+	unread  []string   // JSON and YAML files of other names than data
+	broken  ast.Errors // what keeps modules from being parsed
 }
 
 // read reads the policy in dir, or the embedded one for "". Files and directories whose names begin with a dot are passed over
@@ -60,6 +61,9 @@ func read(dir string) (*source, error) {
 	s := &source{uri: uri, modules: map[string]*ast.Module{}, tests: map[string]*ast.Module{}, texts: map[string][]byte{}, data: map[string]any{}}
 	if err := s.walk(files, ".", 0); err != nil {
 		return nil, err
+	}
+	if len(s.broken) > 0 {
+		return nil, s.broken
 	}
 	if len(s.modules) == 0 {
 		return nil, fmt.Errorf("%s holds no .rego file", dir)
@@ -132,7 +136,10 @@ func (s *source) add(files fs.FS, name string) error {
 		return s.overlay(data)
 	}
 	module, err := ast.ParseModuleWithOpts(name, string(text), ast.ParserOptions{RegoVersion: ast.RegoV1, ProcessAnnotation: true, Capabilities: capabilities()})
-	if err != nil {
+	if errs := (ast.Errors)(nil); errors.As(err, &errs) {
+		s.broken = append(s.broken, errs...)
+		return nil // the others' errors are worth knowing, too
+	} else if err != nil {
 		return err
 	}
 	if strings.HasSuffix(name, "_test.rego") {
