@@ -223,6 +223,9 @@ func printAdmission(w io.Writer, raw json.RawMessage, asJSON bool) error {
 	for _, m := range a.Further {
 		row("accuracy", "%s: %.1f %% before, %.1f %% after", m.Name, 100*m.Report.Before.CDA.Value, 100*m.Report.After.CDA.Value)
 	}
+	if t := a.Twin; t != nil {
+		row("sanitized", "with the same files in admission %s", t.Admission)
+	}
 	for _, o := range a.Operations {
 		row(o.Action, "by %s at %s: %s", o.By, o.At.Format(time.RFC3339), orDash(o.Reason))
 	}

@@ -142,6 +142,15 @@ func TestModelsInArchives(t *testing.T) {
 			if m.Layers[0].MediaType != c.layerType || m.Annotations["a"] != "b" {
 				t.Errorf("%s", text)
 			}
+			other := bytes.Replace(raw, []byte(`"a": "b"`), []byte(`"a": "c"`), 1)
+			s.expect(http.StatusCreated, "PUT", "/v2/"+repo+"/manifests/v2", bytes.NewReader(other), "Content-Type", ocispec.MediaTypeImageManifest, "X-Test-Identity", pusher)
+			like, err := s.g.Release(t.Context(), Release{Repository: repo, SourceDigest: digest.FromBytes(other).String(), Twin: &Twin{source, p.Digest.String()}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if twin := s.expect(http.StatusOK, "GET", "/v2/"+repo+"/manifests/"+like.Digest.String(), nil).body; twin != strings.Replace(text, `"a": "b"`, `"a": "c"`, 1) {
+				t.Errorf("like its twin it is released as\n%s\nwhich is\n%s", twin, text)
+			}
 			got := []byte(s.expect(http.StatusOK, "GET", "/v2/"+repo+"/blobs/"+m.Layers[0].Digest.String(), nil).body)
 			if bytes.HasPrefix(c.layer, []byte{0x1f, 0x8b}) != bytes.HasPrefix(got, []byte{0x1f, 0x8b}) {
 				t.Error("the compression changed")

@@ -18,6 +18,7 @@ type Release struct {
 	SourceDigest string            // of the quarantined manifest
 	Replace      map[string]string // digest of a file of the package -> path of the file that takes its place; empty releases the package as it is
 	SHA256       map[string]string // digest of a file of the package -> what the SHA-256 of the file in its place must be, in hex; of one that is not named it may be any
+	Twin         *Twin             // in place of Replace: the package gets this one's sanitized layers
 }
 
 // Prepared is a package in the released store.
@@ -54,18 +55,16 @@ func (g *Gateway) release(ctx context.Context, r Release) (Prepared, error) {
 	if err != nil {
 		return Prepared{}, err
 	}
-	push, files, err := g.describe(ctx, r.Repository, source, m)
+	var replaced map[digest.Digest]ocispec.Descriptor
+	if r.Twin != nil {
+		replaced, err = g.twinLayers(ctx, r.Repository, m, *r.Twin)
+	} else {
+		replaced, err = g.newLayers(ctx, r, source, m)
+	}
 	if err != nil {
 		return Prepared{}, err
 	}
-	if err := checkReplace(push, files, r.Replace); err != nil {
-		return Prepared{}, err
-	}
-	if err := g.released.create(ctx, r.Repository); err != nil {
-		return Prepared{}, err
-	}
-	replaced, err := g.releaseContent(ctx, r, m, files)
-	if err != nil {
+	if err := g.releaseContent(ctx, r.Repository, m, replaced); err != nil {
 		return Prepared{}, err
 	}
 	raw := m.raw

@@ -12,9 +12,18 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// releaseContent puts the content of a package into the backend and returns what takes the place of which layer or config.
-// The new files come first, because they are what can fail: nothing of the package is readable before they are there.
-func (g *Gateway) releaseContent(ctx context.Context, r Release, m *manifest, files []layerFile) (map[digest.Digest]ocispec.Descriptor, error) {
+// newLayers puts the sanitized files of a package into the backend and returns what takes the place of which layer or config.
+func (g *Gateway) newLayers(ctx context.Context, r Release, source digest.Digest, m *manifest) (map[digest.Digest]ocispec.Descriptor, error) {
+	push, files, err := g.describe(ctx, r.Repository, source, m)
+	if err != nil {
+		return nil, err
+	}
+	if err := checkReplace(push, files, r.Replace); err != nil {
+		return nil, err
+	}
+	if err := g.released.create(ctx, r.Repository); err != nil {
+		return nil, err
+	}
 	replaced := map[digest.Digest]ocispec.Descriptor{}
 	renamed := map[digest.Digest]digest.Digest{} // what configs call the layers
 	for _, d := range distinct(m.layers) {
@@ -34,18 +43,24 @@ func (g *Gateway) releaseContent(ctx context.Context, r Release, m *manifest, fi
 			return nil, err
 		}
 	}
+	return replaced, nil
+}
+
+// releaseContent puts the content of a package that stays as it is into the backend. The new files are there by then, because they are what can
+// fail: nothing of the package is readable before them.
+func (g *Gateway) releaseContent(ctx context.Context, repository string, m *manifest, replaced map[digest.Digest]ocispec.Descriptor) error {
 	if m.index {
-		return nil, g.checkIndex(ctx, r.Repository, m)
+		return g.checkIndex(ctx, repository, m)
 	}
 	for _, d := range distinct(m.descriptors()) {
 		if _, ok := replaced[d]; ok {
 			continue
 		}
-		if err := g.released.takeBlob(ctx, r.Repository, d, g.quarantine, r.Repository); err != nil {
-			return nil, err
+		if err := g.released.takeBlob(ctx, repository, d, g.quarantine, repository); err != nil {
+			return err
 		}
 	}
-	return replaced, nil
+	return nil
 }
 
 // checkIndex reports as an *IndexError that a manifest of an index has not been released before, as it was pushed.

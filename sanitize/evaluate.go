@@ -131,13 +131,13 @@ func predict(ctx context.Context, f *train.Forward, p data.Preprocess, d *data.D
 	return out, err
 }
 
-// eachBatch runs a forward graph over a dataset in order. Where memory does not suffice it goes on with half as many images at a time.
+// eachBatch runs a forward graph over a dataset in order.
 func eachBatch(ctx context.Context, f *train.Forward, p data.Preprocess, d *data.Dataset, t *data.Trigger, done func(first int, values []*ort.Array)) error {
 	per := d.Height * d.Width * d.Channels
 	buffer, stamped := make([]byte, evalBatch*per), make([]byte, per)
 	size := evalBatch
-	for first := 0; first < d.Len(); {
-		n := min(size, d.Len()-first)
+	for first := 0; first < d.Len(); first += evalBatch {
+		n := min(evalBatch, d.Len()-first)
 		for i := range n {
 			pixels, _ := d.At(first + i)
 			if t != nil {
@@ -146,16 +146,28 @@ func eachBatch(ctx context.Context, f *train.Forward, p data.Preprocess, d *data
 			}
 			p.Pack(buffer[i*per:(i+1)*per], pixels)
 		}
-		values, err := f.Run(ctx, buffer[:n*per])
-		if errors.Is(err, ort.ErrMemory) && n > 1 {
-			size = n / 2
+		if err := inPieces(ctx, f, buffer[:n*per], n, &size, func(at int, values []*ort.Array) { done(first+at, values) }); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// inPieces runs a forward graph over n images, size at a time. Where memory does not suffice it goes on with half as many.
+func inPieces(ctx context.Context, f *train.Forward, images []byte, n int, size *int, done func(first int, values []*ort.Array)) error {
+	per := len(images) / n
+	for first := 0; first < n; {
+		m := min(*size, n-first)
+		values, err := f.Run(ctx, images[first*per:(first+m)*per])
+		if errors.Is(err, ort.ErrMemory) && m > 1 {
+			*size = m / 2
 			continue
 		}
 		if err != nil {
 			return err
 		}
 		done(first, values)
-		first += n
+		first += m
 	}
 	return nil
 }

@@ -137,13 +137,18 @@ func (r *run) augmentation() []string {
 }
 
 func (r *run) runPlan(ctx context.Context, t *train.Trainer, plan train.Plan, seed uint64, done func([]train.Metrics)) error {
-	augment := data.Augment{Flip: r.mirror}
-	if !r.NoAugment {
-		augment.Pad, augment.Cutout = r.c.Height/8, r.c.Height/2
-	}
-	feed := data.NewFeeder(ctx, r.trainSet, r.pre, data.FeedOptions{Batch: r.Batch, StepsPerChunk: StepsPerRun, Steps: plan.Steps, Augment: &augment, Seed: seed})
+	feed := r.feeder(ctx, data.FeedOptions{Batch: r.Batch, StepsPerChunk: StepsPerRun, Steps: plan.Steps, Seed: seed})
 	defer feed.Close()
 	return t.Run(ctx, feed, r.targets, plan, done)
+}
+
+// feeder delivers training images, augmented.
+func (r *run) feeder(ctx context.Context, o data.FeedOptions) *data.Feeder {
+	o.Augment = &data.Augment{Flip: r.mirror}
+	if !r.NoAugment {
+		o.Augment.Pad, o.Augment.Cutout = r.c.Height/8, r.c.Height/2
+	}
+	return data.NewFeeder(ctx, r.trainSet, r.pre, o)
 }
 
 // rates are the candidates of the search, from high to low. Short trials favour high rates: 0.2 wins them on the NAD network and ends two

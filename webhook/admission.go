@@ -31,6 +31,7 @@ type Admission struct {
 	Further    []ModelResult             `json:"further_models,omitempty"` // what became of the models after the first
 	Changed    []ChangedFile             `json:"changed_files,omitempty"`  // of the package, by the sanitizer
 	Verdict    *policy.ReleaseDecision   `json:"release_decision,omitempty"`
+	Twin       *Twin                     `json:"twin,omitempty"` // whose sanitized models these are, where it was not sanitized by itself
 	Released   *Release                  `json:"released,omitempty"`
 	Approval   *Operation                `json:"approval,omitempty"`   // an operator lets it pass without sanitizing
 	Operations []Operation               `json:"operations,omitempty"` // all that operators decided, oldest first

@@ -49,7 +49,9 @@ func (a *Admission) next() Model {
 }
 
 // forget takes back what was sanitized: its files are gone, or were made by another decision.
-func (a *Admission) forget() { a.Report, a.Further, a.Changed, a.Verdict = nil, nil, nil, nil }
+func (a *Admission) forget() {
+	a.Report, a.Further, a.Changed, a.Verdict, a.Twin = nil, nil, nil, nil, nil
+}
 
 // sanitized records the report about the next model.
 func (a *Admission) sanitized(name string, r *sanitize.Report) {

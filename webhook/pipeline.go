@@ -47,7 +47,8 @@ type PipelineConfig struct {
 type Pipeline struct {
 	PipelineConfig
 	store    *Store
-	broken   bool   // some records could not be read
+	broken   bool // some records could not be read
+	began    time.Time
 	serverID string // in the queue: the same at every start
 	backlog  *backlog
 	feeds    *feeds
@@ -87,7 +88,7 @@ func (p *Pipeline) Start(ctx context.Context, gateway *registry.Gateway) error {
 	for _, err := range broken {
 		p.Log.Error("an admission record cannot be read; its model stays in quarantine until it is pushed again", "error", err)
 	}
-	p.store, p.registry, p.broken = store, gateway, len(broken) > 0
+	p.store, p.registry, p.broken, p.began = store, gateway, len(broken) > 0, time.Now()
 	if p.runLogs, err = newRunLogs(filepath.Join(p.Dir, "state", runLogFolder)); err != nil {
 		return err
 	}
@@ -326,7 +327,7 @@ func (p *Pipeline) commit(work *Admission, from, next State, reason Reason, mess
 		}
 		a.PolicyDigest, a.Attempts = work.PolicyDigest, work.Attempts
 		a.Decision, a.Report, a.Changed, a.Verdict, a.Released = work.Decision, work.Report, work.Changed, work.Verdict, work.Released
-		a.Further = work.Further
+		a.Further, a.Twin = work.Further, work.Twin
 		if from == Releasing {
 			a.moved(work.Tags)
 		}

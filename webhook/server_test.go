@@ -9,12 +9,14 @@ import (
 	"flag"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -232,9 +234,16 @@ func testModel(name string) []byte {
 // push pushes files by name as one package, as `oras push` does.
 func (s *serverProcess) push(repository, tag string, files map[string][]byte) (ocispec.Descriptor, error) {
 	s.Helper()
+	return s.pushAnnotated(repository, tag, files, nil)
+}
+
+// pushAnnotated pushes files with further annotations of the manifest.
+func (s *serverProcess) pushAnnotated(repository, tag string, files map[string][]byte, annotations map[string]string) (ocispec.Descriptor, error) {
+	s.Helper()
 	ctx, store := s.Context(), memory.New()
 	var layers []ocispec.Descriptor
-	for name, file := range files {
+	for _, name := range slices.Sorted(maps.Keys(files)) {
+		file := files[name]
 		d := content.NewDescriptorFromBytes("application/octet-stream", file)
 		if err := store.Push(ctx, d, bytes.NewReader(file)); err != nil && !errors.Is(err, errdef.ErrAlreadyExists) {
 			s.Fatal(err)
@@ -242,8 +251,10 @@ func (s *serverProcess) push(repository, tag string, files map[string][]byte) (o
 		d.Annotations = map[string]string{ocispec.AnnotationTitle: name}
 		layers = append(layers, d)
 	}
+	all := map[string]string{ocispec.AnnotationCreated: "2026-01-02T03:04:05Z"}
+	maps.Copy(all, annotations)
 	d, err := oras.PackManifest(ctx, store, oras.PackManifestVersion1_1, "application/vnd.test.model", oras.PackManifestOptions{
-		Layers: layers, ManifestAnnotations: map[string]string{ocispec.AnnotationCreated: "2026-01-02T03:04:05Z"},
+		Layers: layers, ManifestAnnotations: all,
 	})
 	if err != nil {
 		s.Fatal(err)

@@ -22,22 +22,31 @@ import (
 // predicate is of another type, and whoever verifies refuses it unless asked not to.
 func (p *Pipeline) attest(ctx context.Context, a *Admission) (State, error) {
 	repository := a.Source.Repository
-	replace, sums := map[string]string{}, map[string]string{} // what was looked at is released, and nothing that was put in its place
-	if !a.Unsanitized() {
+	release := registry.Release{Repository: repository, Tag: a.tag(), SourceDigest: a.Source.Digest, Replace: map[string]string{}, SHA256: map[string]string{}}
+	switch {
+	case a.Unsanitized():
+	case a.Twin != nil:
+		twin := registry.Twin{Source: a.Twin.Source, Released: a.Twin.Released}
+		if there, err := p.registry.Twins(ctx, repository, a.Source.Digest, twin); err != nil {
+			return "", p.unreadable(a, err)
+		} else if !there { // it was deleted meanwhile
+			a.forget()
+			return Sanitizing, nil
+		}
+		release.Twin = &twin
+	default:
 		if !p.outputThere(a) {
 			a.forget()
 			return Sanitizing, nil // the scratch folder is gone: do it again
 		}
 		for i, m := range a.Source.targets() { // one that stays as it is, with its weights in external data, takes its own place
-			replace[m.Digest], sums[m.Digest] = filepath.Join(p.outputDir(a.ID, i), m.Name), a.results()[i].Report.Sanitized.SHA256
+			release.Replace[m.Digest], release.SHA256[m.Digest] = filepath.Join(p.outputDir(a.ID, i), m.Name), a.results()[i].Report.Sanitized.SHA256
 		}
-		for _, f := range a.Changed {
-			replace[f.Digest], sums[f.Digest] = filepath.Join(p.outputDir(a.ID, f.Model), f.Name), f.SHA256
+		for _, f := range a.Changed { // what was looked at is released, and nothing that was put in its place
+			release.Replace[f.Digest], release.SHA256[f.Digest] = filepath.Join(p.outputDir(a.ID, f.Model), f.Name), f.SHA256
 		}
 	}
-	prepared, err := p.registry.Release(ctx, registry.Release{
-		Repository: repository, Tag: a.tag(), SourceDigest: a.Source.Digest, Replace: replace, SHA256: sums,
-	})
+	prepared, err := p.registry.Release(ctx, release)
 	if err != nil {
 		return "", p.unreadable(a, err)
 	}

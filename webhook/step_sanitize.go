@@ -24,6 +24,14 @@ func (p *Pipeline) sanitize(ctx context.Context, a *Admission) (State, error) {
 	if a.through() > 0 && !p.outputThere(a) {
 		a.forget()
 	}
+	if a.through() == 0 {
+		if twin, err := p.twin(ctx, a); err != nil {
+			return "", err
+		} else if twin != nil {
+			a.as(twin)
+			return Evaluating, nil
+		}
+	}
 	model := a.next()
 	run, err := p.prepare(ctx, a, model)
 	if err != nil {
@@ -171,8 +179,11 @@ func (p *Pipeline) runDir(id string, n int) string {
 // outputDir is where the run for the n-th model writes the model and its external data, each under its name in the package.
 func (p *Pipeline) outputDir(id string, n int) string { return filepath.Join(p.runDir(id, n), "out") }
 
-// outputThere reports whether every file that the runs wrote is still there.
+// outputThere reports whether every file that the runs wrote is still there. A twin's are in the registry.
 func (p *Pipeline) outputThere(a *Admission) bool {
+	if a.Twin != nil {
+		return true
+	}
 	for _, f := range a.Changed {
 		if _, err := os.Stat(filepath.Join(p.outputDir(a.ID, f.Model), f.Name)); err != nil {
 			return false
