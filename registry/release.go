@@ -17,8 +17,8 @@ type Release struct {
 	Tag          string            // for messages only: the tag is set by Gateway.Tag, when the attestation is attached
 	SourceDigest string            // of the quarantined manifest
 	Replace      map[string]string // digest of a file of the package -> path of the file that takes its place; empty releases the package as it is
-	Twin         *Twin             // in place of Replace: the package gets this one's sanitized layers
 	SHA256       map[string]string // digest of a file of the package -> what the SHA-256 of the file in its place must be, in hex; of one that is not named it may be any
+	Twin         *Twin             // in place of Replace: the package gets this one's sanitized layers
 }
 
 // Prepared is a package in the released store.

@@ -23,7 +23,7 @@ import (
 func (p *Pipeline) attest(ctx context.Context, a *Admission) (State, error) {
 	repository := a.Source.Repository
 	release := registry.Release{Repository: repository, Tag: a.tag(), SourceDigest: a.Source.Digest, Replace: map[string]string{}, SHA256: map[string]string{}}
-	switch { // what was looked at is released, and nothing that was put in its place
+	switch {
 	case a.Unsanitized():
 	case a.Twin != nil:
 		twin := registry.Twin{Source: a.Twin.Source, Released: a.Twin.Released}
@@ -42,7 +42,7 @@ func (p *Pipeline) attest(ctx context.Context, a *Admission) (State, error) {
 		for i, m := range a.Source.targets() { // one that stays as it is, with its weights in external data, takes its own place
 			release.Replace[m.Digest], release.SHA256[m.Digest] = filepath.Join(p.outputDir(a.ID, i), m.Name), a.results()[i].Report.Sanitized.SHA256
 		}
-		for _, f := range a.Changed {
+		for _, f := range a.Changed { // what was looked at is released, and nothing that was put in its place
 			release.Replace[f.Digest], release.SHA256[f.Digest] = filepath.Join(p.outputDir(a.ID, f.Model), f.Name), f.SHA256
 		}
 	}

@@ -66,7 +66,7 @@ func TestLookups(t *testing.T) {
 			}
 			state := rapid.SampledFrom([]State{Released, Releasing, Held}).Draw(r, "state")
 			if _, err := s.Update(rapid.SampledFrom(ids).Draw(r, "id"), func(a *Admission) {
-				if a.State = state; state == Released {
+				if a.State = state; state == Released || state == Releasing && a.Released == nil {
 					a.Released = &Release{Digest: digest}
 				}
 			}); err != nil {
