@@ -63,6 +63,7 @@ type Classifier struct {
 	FixedBatch int64 // the batch size that the file fixes, 0 if it is open
 	Unfolded   []Unfolded
 
+	mixture    bool                // the output mixes probabilities
 	live       map[string]bool     // what the image has a part in
 	learned    map[string]bool     // what linear layers make, and all that depends on it
 	composed   map[string][]string // by a layer's weight that the file computes: the constants it is composed of

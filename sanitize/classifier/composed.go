@@ -1,6 +1,7 @@
 package classifier
 
 import (
+	"maps"
 	"slices"
 
 	"grindstone/sanitize/onnx"
@@ -28,11 +29,11 @@ func (c *Classifier) findComposed() {
 				continue
 			}
 			c.composed[in] = l.found
-			for _, made := range ancestors(c.Nodes, in) {
-				for _, out := range made.Outputs {
-					c.composing[out] = true
-				}
-			}
+		}
+	}
+	for _, n := range ancestors(c.Nodes, slices.Collect(maps.Keys(c.composed))...) {
+		for _, out := range n.Outputs {
+			c.composing[out] = true
 		}
 	}
 }

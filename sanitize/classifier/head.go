@@ -87,7 +87,7 @@ func (c *Classifier) lastLayers(by map[string]*onnx.Node, value string) (layers 
 		case c.isLinear(by, n):
 			found[n] = true
 			read = append(read, n.Inputs...)
-		case n.Domain != "" && !rounds(n) || !passes[n.Op]:
+		case n.Domain != "" && !rounds(n) || !passes[n.Op] && !(c.mixture && (n.Op == "Softmax" || n.Op == "Log")):
 			if obstacle == nil {
 				obstacle = n
 			}

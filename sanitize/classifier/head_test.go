@@ -41,6 +41,15 @@ func TestLastLayers(t *testing.T) {
 			a, b := n.twoHeads(x, x)
 			return n.Named("y", "Div", []string{n.Op("Add", []string{a, b}), n.Float(2)})
 		}, feature: "feature", width: 4, weights: "a.w a.b b.w b.b"},
+		{name: "average of two heads' probabilities", build: func(n *net) string {
+			a, b := n.twoHeads(tokens(n))
+			p, q := n.Op("Softmax", []string{a}, onnx.I("axis", 1)), n.Op("Softmax", []string{b}, onnx.I("axis", 1))
+			return n.Named("y", "Div", []string{n.Op("Add", []string{p, q}), n.Float(2)})
+		}, feature: "y/logarithm/features", width: 8, weights: "a.w a.b b.w b.b"},
+		{name: "smoothed probabilities", build: func(n *net) string {
+			p := n.Op("Softmax", []string{n.dense(n.pooled(n.stem(-1)), 4, 5)}, onnx.I("axis", 1))
+			return n.Named("y", "Add", []string{n.Op("Mul", []string{p, n.Float(0.9)}), n.Float(0.02)})
+		}, feature: "feature", width: 4, weights: "fc.w fc.b"},
 		{name: "mean of stacked heads", build: func(n *net) string {
 			x := n.pooled(n.stem(-1))
 			a, b := n.twoHeads(x, x)

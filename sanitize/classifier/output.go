@@ -12,6 +12,7 @@ import (
 type scores struct {
 	output, logits string
 	closing, nodes []*onnx.Node // between these two, and all that make the logits
+	mixture        bool         // it is made of several networks' probabilities, or of smoothed ones
 	depth          int          // nodes that make the last layers with weights, and these; 0 if no head is found
 }
 
@@ -44,6 +45,9 @@ func (c *Classifier) findLogits(g *onnx.Graph, output string) error {
 		return fmt.Errorf("%w: no output is called %q; the model has %q", ErrOutput, output, names)
 	}
 	c.Output, c.Logits, c.Closing, c.Nodes = best.output, best.logits, best.closing, best.nodes
+	if c.mixture = best.mixture; c.mixture {
+		c.takeLogarithm()
+	}
 	switch {
 	case output != "":
 		c.explain("output %s: as asked", c.Output)
@@ -74,11 +78,60 @@ func (c *Classifier) scoresOf(by map[string]*onnx.Node, output string) *scores {
 	s.nodes = ancestors(c.Nodes, s.logits)
 	var made []string
 	layers, _ := c.lastLayers(by, s.logits)
+	if len(layers) == 0 && c.mixes(by, s.logits, map[string]bool{}) {
+		c.mixture = true
+		layers, _ = c.lastLayers(by, s.logits)
+		c.mixture, s.mixture = false, len(layers) > 0
+	}
 	for _, n := range layers {
 		made = append(made, n.Outputs...)
 	}
 	s.depth = len(ancestors(c.Nodes, made...))
 	return s
+}
+
+// mixes reports whether a value is a sum of probabilities, with factors and summands that are not negative.
+func (c *Classifier) mixes(by map[string]*onnx.Node, value string, known map[string]bool) bool {
+	if t := c.Constants[value]; t != nil {
+		return t.Type == onnx.Float && !slices.ContainsFunc(t.Floats(), func(v float32) bool { return !(v >= 0) })
+	}
+	is, seen := known[value]
+	n := by[value]
+	if seen || n == nil || n.Domain != "" {
+		return is
+	}
+	each := func(in string) bool { return c.mixes(by, in, known) }
+	number := func(in string) bool {
+		t := c.Constants[in]
+		return t != nil && t.Type == onnx.Float && single(t.Shape) && t.Floats()[0] > 0
+	}
+	switch n.Op {
+	case "Softmax":
+		is = true
+	case "Add", "Sum", "Mean", "Concat":
+		is = !slices.ContainsFunc(n.Inputs, func(in string) bool { return !each(in) })
+	case "Mul":
+		is = number(n.Inputs[0]) && each(n.Inputs[1]) || number(n.Inputs[1]) && each(n.Inputs[0])
+	case "Div":
+		is = number(n.Inputs[1]) && each(n.Inputs[0])
+	case "Identity", "Reshape", "Squeeze", "Unsqueeze", "ReduceMean", "ReduceSum":
+		is = each(n.Inputs[0])
+	}
+	known[value] = is
+	return is
+}
+
+// takeLogarithm makes scores of a mixture of probabilities (an average of several networks', or label smoothing): those whose Softmax it is. The file keeps
+// its output.
+func (c *Classifier) takeLogarithm() {
+	least, positive, scores := c.Logits+"/least", c.Logits+"/positive", c.Logits+"/logarithm"
+	c.Constants[least] = onnx.NewFloat(least, nil, []float32{1e-30})
+	c.Nodes = append(c.Nodes,
+		&onnx.Node{Name: positive, Op: "Clip", Inputs: []string{c.Logits, least}, Outputs: []string{positive}},
+		&onnx.Node{Name: scores, Op: "Log", Inputs: []string{positive}, Outputs: []string{scores}})
+	c.Closing = append([]*onnx.Node{{Name: scores + "/back", Op: "Exp", Inputs: []string{scores}, Outputs: []string{c.Logits}}}, c.Closing...)
+	c.explain("logits %s: the logarithm of probabilities that are added up", scores)
+	c.Logits = scores
 }
 
 // flattenLogits reads class scores of shape [N, classes, 1, 1], in which networks end that pool instead of flattening, as rows. The file
