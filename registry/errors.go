@@ -14,6 +14,7 @@ var (
 	ErrNotFound = errors.New("not found") // no such package, or one that was denied
 	ErrReplaced = errors.New("the file that is to take another's place has changed")
 	ErrPackage  = errors.New("package cannot be processed") // the manifest is malformed or of an unsupported shape
+	ErrTwin     = fmt.Errorf("%w: its layers are not those that its twin was pushed with, or what was made of these is gone", ErrPackage)
 	ErrDigest   = errors.New("content does not match its digest")
 	ErrLocked   = errors.New("directory is in use by another process")
 )

@@ -25,7 +25,7 @@ func (g *Gateway) Twins(ctx context.Context, repository, sourceDigest string, of
 	if err == nil {
 		_, err = g.twinLayers(ctx, repository, m, of)
 	}
-	if errors.Is(err, errNoTwin) || errors.Is(err, ErrNotFound) {
+	if errors.Is(err, ErrTwin) || errors.Is(err, ErrNotFound) {
 		return false, nil
 	}
 	if err != nil {
@@ -34,10 +34,17 @@ func (g *Gateway) Twins(ctx context.Context, repository, sourceDigest string, of
 	return true, nil
 }
 
-var errNoTwin = fmt.Errorf("%w: it has other layers than the package that it is to be released like", ErrPackage)
-
-// twinLayers returns what takes the place of which layer or config of m, as in the other package.
+// twinLayers returns what takes the place of which layer or config of m, as in the other package. Where that cannot be told any more, or m has other layers, the
+// error is ErrTwin.
 func (g *Gateway) twinLayers(ctx context.Context, repository string, m *manifest, of Twin) (map[digest.Digest]ocispec.Descriptor, error) {
+	replaced, err := g.likeTwin(ctx, repository, m, of)
+	if errors.Is(err, ErrNotFound) {
+		err = fmt.Errorf("%w: %w", ErrTwin, err)
+	}
+	return replaced, err
+}
+
+func (g *Gateway) likeTwin(ctx context.Context, repository string, m *manifest, of Twin) (map[digest.Digest]ocispec.Descriptor, error) {
 	_, source, err := g.quarantined(ctx, repository, of.Source)
 	if err != nil {
 		return nil, err
@@ -54,12 +61,12 @@ func (g *Gateway) twinLayers(ctx context.Context, repository string, m *manifest
 		return nil, fmt.Errorf("%w: %w", ErrPackage, err)
 	}
 	if m.index || source.index || !reflect.DeepEqual(m.layers, source.layers) || len(made.layers) != len(source.layers) {
-		return nil, errNoTwin
+		return nil, ErrTwin
 	}
 	before, after := source.layers, made.layers
 	if source.config.Digest != made.config.Digest { // it names the layers
 		if m.config.Digest != source.config.Digest {
-			return nil, errNoTwin
+			return nil, ErrTwin
 		}
 		before, after = append(slices.Clone(before), *source.config), append(slices.Clone(after), *made.config)
 	}
@@ -76,7 +83,7 @@ func (g *Gateway) twinLayers(ctx context.Context, repository string, m *manifest
 		replaced[d.Digest] = after[i]
 	}
 	if len(replaced) == 0 { // then it was not sanitized
-		return nil, errNoTwin
+		return nil, ErrTwin
 	}
 	return replaced, nil
 }

@@ -118,11 +118,15 @@ func (a *Admission) denialReasons() []string {
 
 // sameDecision compares what two decisions say.
 func sameDecision(a, b *policy.AdmissionDecision) bool {
+	return sameAction(a, b) && (a == nil || slices.Equal(a.Reasons, b.Reasons))
+}
+
+// sameAction compares what two decisions have done, whatever their reasons.
+func sameAction(a, b *policy.AdmissionDecision) bool {
 	if a == nil || b == nil {
 		return a == b
 	}
-	return a.Action == b.Action && a.Method == b.Method && a.Transformation == b.Transformation && a.Dataset == b.Dataset &&
-		a.Parameters == b.Parameters && slices.Equal(a.Reasons, b.Reasons)
+	return a.Action == b.Action && a.Method == b.Method && a.Transformation == b.Transformation && a.Dataset == b.Dataset && a.Parameters == b.Parameters
 }
 
 // Status tells the registry's clients why they cannot see a reference: a tag, or the digest of a manifest or blob that was pushed.

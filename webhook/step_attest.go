@@ -26,14 +26,7 @@ func (p *Pipeline) attest(ctx context.Context, a *Admission) (State, error) {
 	switch {
 	case a.Unsanitized():
 	case a.Twin != nil:
-		twin := registry.Twin{Source: a.Twin.Source, Released: a.Twin.Released}
-		if there, err := p.registry.Twins(ctx, repository, a.Source.Digest, twin); err != nil {
-			return "", p.unreadable(a, err)
-		} else if !there { // it was deleted meanwhile
-			a.forget()
-			return Sanitizing, nil
-		}
-		release.Twin = &twin
+		release.Twin = &registry.Twin{Source: a.Twin.Source, Released: a.Twin.Released}
 	default:
 		if !p.outputThere(a) {
 			a.forget()
@@ -47,7 +40,10 @@ func (p *Pipeline) attest(ctx context.Context, a *Admission) (State, error) {
 		}
 	}
 	prepared, err := p.registry.Release(ctx, release)
-	if err != nil {
+	if errors.Is(err, registry.ErrTwin) { // it was deleted meanwhile
+		a.forget()
+		return Sanitizing, nil
+	} else if err != nil {
 		return "", p.unreadable(a, err)
 	}
 	p.passing("package released")

@@ -5,7 +5,6 @@ import (
 	"slices"
 	"time"
 
-	"grindstone/policy"
 	"grindstone/registry"
 )
 
@@ -24,8 +23,7 @@ func (p *Pipeline) twin(ctx context.Context, a *Admission) (*Admission, error) {
 	args := p.sanitizerArgs(a)
 	like := func(b *Admission) bool {
 		return b.ID != a.ID && b.Source.Repository == a.Source.Repository && slices.Equal(b.Source.Models, a.Source.Models) && !b.Unsanitized() &&
-			b.Decision != nil && b.Decision.Action == policy.Sanitize && b.Decision.Method == a.Decision.Method && b.Decision.Dataset == a.Decision.Dataset &&
-			b.Decision.Parameters == a.Decision.Parameters && slices.Equal(p.sanitizerArgs(b), args)
+			sameAction(b.Decision, a.Decision) && slices.Equal(p.sanitizerArgs(b), args)
 	}
 	for {
 		waits := false
