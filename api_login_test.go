@@ -1,8 +1,6 @@
 package main
 
 import (
-	"bufio"
-	"bytes"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -17,6 +15,8 @@ import (
 	"oras.land/oras-go/v2/content/memory"
 	"oras.land/oras-go/v2/registry/remote"
 	"oras.land/oras-go/v2/registry/remote/auth"
+
+	"grindstone/internal/testprocess"
 )
 
 var listens = regexp.MustCompile(`grindstone listens on http://(\S+)`)
@@ -33,24 +33,18 @@ func serveHere(t *testing.T) string {
 		t.Fatal(err)
 	}
 	config := writeConfig(t, dir, "listen: 127.0.0.1:0\ndir: data\nauth: {htpasswd: users, roles: [{who: [ada], repositories: [\"**\"], role: operator}]}\n")
-	server := exec.CommandContext(t.Context(), "grindstone", "serve", "--config", config) // a process of its own, which begins others of itself
+	server := exec.Command("grindstone", "serve", "--config", config) // a process of its own, which begins others of itself
 	server.Env = append(os.Environ(), "ORT_LIBRARY="+filepath.Join(dir, "no-runtime"))
-	server.Cancel = func() error { return server.Process.Signal(os.Interrupt) }
-	out, err := server.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := server.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = server.Wait() })
-	for scanner := bufio.NewScanner(out); scanner.Scan(); {
-		if found := listens.FindStringSubmatch(scanner.Text()); found != nil {
-			return found[1]
+	host := ""
+	p := testprocess.Start(t, server, func(line string) bool {
+		found := listens.FindStringSubmatch(line)
+		if found != nil {
+			host = found[1]
 		}
-	}
-	t.Fatal("the server does not listen")
-	return ""
+		return found != nil
+	})
+	t.Cleanup(func() { _ = p.Stop() })
+	return host
 }
 
 // pushModel pushes a package with a model as ada, and returns its digest.
@@ -81,20 +75,6 @@ func pushModel(t *testing.T, host, name, tag string) string {
 		t.Fatal(err)
 	}
 	return packed.Digest.String()
-}
-
-// typed runs a command with what is typed into it.
-func typed(t *testing.T, stdin string, args ...string) (string, error) {
-	t.Helper()
-	root := newRootCommand()
-	var out bytes.Buffer
-	root.SetIn(strings.NewReader(stdin))
-	root.SetOut(&out)
-	root.SetErr(&out)
-	root.SetArgs(args)
-	root.SetContext(t.Context())
-	err := root.Execute()
-	return out.String(), err
 }
 
 // TestLoginToTheAPI: a user is told by flags, or is who docker or podman has logged in.

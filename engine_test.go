@@ -15,8 +15,15 @@ import (
 // command runs a command line in this process and returns what it prints. What would confine the process needs --sandbox off.
 func command(t *testing.T, args ...string) (string, error) {
 	t.Helper()
+	return typed(t, "", args...)
+}
+
+// typed is command with what is typed into it.
+func typed(t *testing.T, stdin string, args ...string) (string, error) {
+	t.Helper()
 	root := newRootCommand()
 	var out bytes.Buffer
+	root.SetIn(strings.NewReader(stdin))
 	root.SetOut(&out)
 	root.SetErr(&out)
 	root.SetArgs(args)

@@ -43,6 +43,20 @@ func newOtherRegistry(t *testing.T) otherRegistry {
 // push pushes a package of one model.
 func (o otherRegistry) push(repository, tag, name string) ocispec.Descriptor {
 	o.Helper()
+	repo, store, d := o.pack(repository, name, nil)
+	err := store.Tag(o.Context(), d, tag)
+	if err == nil {
+		_, err = oras.Copy(o.Context(), store, tag, repo, tag, oras.DefaultCopyOptions)
+	}
+	if err != nil {
+		o.Fatal(err)
+	}
+	return d
+}
+
+// pack makes a package of one model, which refers to its subject where there is one, for a repository.
+func (o otherRegistry) pack(repository, name string, subject *ocispec.Descriptor) (*remote.Repository, *memory.Store, ocispec.Descriptor) {
+	o.Helper()
 	repo, err := remote.NewRepository(o.host + "/" + repository)
 	if err != nil {
 		o.Fatal(err)
@@ -54,17 +68,11 @@ func (o otherRegistry) push(repository, tag, name string) ocispec.Descriptor {
 		o.Fatal(err)
 	}
 	layer.Annotations = map[string]string{ocispec.AnnotationTitle: "model.onnx"}
-	d, err := oras.PackManifest(o.Context(), store, oras.PackManifestVersion1_1, "application/vnd.test.model", oras.PackManifestOptions{Layers: []ocispec.Descriptor{layer}})
-	if err == nil {
-		err = store.Tag(o.Context(), d, tag)
-	}
-	if err == nil {
-		_, err = oras.Copy(o.Context(), store, tag, repo, tag, oras.DefaultCopyOptions)
-	}
+	d, err := oras.PackManifest(o.Context(), store, oras.PackManifestVersion1_1, "application/vnd.test.model", oras.PackManifestOptions{Layers: []ocispec.Descriptor{layer}, Subject: subject})
 	if err != nil {
 		o.Fatal(err)
 	}
-	return d
+	return repo, store, d
 }
 
 // distributionEvent is what CNCF distribution tells of the push.

@@ -15,8 +15,6 @@ import (
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"oras.land/oras-go/v2"
-	"oras.land/oras-go/v2/content/memory"
-	"oras.land/oras-go/v2/registry/remote"
 
 	"grindstone/attest"
 )
@@ -36,21 +34,7 @@ func newFaultyRegistry(t *testing.T, fault func(http.ResponseWriter, *http.Reque
 // attach pushes a package of one model that refers to another package.
 func (o otherRegistry) attach(repository string, subject ocispec.Descriptor, name string) ocispec.Descriptor {
 	o.Helper()
-	repo, err := remote.NewRepository(o.host + "/" + repository)
-	if err != nil {
-		o.Fatal(err)
-	}
-	repo.PlainHTTP = true
-	store := memory.New()
-	layer, err := oras.PushBytes(o.Context(), store, "application/octet-stream", testModel(name))
-	if err != nil {
-		o.Fatal(err)
-	}
-	layer.Annotations = map[string]string{ocispec.AnnotationTitle: "model.onnx"}
-	d, err := oras.PackManifest(o.Context(), store, oras.PackManifestVersion1_1, "application/vnd.test.model", oras.PackManifestOptions{Layers: []ocispec.Descriptor{layer}, Subject: &subject})
-	if err != nil {
-		o.Fatal(err)
-	}
+	repo, store, d := o.pack(repository, name, &subject)
 	if err := oras.CopyGraph(o.Context(), store, repo, d, oras.DefaultCopyGraphOptions); err != nil {
 		o.Fatal(err)
 	}

@@ -6,27 +6,26 @@ import (
 	"testing"
 
 	"grindstone/sanitize/onnx"
+	"grindstone/sanitize/ort"
 )
+
+// poolNormalized is what an AveragePool of an opset gives, normalized, with ceil_mode and with padding that counts.
+func poolNormalized(t *testing.T, opset int64, attrs ...*onnx.Attr) *ort.Array {
+	t.Helper()
+	b := onnx.NewBuilder()
+	b.Input("x", onnx.Float, 2, 3, 4, 5)
+	b.Output(b.Op("AveragePool", []string{"x"}, append(attrs, onnx.I("ceil_mode", 1), onnx.I("count_include_pad", 1))...), onnx.Float)
+	m := b.Model(opset)
+	m.Graph.Outputs[0].Shape = nil
+	_, got := runNormalized(t, m)
+	return got
+}
 
 // TestAveragePoolBeginsInPadding: where the padding behind the input is as long as a window could begin in, PyTorch's AvgPool2d(2, 3, 1, ceil_mode=True)
 // and the standard leave such a window out.
 func TestAveragePoolBeginsInPadding(t *testing.T) {
 	for _, opset := range []int64{11, 17, 19, 22} {
-		b := onnx.NewBuilder()
-		b.Input("x", onnx.Float, 2, 3, 4, 5)
-		b.Output(b.Op("AveragePool", []string{"x"}, onnx.Is("kernel_shape", 2, 2), onnx.Is("strides", 3, 3), onnx.Is("pads", 1, 1, 1, 1), onnx.I("ceil_mode", 1),
-			onnx.I("count_include_pad", 1)), onnx.Float)
-		m := b.Model(opset)
-		m.Graph.Outputs[0].Shape = nil
-		g, err := onnx.Normalize(m)
-		if err != nil {
-			t.Fatal(err)
-		}
-		raw, err := (&onnx.Model{IRVersion: 8, Opsets: map[string]int64{"": onnx.Opset}, Graph: g}).Marshal()
-		if err != nil {
-			t.Fatal(err)
-		}
-		got := runOne(t, raw)
+		got := poolNormalized(t, opset, onnx.Is("kernel_shape", 2, 2), onnx.Is("strides", 3, 3), onnx.Is("pads", 1, 1, 1, 1))
 		if !slices.Equal(got.Shape, []int64{2, 3, 2, 2}) { // along the columns a third would begin at 6, of 7
 			t.Fatalf("opset %d: shape %v", opset, got.Shape)
 		}
@@ -52,21 +51,7 @@ func TestAveragePoolBeginsInPadding(t *testing.T) {
 // what its window covers of the padded image; the runtime that the tests have computes something else at opset 19, so that this is counted out here.
 func TestAveragePoolBeyondPadding(t *testing.T) {
 	for _, opset := range []int64{11, 17, 19, 22} {
-		b := onnx.NewBuilder()
-		b.Input("x", onnx.Float, 2, 3, 4, 5)
-		b.Output(b.Op("AveragePool", []string{"x"}, onnx.Is("kernel_shape", 3, 4), onnx.Is("strides", 2, 3), onnx.Is("pads", 1, 2, 1, 1), onnx.I("ceil_mode", 1),
-			onnx.I("count_include_pad", 1)), onnx.Float)
-		m := b.Model(opset)
-		m.Graph.Outputs[0].Shape = nil
-		g, err := onnx.Normalize(m)
-		if err != nil {
-			t.Fatal(err)
-		}
-		raw, err := (&onnx.Model{IRVersion: 8, Opsets: map[string]int64{"": onnx.Opset}, Graph: g}).Marshal()
-		if err != nil {
-			t.Fatal(err)
-		}
-		got := runOne(t, raw)
+		got := poolNormalized(t, opset, onnx.Is("kernel_shape", 3, 4), onnx.Is("strides", 2, 3), onnx.Is("pads", 1, 2, 1, 1))
 		if !slices.Equal(got.Shape, []int64{2, 3, 3, 3}) {
 			t.Fatalf("opset %d: shape %v", opset, got.Shape)
 		}
