@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/url"
 	"os"
@@ -18,6 +17,7 @@ import (
 	"oras.land/oras-go/v2/registry/remote/credentials"
 
 	"grindstone/internal/logins"
+	"grindstone/internal/loopback"
 )
 
 // apiClient talks to a server's API.
@@ -126,8 +126,7 @@ func (c *apiClient) login(r *http.Request, user *url.Userinfo) error {
 // storedLogin finds the login that docker, podman or oras has stored for the server's host, "" if there is none. It is not shown to a server on the network in
 // plain text.
 func storedLogin(r *http.Request) (string, error) {
-	ip := net.ParseIP(r.URL.Hostname())
-	if loopback := r.URL.Hostname() == "localhost" || ip != nil && ip.IsLoopback(); r.URL.Scheme != "https" && !loopback {
+	if r.URL.Scheme != "https" && !loopback.Host(r.URL.Hostname()) {
 		return "", nil
 	}
 	store, err := logins.Stored()

@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"grindstone/auth"
+	"grindstone/internal/loopback"
 	"grindstone/registry"
 )
 
@@ -177,8 +178,7 @@ func (c Config) logins() bool {
 // onLoopback reports whether only this machine can connect.
 func (c Config) onLoopback() bool {
 	host, _, err := net.SplitHostPort(c.Listen)
-	ip := net.ParseIP(host)
-	return err == nil && (host == "localhost" || ip != nil && ip.IsLoopback())
+	return err == nil && loopback.Host(host)
 }
 
 // passThrough reports whether the upstream decides who may do what: where there is one and nobody logs in here.

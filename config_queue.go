@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"grindstone/internal/loopback"
 	"grindstone/sanitize"
 	"grindstone/webhook"
 	"grindstone/webhook/queue"
@@ -52,9 +53,9 @@ func (c Config) checkQueue(bad func(field, format string, args ...any)) {
 	}
 	if q.Listen != "" {
 		host, _, err := net.SplitHostPort(q.Listen)
-		if ip := net.ParseIP(host); err != nil {
+		if err != nil {
 			bad("queue.listen", "%q is not host:port, as in 127.0.0.1:4222", q.Listen)
-		} else if host != "localhost" && (ip == nil || !ip.IsLoopback()) && q.TokenFile == "" {
+		} else if !loopback.Host(host) && q.TokenFile == "" {
 			bad("queue.listen", "workers of other machines need a secret: set queue.token_file")
 		}
 	}

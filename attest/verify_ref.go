@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"path"
 	"slices"
@@ -27,6 +26,7 @@ import (
 	"oras.land/oras-go/v2/registry/remote/retry"
 
 	"grindstone/internal/logins"
+	"grindstone/internal/loopback"
 )
 
 const (
@@ -102,7 +102,7 @@ func repository(ref string, o RefOptions) (*remote.Repository, error) {
 	if repo.Reference.Reference == "" {
 		return nil, fmt.Errorf("%q names neither a tag nor a digest", ref)
 	}
-	repo.PlainHTTP = o.PlainHTTP || isLoopback(repo.Reference.Host()) && !o.TLS
+	repo.PlainHTTP = o.PlainHTTP || loopback.Addr(repo.Reference.Host()) && !o.TLS
 	repo.MaxMetadataBytes, repo.ReferrerListMaxPages = maxManifest, maxReferrers
 	client := &auth.Client{Client: o.Client, Cache: auth.NewCache()}
 	if o.Client == nil {
@@ -117,15 +117,6 @@ func repository(ref string, o RefOptions) (*remote.Repository, error) {
 	}
 	repo.Client = client
 	return repo, nil
-}
-
-func isLoopback(hostport string) bool {
-	host, _, err := net.SplitHostPort(hostport)
-	if err != nil {
-		host = hostport
-	}
-	ip := net.ParseIP(strings.Trim(host, "[]"))
-	return host == "localhost" || ip != nil && ip.IsLoopback()
 }
 
 // wants lists what the statement must be about: the manifest and each of its ONNX layers. Of the other layers it may be about some: ONNX files that neither

@@ -2,11 +2,11 @@ package webhook
 
 import (
 	"errors"
-	"net"
 	"net/http"
-	"strings"
 
 	"github.com/labstack/echo/v4"
+
+	"grindstone/internal/loopback"
 )
 
 // Operators tells who makes a request to the API, and whether they have the operator's role: who may approve, reject and retry
@@ -31,23 +31,13 @@ func (LoopbackOperators) Operator(r *http.Request) (string, error) {
 			return "", errNotLoopback
 		}
 	}
-	if !isLoopback(r.RemoteAddr) || !isLoopback(r.Host) {
+	if !loopback.Addr(r.RemoteAddr) || !loopback.Addr(r.Host) {
 		return "", errNotLoopback
 	}
 	return "loopback", nil
 }
 
 var errNotLoopback = errors.New("without logins, only a client on the server's own machine may operate, by its loopback address")
-
-// isLoopback reads host or host:port.
-func isLoopback(hostport string) bool {
-	host, _, err := net.SplitHostPort(hostport)
-	if err != nil {
-		host = hostport
-	}
-	ip := net.ParseIP(strings.Trim(host, "[]"))
-	return host == "localhost" || ip != nil && ip.IsLoopback()
-}
 
 const keyOperator = "operator" // of the echo context
 
